@@ -1,0 +1,138 @@
+//! Addresses by role, so that a client's can never be passed where a backend's belongs.
+//! Canonical form is made here, once: an IPv4-mapped IPv6 address is the IPv4 address.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// Who connected to us, canonical. A client of a unix socket has no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientAddr {
+    Inet(SocketAddr),
+    Unix,
+}
+
+/// Where a backend is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BackendAddr {
+    Inet(SocketAddr),
+    /// Without a port of its own: the port the client dialled.
+    InetClientPort(IpAddr),
+    Unix(PathBuf),
+}
+
+/// What a listener binds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ListenAddr {
+    /// `:5432`: one IPv6 socket for both families, IPv4 only where the host has no IPv6.
+    DualStack(u16),
+    Inet(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// The address of ours that a client dialled; a unix socket has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LocalAddr {
+    Inet(SocketAddr),
+    Unix,
+}
+
+/// IPv4-mapped IPv6 becomes IPv4; everything else stays.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+impl ClientAddr {
+    pub fn new(address: SocketAddr) -> Self {
+        ClientAddr::Inet(canonical(address))
+    }
+
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            ClientAddr::Inet(address) => Some(address.ip()),
+            ClientAddr::Unix => None,
+        }
+    }
+}
+
+impl LocalAddr {
+    pub fn new(address: SocketAddr) -> Self {
+        LocalAddr::Inet(canonical(address))
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            LocalAddr::Inet(address) => Some(address.port()),
+            LocalAddr::Unix => None,
+        }
+    }
+}
+
+impl BackendAddr {
+    /// The socket address to connect to, given the address the client dialled.
+    /// `None` for a unix path, and for a portless backend behind a unix listener.
+    pub fn resolve(&self, dialled: LocalAddr) -> Option<SocketAddr> {
+        match self {
+            BackendAddr::Inet(address) => Some(*address),
+            BackendAddr::InetClientPort(ip) => Some(SocketAddr::new(*ip, dialled.port()?)),
+            BackendAddr::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for ClientAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientAddr::Inet(address) => address.fmt(f),
+            ClientAddr::Unix => f.write_str("unix:"),
+        }
+    }
+}
+
+impl fmt::Display for LocalAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LocalAddr::Inet(address) => address.fmt(f),
+            LocalAddr::Unix => f.write_str("unix:"),
+        }
+    }
+}
+
+impl fmt::Display for BackendAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackendAddr::Inet(address) => address.fmt(f),
+            BackendAddr::InetClientPort(ip) => ip.fmt(f),
+            BackendAddr::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddr::DualStack(port) => write!(f, ":{port}"),
+            ListenAddr::Inet(address) => address.fmt(f),
+            ListenAddr::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_client_is_its_ipv4_address() {
+        let client = ClientAddr::new("[::ffff:192.0.2.7]:9".parse().unwrap());
+        assert_eq!(client.to_string(), "192.0.2.7:9");
+    }
+
+    #[test]
+    fn a_portless_backend_takes_the_dialled_port() {
+        let backend = BackendAddr::InetClientPort("192.0.2.1".parse().unwrap());
+        let dialled = LocalAddr::new("[::ffff:10.0.0.1]:7003".parse().unwrap());
+        assert_eq!(backend.resolve(dialled), Some("192.0.2.1:7003".parse().unwrap()));
+        assert_eq!(backend.resolve(LocalAddr::Unix), None);
+    }
+}

@@ -1,0 +1,3 @@
+//! What maitred says about itself: records, metrics, logs.
+
+pub mod record;

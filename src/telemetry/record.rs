@@ -1,0 +1,220 @@
+//! How one session, flow or refusal ended: stage × close reason × bytes × times. Written exactly once.
+//! The words here are the contract's; metric labels and log lines use `as_str`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::addr::{ClientAddr, LocalAddr};
+
+/// How far a session came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Stage {
+    Admit,
+    Preread,
+    Route,
+    Connect,
+    Relay,
+}
+
+impl Stage {
+    pub const ALL: [Stage; 5] =
+        [Stage::Admit, Stage::Preread, Stage::Route, Stage::Connect, Stage::Relay];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Admit => "admit",
+            Stage::Preread => "preread",
+            Stage::Route => "route",
+            Stage::Connect => "connect",
+            Stage::Relay => "relay",
+        }
+    }
+
+    pub fn from_u8(value: u8) -> Stage {
+        Stage::ALL[usize::from(value).min(Stage::ALL.len() - 1)]
+    }
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum CloseReason {
+    ClientClosed,
+    ClientReset,
+    ClientVanished,
+    BackendClosed,
+    BackendReset,
+    BackendVanished,
+    Idle,
+    HalfClosedTimeout,
+    Lifetime,
+    ConnectRefused,
+    ConnectTimeout,
+    ConnectUnreachable,
+    NoBackend,
+    BackendFull,
+    HoldTimeout,
+    NoRoute,
+    OverLimit,
+    BackendDown,
+    BackendRemoved,
+    Drained,
+    Killed,
+    NoDescriptors,
+    NoSourcePort,
+    Internal,
+}
+
+impl CloseReason {
+    pub const ALL: [CloseReason; 24] = [
+        CloseReason::ClientClosed,
+        CloseReason::ClientReset,
+        CloseReason::ClientVanished,
+        CloseReason::BackendClosed,
+        CloseReason::BackendReset,
+        CloseReason::BackendVanished,
+        CloseReason::Idle,
+        CloseReason::HalfClosedTimeout,
+        CloseReason::Lifetime,
+        CloseReason::ConnectRefused,
+        CloseReason::ConnectTimeout,
+        CloseReason::ConnectUnreachable,
+        CloseReason::NoBackend,
+        CloseReason::BackendFull,
+        CloseReason::HoldTimeout,
+        CloseReason::NoRoute,
+        CloseReason::OverLimit,
+        CloseReason::BackendDown,
+        CloseReason::BackendRemoved,
+        CloseReason::Drained,
+        CloseReason::Killed,
+        CloseReason::NoDescriptors,
+        CloseReason::NoSourcePort,
+        CloseReason::Internal,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CloseReason::ClientClosed => "client_closed",
+            CloseReason::ClientReset => "client_reset",
+            CloseReason::ClientVanished => "client_vanished",
+            CloseReason::BackendClosed => "backend_closed",
+            CloseReason::BackendReset => "backend_reset",
+            CloseReason::BackendVanished => "backend_vanished",
+            CloseReason::Idle => "idle",
+            CloseReason::HalfClosedTimeout => "half_closed_timeout",
+            CloseReason::Lifetime => "lifetime",
+            CloseReason::ConnectRefused => "connect_refused",
+            CloseReason::ConnectTimeout => "connect_timeout",
+            CloseReason::ConnectUnreachable => "connect_unreachable",
+            CloseReason::NoBackend => "no_backend",
+            CloseReason::BackendFull => "backend_full",
+            CloseReason::HoldTimeout => "hold_timeout",
+            CloseReason::NoRoute => "no_route",
+            CloseReason::OverLimit => "over_limit",
+            CloseReason::BackendDown => "backend_down",
+            CloseReason::BackendRemoved => "backend_removed",
+            CloseReason::Drained => "drained",
+            CloseReason::Killed => "killed",
+            CloseReason::NoDescriptors => "no_descriptors",
+            CloseReason::NoSourcePort => "no_source_port",
+            CloseReason::Internal => "internal",
+        }
+    }
+
+    /// Whether `log.sessions: failures` writes it.
+    pub fn is_failure(self) -> bool {
+        !matches!(
+            self,
+            CloseReason::ClientClosed
+                | CloseReason::BackendClosed
+                | CloseReason::Idle
+                | CloseReason::Drained
+        )
+    }
+}
+
+/// Whether a session can end with this reason in this stage: only such pairs are exported.
+pub fn can_occur(stage: Stage, reason: CloseReason) -> bool {
+    use CloseReason::*;
+    match stage {
+        Stage::Admit => matches!(reason, OverLimit | NoDescriptors | Internal),
+        Stage::Preread => false,
+        Stage::Route => matches!(
+            reason,
+            NoRoute
+                | NoBackend
+                | BackendFull
+                | HoldTimeout
+                | ClientClosed
+                | ClientReset
+                | Drained
+                | Killed
+                | Internal
+        ),
+        Stage::Connect => matches!(
+            reason,
+            ConnectRefused
+                | ConnectTimeout
+                | ConnectUnreachable
+                | NoBackend
+                | BackendFull
+                | ClientClosed
+                | ClientReset
+                | BackendDown
+                | BackendRemoved
+                | Drained
+                | Killed
+                | NoDescriptors
+                | NoSourcePort
+                | Internal
+        ),
+        Stage::Relay => matches!(
+            reason,
+            ClientClosed
+                | ClientReset
+                | ClientVanished
+                | BackendClosed
+                | BackendReset
+                | BackendVanished
+                | Idle
+                | HalfClosedTimeout
+                | Lifetime
+                | BackendDown
+                | BackendRemoved
+                | Drained
+                | Killed
+                | Internal
+        ),
+    }
+}
+
+/// Payload bytes of one session, both sides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bytes {
+    pub client_received: u64,
+    pub client_sent: u64,
+    pub backend_received: u64,
+    pub backend_sent: u64,
+}
+
+/// One ending.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub id: u64,
+    pub listener: Arc<str>,
+    pub client: ClientAddr,
+    pub local: LocalAddr,
+    pub pool: Option<Arc<str>>,
+    /// The backend of the last attempt.
+    pub backend: Option<Arc<str>>,
+    /// Connection attempts that failed before.
+    pub tried: u32,
+    pub stage: Stage,
+    pub reason: CloseReason,
+    pub bytes: Bytes,
+    pub connect: Option<Duration>,
+    pub first_byte: Option<Duration>,
+    pub duration: Duration,
+}
