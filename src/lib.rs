@@ -2,4 +2,5 @@
 
 pub mod addr;
 pub mod config;
+pub mod pool;
 pub mod telemetry;
