@@ -3,4 +3,5 @@
 pub mod addr;
 pub mod config;
 pub mod pool;
+pub mod sys;
 pub mod telemetry;

@@ -1,0 +1,8 @@
+//! The border to the kernel and the only place for unsafe code: what neither std, rustix nor socket2 offers,
+//! behind safe functions that say what they keep.
+#![allow(unsafe_code)]
+
+pub mod clock;
+pub mod limits;
+pub mod pipe;
+pub mod socket;

@@ -1,0 +1,327 @@
+//! Sockets: listening ones with their options, outgoing ones, and the questions only the kernel can answer.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, SocketAddrAny, SocketFlags, acceptfrom_with};
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::addr::{BackendAddr, ClientAddr, ListenAddr, LocalAddr};
+use crate::config::{Keepalive, Listener};
+
+/// Whether another program must not hold the address already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The first socket of an address: fails if anybody listens there, even with SO_REUSEPORT.
+    First,
+    /// A further socket of our own group.
+    Further,
+}
+
+/// Binds a socket for `address`, not yet listening: the caller can still back out without a trace.
+pub fn bind(address: &ListenAddr, claim: Claim) -> io::Result<OwnedFd> {
+    let socket = match address {
+        ListenAddr::DualStack(port) => match inet_listener(Domain::IPV6, claim) {
+            Ok(socket) => {
+                socket.set_only_v6(false)?;
+                let any = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, *port));
+                match socket.bind(&any.into()) {
+                    Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {
+                        any_v4(*port, claim)?
+                    }
+                    bound => bound.map(|()| socket)?,
+                }
+            }
+            // A host without IPv6.
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => any_v4(*port, claim)?,
+            Err(error) => return Err(error),
+        },
+        ListenAddr::Inet(address) => {
+            let socket = inet_listener(Domain::for_address(*address), claim)?;
+            if address.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            socket.bind(&(*address).into())?;
+            socket
+        }
+        ListenAddr::Unix(path) => bind_unix(path)?,
+    };
+    if claim == Claim::First && !matches!(address, ListenAddr::Unix(_)) {
+        // Only now, so that the bind above could not slip into somebody else's group.
+        socket.set_reuse_port(true)?;
+    }
+    Ok(socket.into())
+}
+
+fn inet_listener(domain: Domain, claim: Claim) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
+    // A restart must not wait for the TIME_WAIT sockets of its predecessor.
+    socket.set_reuse_address(true)?;
+    if claim == Claim::Further {
+        socket.set_reuse_port(true)?;
+    }
+    Ok(socket)
+}
+
+fn any_v4(port: u16, claim: Claim) -> io::Result<Socket> {
+    let socket = inet_listener(Domain::IPV4, claim)?;
+    socket.bind(&SocketAddr::from(([0, 0, 0, 0], port)).into())?;
+    Ok(socket)
+}
+
+/// A socket file nobody answers on is left over from a crash and replaced; one that answers is an error.
+fn bind_unix(path: &Path) -> io::Result<Socket> {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let address = SockAddr::unix(path)?;
+    if let Ok(metadata) = std::fs::symlink_metadata(path) {
+        if !metadata.file_type().is_socket() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+        match probe.connect(&address) {
+            Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => {
+                std::fs::remove_file(path)?;
+            }
+            _ => return Err(io::ErrorKind::AddrInUse.into()),
+        }
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    socket.bind(&address)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(socket)
+}
+
+/// Starts or restarts listening, with the options that accepted sockets inherit.
+pub fn listen(socket: &OwnedFd, config: &Listener) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    if socket.domain()? != Domain::UNIX {
+        socket.set_tcp_nodelay(true)?;
+        set_keepalive(&socket, config.keepalive)?;
+    }
+    if let Some(buffers) = config.socket_buffers {
+        socket.set_recv_buffer_size(usize::try_from(buffers.client).unwrap_or(usize::MAX))?;
+        socket.set_send_buffer_size(usize::try_from(buffers.client).unwrap_or(usize::MAX))?;
+    }
+    socket.listen(i32::try_from(config.backlog).unwrap_or(i32::MAX))
+}
+
+fn set_keepalive(socket: &SockRef<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
+    match keepalive {
+        None => socket.set_keepalive(false),
+        Some(keepalive) => socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(keepalive.idle)
+                .with_interval(keepalive.interval)
+                .with_retries(keepalive.count),
+        ),
+    }
+}
+
+/// Accepts one connection, non-blocking.
+pub fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, ClientAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (socket, address) = acceptfrom_with(listener, flags)?;
+    Ok((socket, address.and_then(inet).map_or(ClientAddr::Unix, ClientAddr::new)))
+}
+
+fn inet(address: SocketAddrAny) -> Option<SocketAddr> {
+    SocketAddr::try_from(address).ok()
+}
+
+/// The address of ours that this connected or listening socket has.
+pub fn local_addr(socket: impl AsFd) -> LocalAddr {
+    rustix::net::getsockname(socket).ok().and_then(inet).map_or(LocalAddr::Unix, LocalAddr::new)
+}
+
+/// How an outgoing connection is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    pub keepalive: Option<Keepalive>,
+    pub buffer: Option<u64>,
+    pub user_timeout: Option<Duration>,
+}
+
+/// A non-blocking socket for a backend, options set, not yet bound or connected.
+pub fn outgoing(address: &SockAddr, options: Outgoing) -> io::Result<Socket> {
+    let socket = Socket::new(address.domain(), Type::STREAM.nonblocking().cloexec(), None)?;
+    if address.domain() != Domain::UNIX {
+        socket.set_tcp_nodelay(true)?;
+        if options.keepalive.is_some() {
+            set_keepalive(&SockRef::from(&socket), options.keepalive)?;
+        }
+        if let Some(timeout) = options.user_timeout {
+            socket.set_tcp_user_timeout(Some(timeout))?;
+        }
+    }
+    if let Some(size) = options.buffer {
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        socket.set_recv_buffer_size(size)?;
+        socket.set_send_buffer_size(size)?;
+    }
+    Ok(socket)
+}
+
+/// The address to hand to connect(): `None` for a portless backend behind a unix listener.
+pub fn backend_sockaddr(address: &BackendAddr, dialled: LocalAddr) -> io::Result<Option<SockAddr>> {
+    match address {
+        BackendAddr::Unix(path) => SockAddr::unix(path).map(Some),
+        inet => Ok(inet.resolve(dialled).map(SockAddr::from)),
+    }
+}
+
+/// What peeking at a connected socket and its poll flags tells, without taking anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peeked {
+    /// Bytes wait, and whether a FIN follows them.
+    Bytes {
+        fin: bool,
+    },
+    /// The stream ended before any byte.
+    Ended,
+    Nothing,
+    Reset,
+}
+
+/// Looks at what a client did while nobody reads from it. A reset is seen even behind unread bytes.
+pub fn peek(socket: impl AsFd) -> Peeked {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(&socket, PollFlags::IN | PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if poll(&mut fds, Some(&now)).is_err() {
+        return Peeked::Nothing;
+    }
+    let flags = fds[0].revents();
+    if flags.intersects(PollFlags::ERR | PollFlags::HUP) {
+        return Peeked::Reset;
+    }
+    if !flags.intersects(PollFlags::IN | PollFlags::RDHUP) {
+        return Peeked::Nothing;
+    }
+    let fin = flags.contains(PollFlags::RDHUP);
+    let mut byte = [0u8; 1];
+    match rustix::net::recv(&socket, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((0, _)) => Peeked::Ended,
+        Ok(_) => Peeked::Bytes { fin },
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Peeked::Nothing,
+        Err(_) => Peeked::Reset,
+    }
+}
+
+/// Bytes handed to the kernel that the far side has not acknowledged (TCP) or taken (unix).
+pub fn unsent_bytes(socket: impl AsFd) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // Why not safe code: no crate in use wraps SIOCOUTQ (TIOCOUTQ by another name).
+    // SAFETY: the descriptor is open for the length of the borrow; the kernel writes one c_int to `bytes`,
+    // which lives on this stack frame.
+    let result = unsafe {
+        libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, std::ptr::from_mut(&mut bytes))
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u32::try_from(bytes).unwrap_or(0))
+}
+
+/// Bind to an address alone: the kernel picks the port at connect(), per destination.
+pub fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // Why not safe code: neither socket2 nor rustix knows IP_BIND_ADDRESS_NO_PORT.
+    // SAFETY: the descriptor is open for the length of the borrow; the kernel reads size_of::<c_int>() bytes
+    // from `on`, which lives on this stack frame.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            std::ptr::from_ref(&on).cast(),
+            libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4),
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether both ends agreed on TCP timestamps: only then may a port in TIME_WAIT be used again at once.
+pub fn timestamps_agreed(socket: impl AsFd) -> io::Result<bool> {
+    const TCPI_OPT_TIMESTAMPS: u8 = 1;
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap_or(0);
+    // Why not safe code: neither socket2 nor rustix wraps TCP_INFO.
+    // SAFETY: the descriptor is open for the length of the borrow; the kernel writes at most `length` bytes,
+    // the size of the buffer it is given.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: every field of tcp_info is an integer, for which the zeroes written above are valid.
+    let info = unsafe { info.assume_init() };
+    Ok(info.tcpi_options & TCPI_OPT_TIMESTAMPS != 0)
+}
+
+/// From now on, closing this socket resets the connection and discards what is unsent.
+pub fn reset_on_close(socket: impl AsFd) {
+    // Fails only on a socket that is no socket; then there is nothing to reset.
+    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    fn loopback_zero() -> ListenAddr {
+        ListenAddr::Inet("127.0.0.1:0".parse().unwrap())
+    }
+
+    #[test]
+    fn a_first_claim_fails_on_a_foreign_reuseport_group_and_a_further_one_joins_ours() {
+        let first = bind(&loopback_zero(), Claim::First).unwrap();
+        let LocalAddr::Inet(address) = local_addr(&first) else { panic!("an inet socket") };
+        listen(&first, &Listener::default()).unwrap();
+        let again = ListenAddr::Inet(address);
+        assert_eq!(bind(&again, Claim::First).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let further = bind(&again, Claim::Further).unwrap();
+        listen(&further, &Listener::default()).unwrap();
+    }
+
+    #[test]
+    fn peek_tells_bytes_fin_and_reset_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = || {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (client, listener.accept().unwrap().0)
+        };
+        let (mut client, server) = open();
+        assert_eq!(peek(&server), Peeked::Nothing);
+        client.write_all(b"x").unwrap();
+        wait_for(|| peek(&server) == Peeked::Bytes { fin: false });
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        wait_for(|| peek(&server) == Peeked::Bytes { fin: true });
+        reset_on_close(&client);
+        drop(client);
+        wait_for(|| peek(&server) == Peeked::Reset);
+        let (client, server) = open();
+        drop(client);
+        wait_for(|| peek(&server) == Peeked::Ended);
+    }
+
+    fn wait_for(mut condition: impl FnMut() -> bool) {
+        let start = std::time::Instant::now();
+        while !condition() {
+            assert!(start.elapsed() < Duration::from_secs(5), "the condition never held");
+            std::thread::yield_now();
+        }
+    }
+}
