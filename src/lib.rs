@@ -1,7 +1,11 @@
 //! maitred: a layer-4 load balancer. Modules stand in reading order.
 
 pub mod addr;
+pub mod admit;
 pub mod config;
+pub mod plane;
 pub mod pool;
+pub mod snapshot;
 pub mod sys;
+pub mod tcp;
 pub mod telemetry;

@@ -56,6 +56,20 @@ impl Pipe {
         self.bytes -= moved.min(self.bytes);
         Ok(moved)
     }
+
+    /// Reads everything out of the pipe, where it cannot be spliced on.
+    pub fn take_all(&mut self) -> io::Result<Vec<u8>> {
+        let mut all = vec![0; self.bytes];
+        let mut taken = 0;
+        while taken < all.len() {
+            match rustix::io::read(&self.read, &mut all[taken..])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => taken += count,
+            }
+        }
+        self.bytes = 0;
+        Ok(all)
+    }
 }
 
 /// The pipes of one worker.
@@ -118,7 +132,7 @@ impl PipeStock {
 pub fn is_unsupported(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::ENOSYS | libc::EPERM | libc::EINVAL | libc::EOPNOTSUPP | libc::ENOMEM)
+        Some(libc::ENOSYS | libc::EPERM | libc::EINVAL | libc::EOPNOTSUPP)
     )
 }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use rustix::net::{RecvFlags, SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::addr::{BackendAddr, ClientAddr, ListenAddr, LocalAddr};
 use crate::config::{Keepalive, Listener};
@@ -119,6 +121,15 @@ fn set_keepalive(socket: &SockRef<'_>, keepalive: Option<Keepalive>) -> io::Resu
                 .with_retries(keepalive.count),
         ),
     }
+}
+
+/// Registers a listening socket with the event loop of this thread.
+pub fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // Why not safe code: tokio made registering an arbitrary descriptor for reads alone unsafe.
+    // SAFETY: `socket` is an OwnedFd, which the AsyncFd takes over whole: it stays open and the same
+    // descriptor until the AsyncFd itself is dropped, for nothing here takes it out or replaces it.
+    let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    watched.map_err(io::Error::from)
 }
 
 /// Accepts one connection, non-blocking.

@@ -1,4 +1,6 @@
 //! What maitred says about itself: records, metrics, logs.
 
 pub mod counters;
+pub mod events;
 pub mod record;
+pub mod session_log;

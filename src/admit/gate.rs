@@ -1,0 +1,114 @@
+//! `process.max_sessions`: at it, accepting pauses until a session ends. Exact over all workers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+pub struct Gate {
+    open: AtomicU64,
+    limit: AtomicU64,
+    /// Acceptors wait here; woken one by one as places come free.
+    freed: Notify,
+}
+
+/// One place; given back on drop.
+pub struct GatePermit(Arc<Gate>);
+
+impl Gate {
+    pub fn new(limit: u64) -> Arc<Gate> {
+        Arc::new(Gate {
+            open: AtomicU64::new(0),
+            limit: AtomicU64::new(limit),
+            freed: Notify::new(),
+        })
+    }
+
+    pub fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// A lower limit ends no session; it only keeps new ones out.
+    pub fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::SeqCst);
+        self.freed.notify_waiters();
+    }
+
+    pub fn try_enter(self: &Arc<Self>) -> Option<GatePermit> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        self.open
+            .fetch_update(Ordering::SeqCst, Ordering::Relaxed, |open| {
+                (open < limit).then_some(open + 1)
+            })
+            .ok()
+            .map(|_| GatePermit(Arc::clone(self)))
+    }
+
+    /// Waits for a place. A waiter registers before it looks again, so that no wake-up falls between.
+    pub async fn enter(self: &Arc<Self>) -> GatePermit {
+        loop {
+            if let Some(permit) = self.try_enter() {
+                return permit;
+            }
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if let Some(permit) = self.try_enter() {
+                return permit;
+            }
+            freed.await;
+        }
+    }
+}
+
+impl Drop for GatePermit {
+    fn drop(&mut self) {
+        let before = self.0.open.fetch_sub(1, Ordering::SeqCst);
+        // Only at the limit can anybody be waiting. A waiter that was woken and found the place taken by a
+        // faster one waits again, and is woken by that one's end.
+        if before >= self.0.limit.load(Ordering::SeqCst) {
+            self.0.freed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn at_the_limit_the_next_waits_for_an_end() {
+        let gate = Gate::new(1);
+        let first = gate.enter().await;
+        assert!(gate.try_enter().is_none());
+        let waiting = tokio::spawn({
+            let gate = Arc::clone(&gate);
+            async move { gate.enter().await }
+        });
+        tokio::task::yield_now().await;
+        drop(first);
+        drop(waiting.await.unwrap());
+        assert_eq!(gate.open(), 0);
+    }
+
+    #[test]
+    fn never_more_than_the_limit_over_threads() {
+        let gate = Gate::new(7);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        let permit = gate.try_enter();
+                        assert!(gate.open() <= 7);
+                        drop(permit);
+                    }
+                });
+            }
+        });
+        assert_eq!(gate.open(), 0);
+    }
+}

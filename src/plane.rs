@@ -1,0 +1,116 @@
+//! What the data plane shows to the control plane besides the Backend atomics: its limits, each worker's load
+//! and statistics, and rows about open sessions. Neither plane's internals are named here.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam_utils::CachePadded;
+use tokio::runtime::RuntimeMetrics;
+
+use crate::admit::Gate;
+use crate::snapshot::Snapshot;
+use crate::telemetry::counters::{Counter, SharedCounter};
+use crate::telemetry::record::{CloseReason, Stage};
+use crate::telemetry::session_log::SessionLog;
+
+/// Shared by every thread for the life of the process.
+pub struct Plane {
+    pub snapshot: ArcSwap<Snapshot>,
+    pub gate: Arc<Gate>,
+    pub workers: Box<[CachePadded<WorkerLoad>]>,
+    pub accept_errors: AcceptErrors,
+    pub session_log: SessionLog,
+    /// Set from SIGTERM on: `draining`, and readyz says 503.
+    pub draining: AtomicBool,
+    next_session: AtomicU64,
+}
+
+/// One worker, seen from outside.
+#[derive(Default)]
+pub struct WorkerLoad {
+    /// Sessions on this worker, and those on their way to it.
+    pub sessions: AtomicUsize,
+    pub copied_bytes: Counter,
+    pub spliced_bytes: Counter,
+    metrics: OnceLock<RuntimeMetrics>,
+}
+
+/// `accept_errors_total{reason}`.
+#[derive(Debug, Default)]
+pub struct AcceptErrors {
+    /// The client was gone before we took it.
+    pub aborted: SharedCounter,
+    pub no_descriptors: SharedCounter,
+    pub no_memory: SharedCounter,
+    pub other: SharedCounter,
+}
+
+/// An open session as API and page show it.
+#[derive(Clone, Debug)]
+pub struct SessionRow {
+    pub id: u64,
+    pub listener: Arc<str>,
+    pub pool: Option<Arc<str>>,
+    pub backend: Option<Arc<str>>,
+    pub client: String,
+    pub age: Duration,
+    pub idle: Duration,
+    /// Of the client side.
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    pub stage: Stage,
+}
+
+/// Which sessions are meant; what is `None` does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct SessionFilter {
+    pub id: Option<u64>,
+    pub pool: Option<String>,
+    pub backend: Option<String>,
+    /// An address without a port.
+    pub client: Option<std::net::IpAddr>,
+}
+
+/// Cut these sessions, for this reason.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    pub filter: SessionFilter,
+    pub reason: CloseReason,
+}
+
+impl Plane {
+    pub fn new(workers: usize, gate: Arc<Gate>, session_log: SessionLog) -> Arc<Plane> {
+        Arc::new(Plane {
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            gate,
+            workers: (0..workers.max(1)).map(|_| CachePadded::default()).collect(),
+            accept_errors: AcceptErrors::default(),
+            session_log,
+            draining: AtomicBool::new(false),
+            next_session: AtomicU64::new(1),
+        })
+    }
+
+    pub fn next_session_id(&self) -> u64 {
+        self.next_session.fetch_add(1, Relaxed)
+    }
+
+    /// Sessions open on all workers.
+    pub fn open_sessions(&self) -> usize {
+        self.workers.iter().map(|worker| worker.sessions.load(Relaxed)).sum()
+    }
+}
+
+impl WorkerLoad {
+    pub fn set_metrics(&self, metrics: RuntimeMetrics) {
+        // A worker starts once; a second call would be the same runtime's.
+        let _ = self.metrics.set(metrics);
+    }
+
+    /// Time this worker spent running tasks rather than waiting.
+    pub fn busy(&self) -> Duration {
+        self.metrics.get().map_or(Duration::ZERO, |metrics| metrics.worker_total_busy_duration(0))
+    }
+}

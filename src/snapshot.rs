@@ -1,0 +1,110 @@
+//! The border between the planes: everything the data plane may read of the configuration, immutable and
+//! swapped whole. The control plane builds it; a session keeps Arcs of the parts it uses, never the whole.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::config;
+use crate::pool::Pool;
+use crate::telemetry::counters::{Counter, PerWorker};
+use crate::telemetry::record::{CloseReason, Stage};
+
+#[derive(Default)]
+pub struct Snapshot {
+    pub config: Arc<config::Config>,
+    pub listeners: HashMap<Arc<str>, Arc<Listener>>,
+    pub pools: HashMap<Arc<str>, Arc<Pool>>,
+}
+
+/// A listener as the data plane sees it.
+pub struct Listener {
+    pub config: Arc<config::Listener>,
+    pub live: Arc<ListenerLive>,
+}
+
+/// What survives a reload while the listener's name does.
+pub struct ListenerLive {
+    /// Sessions open now, over all workers; `limits.sessions` is held against it.
+    pub active: AtomicU64,
+    pub counters: PerWorker<ListenerCounters>,
+}
+
+/// Statistics of one worker about one listener.
+#[derive(Debug)]
+pub struct ListenerCounters {
+    /// Every accepted connection, refused ones too.
+    pub sessions: Counter,
+    pub received_bytes: Counter,
+    pub sent_bytes: Counter,
+    /// `session_closed_total{stage, reason}`.
+    closed: [[Counter; CloseReason::ALL.len()]; Stage::ALL.len()],
+}
+
+impl Default for ListenerCounters {
+    fn default() -> Self {
+        ListenerCounters {
+            sessions: Counter::default(),
+            received_bytes: Counter::default(),
+            sent_bytes: Counter::default(),
+            closed: std::array::from_fn(|_| std::array::from_fn(|_| Counter::default())),
+        }
+    }
+}
+
+impl ListenerCounters {
+    pub fn closed(&self, stage: Stage, reason: CloseReason) -> &Counter {
+        &self.closed[stage as usize][reason as usize]
+    }
+}
+
+impl ListenerLive {
+    pub fn new(workers: usize) -> Self {
+        ListenerLive { active: AtomicU64::new(0), counters: PerWorker::new(workers) }
+    }
+
+    /// Takes one of `limit` places, in one atomic step.
+    pub fn enter(&self, limit: Option<u64>) -> bool {
+        let limit = limit.unwrap_or(u64::MAX);
+        self.active
+            .fetch_update(Relaxed, Relaxed, |count| (count < limit).then_some(count + 1))
+            .is_ok()
+    }
+
+    pub fn leave(&self) {
+        let before = self.active.fetch_sub(1, Relaxed);
+        debug_assert!(before > 0, "a place is given back at most once");
+    }
+}
+
+impl Snapshot {
+    /// Builds what `config` asks for, keeping every part that did not change. Changes nothing that is live:
+    /// a reload may still be refused.
+    pub fn build(config: Arc<config::Config>, previous: &Snapshot, workers: usize) -> Snapshot {
+        let listeners = config.listeners.iter().map(|listener| {
+            let before = previous.listeners.get(&listener.name);
+            let kept = before.filter(|before| before.config == *listener).map(Arc::clone);
+            let listener = kept.unwrap_or_else(|| {
+                Arc::new(Listener {
+                    config: Arc::clone(listener),
+                    live: before.map_or_else(
+                        || Arc::new(ListenerLive::new(workers)),
+                        |b| Arc::clone(&b.live),
+                    ),
+                })
+            });
+            (Arc::clone(&listener.config.name), listener)
+        });
+        let listeners = listeners.collect();
+        let pools = config.pools.iter().map(|pool| {
+            let before = previous.pools.get(&pool.name);
+            let kept = before.filter(|before| before.config == *pool).map(Arc::clone);
+            let pool = kept.unwrap_or_else(|| {
+                Arc::new(Pool::build(Arc::clone(pool), before.map(|b| &**b), workers))
+            });
+            (Arc::clone(&pool.name), pool)
+        });
+        let pools = pools.collect();
+        Snapshot { config, listeners, pools }
+    }
+}

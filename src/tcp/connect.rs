@@ -1,0 +1,249 @@
+//! Connecting: attempts on backends not tried before, each with its own time, while the client is watched: its
+//! reset cancels at once, and so does a FIN with no byte before it. Its bytes stay in the kernel, so whichever
+//! backend answers gets them once.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::{Sleep, sleep};
+
+use super::session::Session;
+use super::stream::Stream;
+use crate::pool::backend::Backend;
+use crate::pool::{BackendPermit, PickError, PickKey, Picked, Pool, Tried};
+use crate::sys::socket::{self, Outgoing, Peeked};
+use crate::telemetry::record::{CloseReason, Stage};
+
+/// Most connections are made faster than this; watching the client costs calls, so it starts only then.
+const GRACE: Duration = Duration::from_millis(5);
+
+/// How often a client that half-closed is looked at: the event loop cannot tell its reset from its FIN.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A backend connection, and the client as the relay is to have it.
+pub struct Connected<C = Watch> {
+    pub stream: Stream,
+    pub permit: BackendPermit,
+    pub client: C,
+}
+
+/// Why an attempt failed, and so whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    NoDescriptors,
+    NoSourcePort,
+    Refused,
+    Timeout,
+    Unreachable,
+}
+
+impl Failure {
+    fn of(error: &io::Error) -> Failure {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                Failure::NoDescriptors
+            }
+            Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE) => Failure::NoSourcePort,
+            Some(libc::ETIMEDOUT) => Failure::Timeout,
+            Some(
+                libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ENETDOWN
+                | libc::EHOSTDOWN
+                | libc::EACCES
+                | libc::EPERM
+                | libc::EINVAL,
+            ) => Failure::Unreachable,
+            // ECONNREFUSED, a reset during the handshake; of unix sockets: no such file, queue full.
+            _ => Failure::Refused,
+        }
+    }
+
+    /// Our own lack is never held against a backend.
+    pub fn is_backends_fault(self) -> bool {
+        !matches!(self, Failure::NoDescriptors | Failure::NoSourcePort)
+    }
+
+    fn reason(self) -> CloseReason {
+        match self {
+            Failure::NoDescriptors => CloseReason::NoDescriptors,
+            Failure::NoSourcePort => CloseReason::NoSourcePort,
+            Failure::Refused => CloseReason::ConnectRefused,
+            Failure::Timeout => CloseReason::ConnectTimeout,
+            Failure::Unreachable => CloseReason::ConnectUnreachable,
+        }
+    }
+}
+
+/// Picks and connects until a backend answers, the attempts are used up, or the client left.
+pub async fn connect(
+    session: &Rc<Session>,
+    client: &mut Stream,
+    pool: Arc<Pool>,
+) -> Result<Connected, CloseReason> {
+    let mut watch = Watch::default();
+    let mut tried = Tried::default();
+    let mut failure = None;
+    for _ in 0..pool.config.connect.attempts {
+        let picked = match pick(session, &pool, &tried) {
+            Ok(picked) => picked,
+            Err(reason) => return Err(failure.map_or(reason, Failure::reason)),
+        };
+        session.stage.set(Stage::Connect);
+        tried.push(picked.index);
+        *session.backend.borrow_mut() = Some(Arc::clone(&picked.backend));
+        let begun = Instant::now();
+        match attempt(session, client, &pool, &picked.backend, &mut watch).await? {
+            Ok(stream) => {
+                succeeded(session, &pool, &picked.backend, begun);
+                return Ok(Connected { stream, permit: picked.permit, client: watch });
+            }
+            Err(why) => {
+                failed(session, &pool, &picked.backend, why);
+                failure = Some(why);
+                if why == Failure::NoDescriptors {
+                    break;
+                }
+            }
+        }
+    }
+    Err(failure.map_or(CloseReason::NoBackend, Failure::reason))
+}
+
+fn pick(session: &Session, pool: &Pool, tried: &Tried) -> Result<Picked, CloseReason> {
+    let key = PickKey { client: session.client };
+    pool.pick(&key, tried, session.started).map_err(|error| match error {
+        PickError::AllFull => CloseReason::BackendFull,
+        PickError::AllTried | PickError::NoneUp => {
+            pool.shared.no_backend.add(1);
+            CloseReason::NoBackend
+        }
+    })
+}
+
+fn succeeded(session: &Session, _pool: &Pool, backend: &Backend, begun: Instant) {
+    let took = begun.elapsed();
+    session.connected.set(Some(Instant::now()));
+    session.connect_time.set(Some(took));
+    let counters = backend.live.counters.of(session.worker.id);
+    counters.sessions.add(1);
+    counters.connect_duration.observe(&crate::pool::backend::CONNECT_BOUNDS, took);
+}
+
+fn failed(session: &Session, pool: &Pool, backend: &Backend, why: Failure) {
+    session.failed_attempts.set(session.failed_attempts.get() + 1);
+    let failures = &backend.live.connect_failures;
+    match why {
+        Failure::NoDescriptors => &failures.no_descriptors,
+        Failure::NoSourcePort => &failures.no_source_port,
+        Failure::Refused => &failures.refused,
+        Failure::Timeout => &failures.timeout,
+        Failure::Unreachable => &failures.unreachable,
+    }
+    .add(1);
+    let _ = pool;
+}
+
+/// One attempt. The outer error ends the session (the client left, or somebody cut it), the inner one only
+/// this attempt.
+async fn attempt(
+    session: &Session,
+    client: &Stream,
+    pool: &Pool,
+    backend: &Backend,
+    watch: &mut Watch,
+) -> Result<Result<Stream, Failure>, CloseReason> {
+    let stream = match open(session, pool, backend) {
+        Ok(stream) => stream,
+        Err(error) => return Ok(Err(Failure::of(&error))),
+    };
+    let mut deadline = pin!(sleep(pool.config.connect.timeout));
+    poll_fn(|cx| {
+        if let Poll::Ready(outcome) = stream.poll_connected(cx) {
+            return Poll::Ready(Ok(outcome.map_err(|error| Failure::of(&error))));
+        }
+        if let Some(reason) = session.poll_cut(cx) {
+            return Poll::Ready(Err(reason));
+        }
+        if let Poll::Ready(reason) = watch.poll_left(client, cx) {
+            return Poll::Ready(Err(reason));
+        }
+        deadline.as_mut().poll(cx).map(|()| Ok(Err(Failure::Timeout)))
+    })
+    .await
+    .map(|outcome| outcome.map(|()| stream))
+}
+
+/// Begins a connection; it is made or fails in the background.
+fn open(session: &Session, pool: &Pool, backend: &Backend) -> io::Result<Stream> {
+    let address = socket::backend_sockaddr(&backend.address, session.local)?
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EHOSTUNREACH))?;
+    let config = &session.listener.config;
+    let outgoing = socket::outgoing(
+        &address,
+        Outgoing {
+            keepalive: config.keepalive,
+            buffer: config.socket_buffers.map(|buffers| buffers.backend),
+            user_timeout: pool.config.backend_user_timeout,
+        },
+    )?;
+    match outgoing.connect(&address) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        outcome => outcome?,
+    }
+    Stream::new(outgoing.into())
+}
+
+/// What is known of a client while nobody reads from it.
+#[derive(Default)]
+pub struct Watch {
+    /// Runs before the first look, and between looks at a client that half-closed.
+    timer: Option<std::pin::Pin<Box<Sleep>>>,
+    looking: bool,
+    half_closed: bool,
+}
+
+impl Watch {
+    /// Ready when the client left for good: a reset, or a FIN with no byte before it.
+    fn poll_left(&mut self, client: &Stream, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        loop {
+            if !self.looking || self.half_closed {
+                let wait = if self.half_closed { LOOK } else { GRACE };
+                let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(wait)));
+                if timer.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                self.timer = None;
+                self.looking = true;
+            } else {
+                match client.poll_arrival(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::ClientReset),
+                    Poll::Ready(Ok(())) => {}
+                }
+            }
+            match socket::peek(client) {
+                Peeked::Reset => return Poll::Ready(CloseReason::ClientReset),
+                Peeked::Ended => return Poll::Ready(CloseReason::ClientClosed),
+                Peeked::Bytes { fin } => self.half_closed = fin,
+                Peeked::Nothing => {}
+            }
+            if !self.half_closed {
+                client.forget_arrival();
+            }
+        }
+    }
+}
+
+impl Connected<Watch> {
+    /// Hands the client on. If its arrivals were watched, the event loop must announce them anew.
+    pub fn with_client(self, client: Stream) -> io::Result<Connected<Stream>> {
+        let client = if self.client.looking { client.into_fresh()? } else { client };
+        Ok(Connected { stream: self.stream, permit: self.permit, client })
+    }
+}

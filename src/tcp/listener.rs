@@ -1,0 +1,222 @@
+//! Accepting: one task per listening socket of this worker. A few sockets per wake-up, errors counted and
+//! paced, the process's limit taken before accept() so that at it the clients wait in the kernel's queue.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, oneshot};
+
+use super::session::{self, Arrival, LoadPermit};
+use super::worker::Worker;
+use crate::addr::{ClientAddr, LocalAddr};
+use crate::admit::{self, GatePermit};
+use crate::config::OnRefuse;
+use crate::snapshot::Listener;
+use crate::sys::socket;
+use crate::telemetry::record::{CloseReason, Stage};
+
+/// More at once starves the sessions that are already open (measured by others: 4 beats 64 by a quarter).
+const BATCH: usize = 4;
+
+/// How long accepting rests when the process is out of descriptors or memory.
+const REST: Duration = Duration::from_millis(100);
+
+/// The worker's handle on one accepting task.
+pub struct Acceptor {
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    /// Which listener of the snapshot this socket belongs to; a reload may change it.
+    name: RefCell<Arc<str>>,
+    closing: RefCell<Option<oneshot::Sender<()>>>,
+    close: Notify,
+}
+
+impl Acceptor {
+    pub fn retarget(&self, name: Arc<str>) {
+        *self.shared.name.borrow_mut() = name;
+    }
+
+    /// Accepts what the kernel has queued already, then closes the socket and tells `done`.
+    pub fn close(self, done: oneshot::Sender<()>) {
+        *self.shared.closing.borrow_mut() = Some(done);
+        self.shared.close.notify_one();
+    }
+}
+
+/// Starts accepting on `socket`, which listens already.
+pub fn start(worker: &Rc<Worker>, name: Arc<str>, socket: OwnedFd) -> io::Result<Acceptor> {
+    let local = socket::local_addr(&socket);
+    let socket = socket::watch(socket)?;
+    let shared = Rc::new(Shared {
+        name: RefCell::new(name),
+        closing: RefCell::new(None),
+        close: Notify::new(),
+    });
+    let accepting =
+        Accepting { worker: Rc::clone(worker), shared: Rc::clone(&shared), socket, local };
+    tokio::task::spawn_local(accepting.run());
+    Ok(Acceptor { shared })
+}
+
+struct Accepting {
+    worker: Rc<Worker>,
+    shared: Rc<Shared>,
+    socket: AsyncFd<OwnedFd>,
+    /// What clients dialled, as far as the listening socket knows.
+    local: LocalAddr,
+}
+
+impl Accepting {
+    async fn run(self) {
+        loop {
+            tokio::select! {
+                ready = self.socket.readable() => match ready {
+                    Ok(mut ready) => ready.retain_ready(),
+                    // The runtime is shutting down.
+                    Err(_) => return,
+                },
+                () = self.shared.close.notified() => break,
+            }
+            let permit = tokio::select! {
+                permit = self.worker.plane.gate.enter() => permit,
+                () = self.shared.close.notified() => break,
+            };
+            if self.take(permit) {
+                tokio::time::sleep(REST).await;
+            }
+            // One wake-up takes a few; the others' turn comes before the next few.
+            tokio::task::yield_now().await;
+        }
+        self.finish().await;
+    }
+
+    /// Everything queued is accepted before the socket closes: closing would reset it.
+    async fn finish(self) {
+        while self.queued() {
+            let permit = self.worker.plane.gate.enter().await;
+            if self.take(permit) {
+                tokio::time::sleep(REST).await;
+            }
+            tokio::task::yield_now().await;
+        }
+        let done = self.shared.closing.borrow_mut().take();
+        drop(self);
+        if let Some(done) = done {
+            // Nobody may be waiting; the socket is closed all the same.
+            let _ = done.send(());
+        }
+    }
+
+    fn queued(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::new(self.socket.get_ref(), PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0)
+    }
+
+    /// Accepts up to `BATCH` connections; says whether accepting must rest.
+    fn take(&self, first: GatePermit) -> bool {
+        let mut permit = Some(first);
+        for _ in 0..BATCH {
+            let Some(permit) = permit.take().or_else(|| self.worker.plane.gate.try_enter()) else {
+                return false;
+            };
+            // `try_io` forgets the readiness when the queue is empty.
+            match self.socket.try_io(Interest::READABLE, |socket| socket::accept(socket)) {
+                Ok((socket, client)) => self.arrived(socket, client, permit),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) => {
+                    if self.failed(&error, permit) {
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    fn listener(&self) -> Option<Arc<Listener>> {
+        let snapshot = self.worker.plane.snapshot.load();
+        snapshot.listeners.get(&*self.shared.name.borrow()).map(Arc::clone)
+    }
+
+    fn arrived(&self, socket: OwnedFd, client: ClientAddr, process: GatePermit) {
+        let Some(listener) = self.listener() else {
+            // Between a swap and the close of a socket nobody wants any more.
+            return;
+        };
+        let permit = match admit::admit(&listener, process) {
+            Ok(permit) => permit,
+            Err(reason) => return self.refuse(&listener, socket, client, reason),
+        };
+        let home = self.worker.least_busy();
+        let load = LoadPermit::new(Arc::clone(&self.worker.plane), home);
+        let arrival = Arrival { socket, client, local: self.local, listener, permit, load };
+        if home == self.worker.id {
+            return session::start(&self.worker, arrival);
+        }
+        if let Err(mut arrival) = self.worker.hand_over(home, arrival) {
+            arrival.load = LoadPermit::new(Arc::clone(&self.worker.plane), self.worker.id);
+            session::start(&self.worker, arrival);
+        }
+    }
+
+    /// A refusal costs no task: it is recorded here and the socket closed.
+    fn refuse(&self, listener: &Listener, socket: OwnedFd, client: ClientAddr, why: CloseReason) {
+        if listener.config.on_refuse == OnRefuse::Reset {
+            socket::reset_on_close(&socket);
+        }
+        drop(socket);
+        session::record_refusal(&self.worker, listener, client, self.local, Stage::Admit, why);
+    }
+
+    /// Counts an accept error; says whether accepting must rest before the next try.
+    fn failed(&self, error: &io::Error, permit: GatePermit) -> bool {
+        let errors = &self.worker.plane.accept_errors;
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => {
+                errors.no_descriptors.add(1);
+                self.refuse_with_reserve();
+                drop(permit);
+                true
+            }
+            Some(libc::ENOBUFS | libc::ENOMEM) => {
+                errors.no_memory.add(1);
+                true
+            }
+            Some(libc::ECONNABORTED | libc::EPROTO) => {
+                errors.aborted.add(1);
+                false
+            }
+            Some(libc::EINTR) => false,
+            _ => {
+                errors.other.add(1);
+                true
+            }
+        }
+    }
+
+    /// Out of descriptors: the reserve is spent for a moment to tell one client so, instead of letting it hang.
+    fn refuse_with_reserve(&self) {
+        if !self.worker.reserve.borrow_mut().spend() {
+            return;
+        }
+        if let Ok((socket, client)) = socket::accept(self.socket.get_ref()) {
+            match self.listener() {
+                Some(listener) => {
+                    self.refuse(&listener, socket, client, CloseReason::NoDescriptors);
+                }
+                None => drop(socket),
+            }
+        }
+        self.worker.reserve.borrow_mut().renew();
+    }
+}

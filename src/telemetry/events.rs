@@ -1,0 +1,73 @@
+//! What happened lately: health transitions, reloads, drains. A bounded ring for API and page; each event is
+//! logged as it is noted.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+/// Events kept.
+const KEPT: usize = 256;
+
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub time: SystemTime,
+    pub kind: EventKind,
+    pub pool: Option<String>,
+    pub backend: Option<String>,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    Backend,
+    Drain,
+    Reload,
+    Start,
+}
+
+impl EventKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::Backend => "backend",
+            EventKind::Drain => "drain",
+            EventKind::Reload => "reload",
+            EventKind::Start => "start",
+        }
+    }
+}
+
+/// A std lock: held for a push or a copy, never across an await.
+#[derive(Default)]
+pub struct Events(Mutex<VecDeque<Event>>);
+
+impl Events {
+    pub fn note(&self, kind: EventKind, message: String) {
+        tracing::info!(kind = kind.as_str(), "{message}");
+        self.push(Event { time: SystemTime::now(), kind, pool: None, backend: None, message });
+    }
+
+    pub fn note_backend(&self, pool: &str, backend: &str, message: String) {
+        tracing::info!(kind = "backend", pool, backend, "{message}");
+        self.push(Event {
+            time: SystemTime::now(),
+            kind: EventKind::Backend,
+            pool: Some(pool.into()),
+            backend: Some(backend.into()),
+            message,
+        });
+    }
+
+    fn push(&self, event: Event) {
+        let mut ring = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if ring.len() == KEPT {
+            ring.pop_front();
+        }
+        ring.push_back(event);
+    }
+
+    /// Newest last.
+    pub fn all(&self) -> Vec<Event> {
+        let ring = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        ring.iter().cloned().collect()
+    }
+}
