@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc};
 
 use super::session::{self, Arrival, LoadPermit};
 use super::worker::Worker;
 use crate::addr::{ClientAddr, LocalAddr};
 use crate::admit::{self, GatePermit};
-use crate::config::OnRefuse;
+use crate::config::{self, OnRefuse};
 use crate::snapshot::Listener;
 use crate::sys::socket;
 use crate::telemetry::record::{CloseReason, Stage};
@@ -35,17 +35,22 @@ pub struct Acceptor {
 struct Shared {
     /// Which listener of the snapshot this socket belongs to; a reload may change it.
     name: RefCell<Arc<str>>,
-    closing: RefCell<Option<oneshot::Sender<()>>>,
+    socket: AsyncFd<OwnedFd>,
+    closing: RefCell<Option<mpsc::Sender<()>>>,
     close: Notify,
 }
 
 impl Acceptor {
-    pub fn retarget(&self, name: Arc<str>) {
-        *self.shared.name.borrow_mut() = name;
+    /// The socket serves this listener, with its options, for whoever is accepted from now on.
+    pub fn retarget(&self, config: &config::Listener) {
+        *self.shared.name.borrow_mut() = Arc::clone(&config.name);
+        if let Err(error) = socket::listen(&self.shared.socket.get_ref(), config) {
+            tracing::error!(listener = &*config.name, %error, "cannot change a listening socket");
+        }
     }
 
-    /// Accepts what the kernel has queued already, then closes the socket and tells `done`.
-    pub fn close(self, done: oneshot::Sender<()>) {
+    /// Accepts what the kernel has queued already, then closes the socket and drops `done`.
+    pub fn close(self, done: mpsc::Sender<()>) {
         *self.shared.closing.borrow_mut() = Some(done);
         self.shared.close.notify_one();
     }
@@ -57,11 +62,11 @@ pub fn start(worker: &Rc<Worker>, name: Arc<str>, socket: OwnedFd) -> io::Result
     let socket = socket::watch(socket)?;
     let shared = Rc::new(Shared {
         name: RefCell::new(name),
+        socket,
         closing: RefCell::new(None),
         close: Notify::new(),
     });
-    let accepting =
-        Accepting { worker: Rc::clone(worker), shared: Rc::clone(&shared), socket, local };
+    let accepting = Accepting { worker: Rc::clone(worker), shared: Rc::clone(&shared), local };
     tokio::task::spawn_local(accepting.run());
     Ok(Acceptor { shared })
 }
@@ -69,7 +74,6 @@ pub fn start(worker: &Rc<Worker>, name: Arc<str>, socket: OwnedFd) -> io::Result
 struct Accepting {
     worker: Rc<Worker>,
     shared: Rc<Shared>,
-    socket: AsyncFd<OwnedFd>,
     /// What clients dialled, as far as the listening socket knows.
     local: LocalAddr,
 }
@@ -78,7 +82,7 @@ impl Accepting {
     async fn run(self) {
         loop {
             tokio::select! {
-                ready = self.socket.readable() => match ready {
+                ready = self.shared.socket.readable() => match ready {
                     Ok(mut ready) => ready.retain_ready(),
                     // The runtime is shutting down.
                     Err(_) => return,
@@ -109,15 +113,12 @@ impl Accepting {
         }
         let done = self.shared.closing.borrow_mut().take();
         drop(self);
-        if let Some(done) = done {
-            // Nobody may be waiting; the socket is closed all the same.
-            let _ = done.send(());
-        }
+        drop(done);
     }
 
     fn queued(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut fds = [PollFd::new(self.socket.get_ref(), PollFlags::IN)];
+        let mut fds = [PollFd::new(self.shared.socket.get_ref(), PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0)
     }
@@ -130,7 +131,7 @@ impl Accepting {
                 return false;
             };
             // `try_io` forgets the readiness when the queue is empty.
-            match self.socket.try_io(Interest::READABLE, |socket| socket::accept(socket)) {
+            match self.shared.socket.try_io(Interest::READABLE, |socket| socket::accept(socket)) {
                 Ok((socket, client)) => self.arrived(socket, client, permit),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) => {
@@ -209,7 +210,7 @@ impl Accepting {
         if !self.worker.reserve.borrow_mut().spend() {
             return;
         }
-        if let Ok((socket, client)) = socket::accept(self.socket.get_ref()) {
+        if let Ok((socket, client)) = socket::accept(self.shared.socket.get_ref()) {
             match self.listener() {
                 Some(listener) => {
                     self.refuse(&listener, socket, client, CloseReason::NoDescriptors);

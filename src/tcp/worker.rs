@@ -14,33 +14,47 @@ use tokio::sync::{mpsc, oneshot};
 use super::listener::{self, Acceptor};
 use super::session::{self, Arrival, Session};
 use crate::addr::ListenAddr;
+use crate::config;
 use crate::plane::{Cut, Plane, SessionFilter, SessionRow, WorkerLoad};
 use crate::sys::pipe::PipeStock;
 
 /// What small messages pass through; stays in the cache because all sessions of the worker share it.
 pub const SCRATCH: usize = 64 * 1024;
 
-/// Commands waiting; a full queue makes the sender keep its socket (hand-over) or wait (supervisor).
-const COMMANDS: usize = 1024;
+/// Sessions handed over and waiting; a full queue makes the sender keep its socket.
+const ARRIVALS: usize = 1024;
 
 /// Rows of one answer to `List`.
 pub const ROWS: usize = 10_000;
 
+/// What the supervisor tells a worker. The queue has no bound of its own: its only sender is the control
+/// plane, at most once for each backend that changes state and each reload.
 pub enum Command {
-    /// A session accepted elsewhere, handed over because that worker was busier.
-    Adopt(Arrival),
     /// Sessions to cut, for a reason.
     Cut(Cut),
     /// At most `ROWS` open sessions.
     List(SessionFilter, oneshot::Sender<Vec<SessionRow>>),
-    /// Accept on this socket; for an address already served, take the listener's new settings.
-    Listen(ListenAddr, Arc<str>, OwnedFd),
-    /// The listener behind an address changed.
-    Retarget(ListenAddr, Arc<str>),
+    /// Accept on these sockets, which listen already.
+    Listen(Vec<(ListenAddr, Arc<config::Listener>, OwnedFd)>),
+    /// The listeners behind these addresses are others, or have other settings, from now on.
+    Retarget(Vec<(ListenAddr, Arc<config::Listener>)>),
     /// Leave the loop and end the thread; what is still open is cut.
     Stop,
-    /// Accept until the queue is empty, then close; answers when that is done.
-    Unlisten(ListenAddr, oneshot::Sender<()>),
+    /// Accept until the queues are empty, then close; the sender is dropped when that is done.
+    Unlisten(Vec<ListenAddr>, mpsc::Sender<()>),
+}
+
+/// How to reach one worker.
+#[derive(Clone)]
+pub struct Mailbox {
+    arrivals: mpsc::Sender<Arrival>,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+/// The worker's end of its mailbox.
+pub struct Mail {
+    arrivals: mpsc::Receiver<Arrival>,
+    commands: mpsc::UnboundedReceiver<Command>,
 }
 
 pub struct Worker {
@@ -51,26 +65,34 @@ pub struct Worker {
     pub sessions: RefCell<HashMap<u64, Rc<Session>>>,
     /// Spent for a moment when there are no descriptors left, to refuse a client instead of hanging it.
     pub reserve: RefCell<Reserve>,
-    all: Box<[mpsc::Sender<Command>]>,
+    all: Box<[Mailbox]>,
 }
 
-/// The senders of all workers, and the ends they will read from.
-pub fn channels(workers: usize) -> (Box<[mpsc::Sender<Command>]>, Vec<mpsc::Receiver<Command>>) {
-    let mut receivers = Vec::with_capacity(workers);
-    let senders = (0..workers).map(|_| {
-        let (sender, receiver) = mpsc::channel(COMMANDS);
-        receivers.push(receiver);
-        sender
+/// One mailbox per worker, and the ends they will read from.
+pub fn mailboxes(workers: usize) -> (Box<[Mailbox]>, Vec<Mail>) {
+    let mut mails = Vec::with_capacity(workers);
+    let mailboxes = (0..workers).map(|_| {
+        let (arrivals, arrivals_end) = mpsc::channel(ARRIVALS);
+        let (commands, commands_end) = mpsc::unbounded_channel();
+        mails.push(Mail { arrivals: arrivals_end, commands: commands_end });
+        Mailbox { arrivals, commands }
     });
-    (senders.collect(), receivers)
+    (mailboxes.collect(), mails)
+}
+
+impl Mailbox {
+    /// Fails only if the worker is gone.
+    pub fn send(&self, command: Command) -> bool {
+        self.commands.send(command).is_ok()
+    }
 }
 
 /// Runs worker `id` on this thread until it is told to stop.
 pub fn run(
     id: usize,
     plane: Arc<Plane>,
-    all: Box<[mpsc::Sender<Command>]>,
-    mut commands: mpsc::Receiver<Command>,
+    all: Box<[Mailbox]>,
+    mut mail: Mail,
     pipes: usize,
 ) -> std::io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
@@ -86,11 +108,14 @@ pub fn run(
     });
     runtime.block_on(async {
         let mut acceptors: HashMap<ListenAddr, Acceptor> = HashMap::new();
-        while let Some(command) = commands.recv().await {
-            if matches!(command, Command::Stop) {
-                break;
+        loop {
+            tokio::select! {
+                Some(arrival) = mail.arrivals.recv() => session::start(&worker, arrival),
+                command = mail.commands.recv() => match command {
+                    Some(Command::Stop) | None => break,
+                    Some(command) => worker.obey(command, &mut acceptors),
+                },
             }
-            worker.obey(command, &mut acceptors);
         }
     });
     Ok(())
@@ -99,25 +124,32 @@ pub fn run(
 impl Worker {
     fn obey(self: &Rc<Self>, command: Command, acceptors: &mut HashMap<ListenAddr, Acceptor>) {
         match command {
-            Command::Adopt(arrival) => session::start(self, arrival),
             Command::Cut(cut) => self.cut(&cut),
             Command::List(filter, answer) => {
                 // A reader that went away wants no answer.
                 let _ = answer.send(self.list(&filter));
             }
-            Command::Listen(address, name, socket) => match listener::start(self, name, socket) {
-                Ok(acceptor) => drop(acceptors.insert(address, acceptor)),
-                Err(error) => tracing::error!(%address, %error, "cannot watch a listening socket"),
-            },
-            Command::Retarget(address, name) => {
-                if let Some(acceptor) = acceptors.get(&address) {
-                    acceptor.retarget(name);
+            Command::Listen(sockets) => {
+                for (address, config, socket) in sockets {
+                    match listener::start(self, Arc::clone(&config.name), socket) {
+                        Ok(acceptor) => drop(acceptors.insert(address, acceptor)),
+                        Err(error) => tracing::error!(%address, %error, "cannot watch a socket"),
+                    }
+                }
+            }
+            Command::Retarget(addresses) => {
+                for (address, config) in addresses {
+                    if let Some(acceptor) = acceptors.get(&address) {
+                        acceptor.retarget(&config);
+                    }
                 }
             }
             Command::Stop => {}
-            Command::Unlisten(address, done) => {
-                if let Some(acceptor) = acceptors.remove(&address) {
-                    acceptor.close(done);
+            Command::Unlisten(addresses, done) => {
+                for address in addresses {
+                    if let Some(acceptor) = acceptors.remove(&address) {
+                        acceptor.close(done.clone());
+                    }
                 }
             }
         }
@@ -153,10 +185,7 @@ impl Worker {
 
     /// Hands an accepted session to another worker, or gives it back if that one is too busy to listen.
     pub fn hand_over(&self, to: usize, arrival: Arrival) -> Result<(), Arrival> {
-        self.all[to].try_send(Command::Adopt(arrival)).map_err(|error| match error.into_inner() {
-            Command::Adopt(arrival) => arrival,
-            _ => unreachable!("what comes back is what was sent"),
-        })
+        self.all[to].arrivals.try_send(arrival).map_err(|error| error.into_inner())
     }
 }
 

@@ -1,0 +1,370 @@
+//! Wiring, the only place that knows both planes: opens sockets, starts workers, swaps Snapshots, drains.
+//! Runs on the control runtime; everything here is rare.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::addr::{ListenAddr, LocalAddr};
+use crate::admit::Gate;
+use crate::config::Config;
+use crate::plane::{Cut, Plane, SessionFilter, SessionRow};
+use crate::snapshot::Snapshot;
+use crate::sys::{limits, socket};
+use crate::tcp::worker::{self, Command, Mail, Mailbox};
+use crate::telemetry::events::{EventKind, Events};
+use crate::telemetry::record::CloseReason;
+use crate::telemetry::session_log::SessionLog;
+
+/// A running balancer.
+pub struct Supervisor {
+    pub plane: Arc<Plane>,
+    pub events: Arc<Events>,
+    pub started: SystemTime,
+    workers: Box<[Mailbox]>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    /// What is bound, by the address the configuration names.
+    served: BTreeMap<ListenAddr, Served>,
+    descriptors: u64,
+}
+
+/// One bound address.
+#[derive(Clone, Debug)]
+pub struct Served {
+    pub listener: Arc<str>,
+    /// With the port the kernel chose where the configuration says 0.
+    pub local: LocalAddr,
+}
+
+/// Addresses that could not be had; nothing was changed.
+#[derive(Debug)]
+pub struct BindError {
+    pub failures: Vec<(Arc<str>, ListenAddr, io::Error)>,
+}
+
+/// Bound sockets of one address, one per worker; not listening yet.
+struct Bound {
+    served: Served,
+    sockets: Vec<OwnedFd>,
+}
+
+type Opened = BTreeMap<ListenAddr, Bound>;
+
+impl Supervisor {
+    /// Binds, starts the workers and accepts. `Err` leaves nothing behind.
+    pub fn start(config: Config, session_log: SessionLog) -> Result<Supervisor, BindError> {
+        let descriptors = limits::raise_descriptor_limit();
+        let workers = config.process.workers.unwrap_or_else(|| {
+            // Affinity and the cgroup's quota are both in this figure.
+            std::thread::available_parallelism().map_or(1, usize::from)
+        });
+        let gate = Gate::new(max_sessions(&config, descriptors));
+        let plane = Plane::new(workers, gate, session_log);
+        let (mailboxes, mails) = worker::mailboxes(workers);
+        let mut supervisor = Supervisor {
+            plane,
+            events: Arc::default(),
+            started: SystemTime::now(),
+            workers: mailboxes,
+            threads: Vec::new(),
+            served: BTreeMap::new(),
+            descriptors,
+        };
+        let opened = supervisor.open(&config)?;
+        supervisor.start_workers(mails)?;
+        supervisor.swap(Arc::new(config), opened);
+        Ok(supervisor)
+    }
+
+    fn start_workers(&mut self, mails: Vec<Mail>) -> Result<(), BindError> {
+        // Two descriptors each, out of half of what sessions leave.
+        let pipes = limits::kept_back(self.descriptors) / 4 / self.workers() as u64;
+        let pipes = usize::try_from(pipes).unwrap_or(1);
+        for (id, mail) in mails.into_iter().enumerate() {
+            let (plane, all) = (Arc::clone(&self.plane), self.workers.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("tcp-{id}"))
+                .spawn(move || worker::run(id, plane, all, mail, pipes))
+                .map_err(|error| BindError {
+                    failures: vec![("worker".into(), ListenAddr::DualStack(0), error)],
+                })?;
+            self.threads.push(thread);
+        }
+        Ok(())
+    }
+
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// What is bound now, in the order of addresses.
+    pub fn served(&self) -> impl Iterator<Item = (&ListenAddr, &Served)> {
+        self.served.iter()
+    }
+
+    /// Binds every address that `config` names and nobody serves yet. All or nothing.
+    fn open(&self, config: &Config) -> Result<Opened, BindError> {
+        let mut opened = BTreeMap::new();
+        let mut failures = Vec::new();
+        for listener in &config.listeners {
+            for address in &listener.bind {
+                if self.served.contains_key(address) {
+                    continue;
+                }
+                match bind_group(address, self.workers()) {
+                    Ok((sockets, local)) => {
+                        let served = Served { listener: Arc::clone(&listener.name), local };
+                        opened.insert(address.clone(), Bound { served, sockets });
+                    }
+                    Err(error) => {
+                        failures.push((Arc::clone(&listener.name), address.clone(), error));
+                    }
+                }
+            }
+        }
+        if failures.is_empty() {
+            return Ok(opened);
+        }
+        for (address, _) in opened {
+            remove_socket_file(&address);
+        }
+        Err(BindError { failures })
+    }
+
+    /// The point of no return: the new Snapshot is read from here on, new sockets accept, unwanted ones finish.
+    fn swap(&mut self, config: Arc<Config>, opened: Opened) -> mpsc::Receiver<()> {
+        let before = self.plane.snapshot.load_full();
+        let snapshot = Arc::new(Snapshot::build(Arc::clone(&config), &before, self.workers()));
+        self.plane.gate.set_limit(max_sessions(&config, self.descriptors));
+        self.plane.session_log.set(config.log.sessions);
+        self.plane.snapshot.store(Arc::clone(&snapshot));
+        let now = Instant::now();
+        for pool in snapshot.pools.values() {
+            pool.activate(now);
+        }
+        self.listen(&config, opened);
+        self.unlisten(&config)
+    }
+
+    fn listen(&mut self, config: &Config, mut opened: Opened) {
+        let mut fresh: Vec<Vec<_>> = self.workers.iter().map(|_| Vec::new()).collect();
+        let mut known = Vec::new();
+        for listener in &config.listeners {
+            for address in &listener.bind {
+                let Some(bound) = opened.remove(address) else {
+                    if let Some(served) = self.served.get_mut(address) {
+                        served.listener = Arc::clone(&listener.name);
+                    }
+                    known.push((address.clone(), Arc::clone(listener)));
+                    continue;
+                };
+                for (sockets, socket) in fresh.iter_mut().zip(bound.sockets) {
+                    if let Err(error) = socket::listen(&socket, listener) {
+                        tracing::error!(listener = &*listener.name, %address, %error, "cannot listen");
+                    }
+                    sockets.push((address.clone(), Arc::clone(listener), socket));
+                }
+                tracing::info!(listener = &*listener.name, address = %bound.served.local, "listening");
+                self.served.insert(address.clone(), bound.served);
+            }
+        }
+        for (worker, sockets) in fresh.into_iter().enumerate() {
+            self.send(worker, Command::Listen(sockets));
+            self.send(worker, Command::Retarget(known.clone()));
+        }
+    }
+
+    /// Stops accepting where `config` does not want it; the answer ends when all those sockets are closed.
+    fn unlisten(&mut self, config: &Config) -> mpsc::Receiver<()> {
+        let wanted: std::collections::BTreeSet<&ListenAddr> =
+            config.listeners.iter().flat_map(|listener| &listener.bind).collect();
+        let unwanted: Vec<ListenAddr> =
+            self.served.keys().filter(|address| !wanted.contains(address)).cloned().collect();
+        let (done, closed) = mpsc::channel(1);
+        for worker in 0..self.workers() {
+            self.send(worker, Command::Unlisten(unwanted.clone(), done.clone()));
+        }
+        for address in unwanted {
+            remove_socket_file(&address);
+            self.served.remove(&address);
+        }
+        closed
+    }
+
+    fn send(&self, worker: usize, command: Command) {
+        if !self.workers[worker].send(command) {
+            tracing::error!(worker, "a worker is gone");
+        }
+    }
+
+    /// Applies a new configuration. `Err` changes nothing. Answers what changed.
+    pub fn reload(&mut self, config: Config) -> Result<Vec<String>, ReloadError> {
+        let before = self.plane.snapshot.load_full();
+        let fixed = crate::reload::fixed_keys_changed(&before.config, &config);
+        if !fixed.is_empty() {
+            return Err(ReloadError::Fixed(fixed));
+        }
+        let changes = crate::reload::changes(&before.config, &config);
+        let opened = self.open(&config).map_err(ReloadError::Bind)?;
+        self.swap(Arc::new(config), opened);
+        Ok(changes)
+    }
+
+    /// Cuts the sessions that match, on every worker.
+    pub fn cut(&self, filter: SessionFilter, reason: CloseReason) {
+        for worker in 0..self.workers() {
+            self.send(worker, Command::Cut(Cut { filter: filter.clone(), reason }));
+        }
+    }
+
+    /// Lists open sessions, at most `worker::ROWS` of each worker.
+    pub fn lister(&self) -> impl Fn(SessionFilter) -> ListFuture + Send + Sync + 'static {
+        let workers = self.workers.clone();
+        move |filter| {
+            let workers = workers.clone();
+            Box::pin(async move {
+                let mut rows = Vec::new();
+                for worker in &workers {
+                    let (sender, receiver) = oneshot::channel();
+                    if worker.send(Command::List(filter.clone(), sender))
+                        && let Ok(more) = receiver.await
+                    {
+                        rows.extend(more);
+                    }
+                }
+                rows.sort_by_key(|row| row.id);
+                rows
+            })
+        }
+    }
+
+    /// Stops accepting everywhere: what the kernel has queued is accepted first.
+    pub async fn stop_accepting(&mut self) {
+        // Nobody sends: the channel ends when every worker has closed its sockets.
+        while self.unlisten(&Config::default()).recv().await.is_some() {}
+    }
+
+    /// Ends the workers; sessions still open then are dropped with them.
+    pub fn stop(mut self) {
+        for worker in 0..self.workers() {
+            self.send(worker, Command::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
+                Err(_) => tracing::error!("a worker panicked"),
+            }
+        }
+        for address in self.served.keys() {
+            remove_socket_file(address);
+        }
+        self.events.note(EventKind::Drain, "stopped".into());
+    }
+}
+
+pub type ListFuture = std::pin::Pin<Box<dyn Future<Output = Vec<SessionRow>> + Send>>;
+
+/// Why a reload changed nothing.
+#[derive(Debug)]
+pub enum ReloadError {
+    Bind(BindError),
+    /// Keys that only a restart can change.
+    Fixed(Vec<&'static str>),
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (listener, address, error)) in self.failures.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "listener {listener}: cannot bind {address}: {error}")?;
+            match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    write!(
+                        f,
+                        "\n  hint: another program (or another maitred) listens there; `ss -ltnp` shows which"
+                    )?;
+                }
+                io::ErrorKind::PermissionDenied => {
+                    write!(
+                        f,
+                        "\n  hint: ports below 1024 need root or CAP_NET_BIND_SERVICE; choose a higher port or grant it"
+                    )?;
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    write!(
+                        f,
+                        "\n  hint: this host does not have that address; `ip address` lists those it has"
+                    )?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReloadError::Bind(error) => error.fmt(f),
+            ReloadError::Fixed(keys) => {
+                write!(f, "{} cannot change while running; restart to change it", keys.join(", "))
+            }
+        }
+    }
+}
+
+impl std::error::Error for BindError {}
+impl std::error::Error for ReloadError {}
+
+fn max_sessions(config: &Config, descriptors: u64) -> u64 {
+    config.process.max_sessions.unwrap_or_else(|| limits::auto_max_sessions(descriptors))
+}
+
+/// One socket per worker on `address`; all have the port the kernel chose if it says 0.
+fn bind_group(address: &ListenAddr, workers: usize) -> io::Result<(Vec<OwnedFd>, LocalAddr)> {
+    let first = socket::bind(address, socket::Claim::First)?;
+    let local = socket::local_addr(&first);
+    let further = match (address, local) {
+        (ListenAddr::DualStack(_), LocalAddr::Inet(local)) => ListenAddr::DualStack(local.port()),
+        (ListenAddr::Inet(_), LocalAddr::Inet(local)) => ListenAddr::Inet(local),
+        _ => address.clone(),
+    };
+    let mut sockets = vec![first];
+    while sockets.len() < workers {
+        sockets.push(match &further {
+            // Unix sockets know no SO_REUSEPORT: the workers share one queue.
+            ListenAddr::Unix(_) => sockets[0].as_fd().try_clone_to_owned()?,
+            inet => socket::bind(inet, socket::Claim::Further)?,
+        });
+    }
+    Ok((sockets, local))
+}
+
+fn remove_socket_file(address: &ListenAddr) {
+    if let ListenAddr::Unix(path) = address {
+        // Gone already is as good.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Waits until no session is open or `deadline` passes; says whether all ended by themselves.
+pub async fn wait_for_sessions(plane: &Plane, deadline: Option<Instant>) -> bool {
+    const LOOK: Duration = Duration::from_millis(20);
+    while plane.open_sessions() > 0 {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return false;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    true
+}
