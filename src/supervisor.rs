@@ -146,7 +146,7 @@ impl Supervisor {
         self.plane.snapshot.store(Arc::clone(&snapshot));
         let now = Instant::now();
         for pool in snapshot.pools.values() {
-            pool.activate(now);
+            pool.activate(now, SystemTime::now());
         }
         self.listen(&config, opened);
         self.unlisten(&config)
@@ -247,7 +247,7 @@ impl Supervisor {
     /// Stops accepting everywhere: what the kernel has queued is accepted first.
     pub async fn stop_accepting(&mut self) {
         // Nobody sends: the channel ends when every worker has closed its sockets.
-        while self.unlisten(&Config::default()).recv().await.is_some() {}
+        let _ = self.unlisten(&Config::default()).recv().await;
     }
 
     /// Ends the workers; sessions still open then are dropped with them.

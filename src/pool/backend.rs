@@ -1,11 +1,15 @@
 //! One backend: what the file says of it, and what is alive of it across reloads.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::slots::Slot;
+use super::Shared;
+use super::latency::Latency;
+use super::slots::{Slot, WEIGHT_UNIT};
+use super::slow_start::effective_weight;
 use crate::addr::BackendAddr;
+use crate::config;
 use crate::telemetry::counters::{Counter, Histogram, PerWorker, SharedCounter};
 
 /// A backend of one version of its pool. Identity across reloads is pool, name and address.
@@ -17,7 +21,15 @@ pub struct Backend {
     pub weight: u32,
     pub tier: u32,
     pub max_sessions: Option<u32>,
+    /// Of the pool: the window of the ramp after a recovery.
+    pub slow_start: Option<Duration>,
+    /// Of the pool: whether it takes sessions before the first verdict.
+    pub start: config::Start,
+    /// Of the pool: without probes there never is a verdict, and the backend is up.
+    pub is_probed: bool,
     pub live: Arc<Live>,
+    /// Of the pool: whoever makes a backend pickable wakes the sessions that wait for one.
+    pub shared: Arc<Shared>,
 }
 
 /// What survives a reload while the backend's identity does.
@@ -25,6 +37,8 @@ pub struct Live {
     pub slot: Slot,
     pub counters: PerWorker<BackendCounters>,
     pub connect_failures: ConnectFailures,
+    /// What `least_latency` compares.
+    pub latency: Latency,
     /// Written by the control plane alone (health, hand); the lock is never taken by a pick or a relay.
     pub status: Mutex<Status>,
 }
@@ -50,6 +64,18 @@ impl BackendState {
         BackendState::Maintenance,
     ];
 
+    /// In `ALL`.
+    fn position(self) -> usize {
+        match self {
+            BackendState::Starting => 0,
+            BackendState::Up => 1,
+            BackendState::Down => 2,
+            BackendState::Ejected => 3,
+            BackendState::Drain => 4,
+            BackendState::Maintenance => 5,
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             BackendState::Starting => "starting",
@@ -72,6 +98,155 @@ pub struct Status {
     pub up_since: Option<Instant>,
     /// Counts of `backend_transitions_total{to}`, in the order of `BackendState::ALL`.
     pub transitions: [u64; 6],
+}
+
+impl Status {
+    /// Of a backend nobody has looked at yet.
+    pub fn new(is_probed: bool, wall: SystemTime) -> Self {
+        let (state, why) = if is_probed {
+            (BackendState::Starting, "no probe has decided yet")
+        } else {
+            (BackendState::Up, WITHOUT_PROBES)
+        };
+        Status { state, why: why.into(), since: wall, up_since: None, transitions: [0; 6] }
+    }
+
+    pub fn transitions(&self, to: BackendState) -> u64 {
+        self.transitions[to.position()]
+    }
+}
+
+const WITHOUT_PROBES: &str = "no probes are configured";
+
+impl Live {
+    pub fn new(slot: Slot, workers: usize, status: Status) -> Self {
+        Live {
+            slot,
+            counters: PerWorker::new(workers),
+            connect_failures: ConnectFailures::default(),
+            latency: Latency::default(),
+            status: Mutex::new(status),
+        }
+    }
+}
+
+impl Backend {
+    pub fn new(
+        pool: &config::Pool,
+        backend: &config::Backend,
+        live: Arc<Live>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Backend {
+            pool: Arc::clone(&pool.name),
+            name: Arc::clone(&backend.name),
+            address: backend.address.clone(),
+            weight: backend.weight,
+            tier: backend.tier,
+            max_sessions: backend.max_sessions,
+            slow_start: pool.slow_start,
+            start: pool.health.start,
+            is_probed: pool.health.probe != config::Probe::None,
+            live,
+            shared,
+        }
+    }
+
+    /// Whether a reload left all that can change of the same backend as it is.
+    pub(super) fn has_settings_of(&self, other: &Backend) -> bool {
+        let settings = |backend: &Backend| {
+            let Backend { weight, tier, max_sessions, slow_start, start, is_probed, .. } = *backend;
+            (weight, tier, max_sessions, slow_start, start, is_probed)
+        };
+        settings(self) == settings(other)
+    }
+
+    /// The state and all that hangs on it in one step: the transition is counted, the weight is recomputed, held
+    /// sessions are woken if the backend became pickable. Returns whether the state changed; a new `why` alone is
+    /// noted, but is no change.
+    pub fn set_state(
+        &self,
+        state: BackendState,
+        why: &str,
+        now: Instant,
+        wall: SystemTime,
+    ) -> bool {
+        let mut status = self.status();
+        if status.why != why {
+            status.why = why.into();
+        }
+        if status.state == state {
+            return false;
+        }
+        let recovers = matches!(status.state, BackendState::Down | BackendState::Ejected)
+            && state == BackendState::Up;
+        status.up_since = recovers.then_some(now);
+        status.state = state;
+        status.since = wall;
+        status.transitions[state.position()] += 1;
+        self.write_weights(&status, now);
+        true
+    }
+
+    /// Recomputes the row's weights from status and settings: a tick of slow start, or after new settings.
+    pub fn refresh_weight(&self, now: Instant) {
+        self.write_weights(&self.status(), now);
+    }
+
+    /// A connect or first-byte time, for `least_latency`.
+    pub fn observe_latency(&self, sample: Duration, now: Instant) {
+        self.live.latency.observe(sample, now);
+    }
+
+    /// Makes these settings the ones that count, when the version of the pool they belong to is swapped in.
+    pub(super) fn activate(&self, now: Instant, wall: SystemTime) {
+        self.write_limit();
+        let state = self.status().state;
+        // Probes are gone, and with them whoever could still change the verdict. An ejection ends by itself.
+        if !self.is_probed && matches!(state, BackendState::Starting | BackendState::Down) {
+            self.set_state(BackendState::Up, WITHOUT_PROBES, now, wall);
+        }
+        self.refresh_weight(now);
+    }
+
+    /// The row of a backend that no pool in use knows yet.
+    pub(super) fn write_first_row(&self, now: Instant) {
+        self.write_limit();
+        self.refresh_weight(now);
+    }
+
+    /// The status; a panic of another holder leaves it whole, for every write is a plain store.
+    pub fn status(&self) -> MutexGuard<'_, Status> {
+        self.live.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The row's `weight` and `forced_weight` in this status.
+    fn weights(&self, status: &Status, now: Instant) -> (u32, u32) {
+        let full = self.weight.saturating_mul(WEIGHT_UNIT);
+        let starting = if self.start == config::Start::Up { full } else { 0 };
+        match status.state {
+            BackendState::Starting => (starting, full),
+            BackendState::Up => {
+                (effective_weight(self.weight, status.up_since, self.slow_start, now), full)
+            }
+            BackendState::Down | BackendState::Ejected => (0, full),
+            BackendState::Drain | BackendState::Maintenance => (0, 0),
+        }
+    }
+
+    fn write_limit(&self) {
+        self.live.slot.hot().limit.store(self.max_sessions.unwrap_or(u32::MAX), Relaxed);
+    }
+
+    fn write_weights(&self, status: &Status, now: Instant) {
+        let (weight, forced) = self.weights(status, now);
+        let hot = self.live.slot.hot();
+        let before = hot.weight.swap(weight, Relaxed);
+        let forced_before = hot.forced_weight.swap(forced, Relaxed);
+        if (before == 0 && weight > 0) || (forced_before == 0 && forced > 0) {
+            self.shared.wake_held();
+        }
+    }
 }
 
 /// Statistics of one worker about one backend.

@@ -3,16 +3,25 @@
 //!
 //! ```text
 //! Pool ── Arc<Backend> … (listing order)      Shared (survives a reload: who waits, what changed)
-//!   └── tiers, lowest first ── Picker (algorithm) over indices into `backends`
+//!   └── tiers, lowest first ── Members (their rows) and Picker (the algorithm over them)
 //! Backend ── settings of the file, immutable
 //!   └── Arc<Live> (survives a reload) ── slot (in-flight, limit, weight: the dense table), counters, status
 //! ```
 
 pub mod backend;
+pub mod balance;
+mod build;
+pub mod latency;
+pub mod members;
 pub mod slots;
+pub mod slow_start;
+#[cfg(test)]
+mod tests;
+pub mod tier;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::Notify;
 
@@ -20,6 +29,9 @@ use crate::addr::ClientAddr;
 use crate::config;
 use crate::telemetry::counters::SharedCounter;
 use backend::Backend;
+use members::Ask;
+use slots::{Places, Weights};
+use tier::Tier;
 
 /// Everything about a pool that the data plane reads.
 pub struct Pool {
@@ -28,6 +40,9 @@ pub struct Pool {
     /// Listing order.
     pub backends: Vec<Arc<Backend>>,
     pub shared: Arc<Shared>,
+    /// Lowest number first.
+    tiers: Vec<Tier>,
+    places: Places,
 }
 
 /// What outlives one version of a pool.
@@ -75,7 +90,93 @@ pub struct Picked {
 /// One session's slot on a backend; given back on drop.
 pub struct BackendPermit {
     pub backend: Arc<Backend>,
+}
+
+/// A session's place among the held ones of its pool; given back on drop.
+pub struct Held {
     shared: Arc<Shared>,
+}
+
+impl Pool {
+    /// Picks a backend and takes a slot on it. Takes no lock, allocates nothing, and is over after a bounded number
+    /// of steps also when everything is full.
+    pub fn pick(&self, key: &PickKey, tried: &Tried, now: Instant) -> Result<Picked, PickError> {
+        let ask = Ask { key, tried, weights: Weights::Effective, now };
+        match self.pick_by(&ask) {
+            Err(PickError::NoneUp) if self.config.when_none_up == config::WhenNoneUp::TryAll => {
+                self.pick_by(&Ask { weights: Weights::Forced, ..ask })
+            }
+            other => other,
+        }
+    }
+
+    /// A tier serves when all below it are down or tried, or, with `spill`, full.
+    fn pick_by(&self, ask: &Ask) -> Result<Picked, PickError> {
+        let mut verdict = PickError::NoneUp;
+        for tier in &self.tiers {
+            match tier.pick(ask) {
+                Ok(index) => return Ok(self.picked(index)),
+                Err(PickError::AllFull) if !self.config.spill => return Err(PickError::AllFull),
+                Err(PickError::AllFull) => verdict = PickError::AllFull,
+                Err(PickError::AllTried) if verdict == PickError::NoneUp => {
+                    verdict = PickError::AllTried;
+                }
+                Err(PickError::AllTried | PickError::NoneUp) => {}
+            }
+        }
+        Err(verdict)
+    }
+
+    fn picked(&self, index: u32) -> Picked {
+        let backend = &self.backends[widen(index)];
+        let permit = BackendPermit { backend: Arc::clone(backend) };
+        Picked { index, backend: Arc::clone(backend), permit }
+    }
+
+    /// Makes this version's settings the ones that count: to be called once, when its snapshot is swapped in.
+    /// Until then building it has changed nothing that sessions or the version in use can see.
+    pub fn activate(&self, now: Instant, wall: SystemTime) {
+        for backend in &self.backends {
+            backend.activate(now, wall);
+        }
+        self.wake_held();
+    }
+
+    /// Recomputes all weights: the tick of slow start.
+    pub fn refresh_weights(&self, now: Instant) {
+        for backend in &self.backends {
+            backend.refresh_weight(now);
+        }
+    }
+
+    pub fn wake_held(&self) {
+        self.shared.wake_held();
+    }
+}
+
+impl Shared {
+    /// Joins the held sessions unless `max` are held already. Whoever is held makes its `changed.notified()` future
+    /// and enables it first, then picks, then waits: so no wake-up is lost between pick and wait.
+    pub fn hold(self: &Arc<Self>, max: u32) -> Option<Held> {
+        self.held.fetch_update(SeqCst, Relaxed, |held| (held < max).then(|| held + 1)).ok()?;
+        // Pairs with the fence in `BackendPermit::drop`: either that permit sees us, or our pick sees its slot.
+        fence(SeqCst);
+        Some(Held { shared: Arc::clone(self) })
+    }
+
+    pub fn wake_held(&self) {
+        self.changed.notify_waiters();
+    }
+}
+
+/// An index of the dense kind as a `usize`, which has at least 32 bits on every system with sockets.
+pub(crate) fn widen(index: u32) -> usize {
+    index as usize
+}
+
+/// The converse; a pool has far fewer than 2^32 backends.
+pub(crate) fn narrow(index: usize) -> u32 {
+    u32::try_from(index).expect("a pool has fewer than 2^32 backends")
 }
 
 impl Tried {
@@ -92,6 +193,10 @@ impl Tried {
         self.indices[..usize::from(self.count)].contains(&index)
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        self.indices[..self.len()].iter().copied()
+    }
+
     pub fn len(&self) -> usize {
         usize::from(self.count)
     }
@@ -104,23 +209,15 @@ impl Tried {
 impl Drop for BackendPermit {
     fn drop(&mut self) {
         self.backend.live.slot.give_back();
-        if self.shared.held.load(Relaxed) > 0 {
-            self.shared.changed.notify_one();
+        fence(SeqCst);
+        if self.backend.shared.held.load(Relaxed) > 0 {
+            self.backend.shared.changed.notify_one();
         }
     }
 }
 
-impl Pool {
-    pub fn build(_config: Arc<config::Pool>, _previous: Option<&Pool>, _workers: usize) -> Pool {
-        unimplemented!()
-    }
-    pub fn activate(&self, _now: std::time::Instant) {}
-    pub fn pick(
-        &self,
-        _key: &PickKey,
-        _tried: &Tried,
-        _now: std::time::Instant,
-    ) -> Result<Picked, PickError> {
-        unimplemented!()
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.held.fetch_sub(1, Relaxed);
     }
 }

@@ -51,7 +51,7 @@ impl<T: Default> PerWorker<T> {
 
     /// Sum over all workers.
     pub fn sum(&self, read: impl Fn(&T) -> u64) -> u64 {
-        self.cells().map(|cell| read(cell)).sum()
+        self.cells().map(read).sum()
     }
 
     /// The cells that were ever touched.

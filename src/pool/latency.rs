@@ -1,0 +1,138 @@
+//! What one backend's answers cost lately: a moving average that jumps to a peak at once and forgets it slowly.
+//! Written by the sessions that measure, read by `least_latency`; one atomic word, no lock. Time is passed in.
+//!
+//! On a sample, with `gap` since the last one and `kept = exp(-gap / 10 s)`: a sample above the average becomes the
+//! average; else the average is `average × kept + sample × (1 - kept)`. A read forgets in the same way, as if a
+//! sample of nought came in: a backend that was slow and gets no sessions is tried again after a while.
+//!
+//! ```text
+//! word:  63 ── average in µs, bits of an f32 ── 32 │ 31 ── ms since the first sample, wrapping ── 0
+//! ```
+//! A word of 0 is "no sample yet". The milliseconds wrap after 49 days; a backend without a sample for so long
+//! merely starts to forget anew.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// After this time without samples a third of the average (1/e) is left.
+const MEMORY: Duration = Duration::from_secs(10);
+
+/// The least average, so that a word with a sample is never 0.
+const LEAST_MICROSECONDS: f32 = 0.001;
+
+/// Tries before a sample is dropped because others write at the same time: theirs are as good.
+const TRIES: usize = 8;
+
+/// The moving average of one backend.
+#[derive(Debug, Default)]
+pub struct Latency {
+    word: AtomicU64,
+    /// When the first sample came: what the milliseconds count from.
+    first: OnceLock<Instant>,
+}
+
+impl Latency {
+    pub fn observe(&self, sample: Duration, now: Instant) {
+        let sample = (sample.as_secs_f32() * 1e6).max(LEAST_MICROSECONDS);
+        let time = milliseconds(*self.first.get_or_init(|| now), now);
+        for _ in 0..TRIES {
+            let word = self.word.load(Relaxed);
+            let (average, time) = match unpack(word) {
+                Some((average, last)) => {
+                    let gap = gap(last, time);
+                    let kept = kept(gap);
+                    let average = if sample < average {
+                        average * kept + sample * (1.0 - kept)
+                    } else {
+                        sample
+                    };
+                    (average, last.wrapping_add(gap))
+                }
+                None => (sample, time),
+            };
+            let next = pack(average.max(LEAST_MICROSECONDS), time);
+            if self.word.compare_exchange_weak(word, next, Relaxed, Relaxed).is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// The average as it is `now`; `None` without any sample.
+    pub fn microseconds(&self, now: Instant) -> Option<f64> {
+        let (average, last) = unpack(self.word.load(Relaxed))?;
+        let gap = gap(last, milliseconds(*self.first.get()?, now));
+        Some(f64::from(average * kept(gap)))
+    }
+}
+
+/// From `last` to `time`. What looks like more than half of all times is another thread's slightly earlier clock.
+fn gap(last: u32, time: u32) -> u32 {
+    let gap = time.wrapping_sub(last);
+    if gap > u32::MAX / 2 { 0 } else { gap }
+}
+
+fn kept(gap: u32) -> f32 {
+    (-Duration::from_millis(gap.into()).as_secs_f32() / MEMORY.as_secs_f32()).exp()
+}
+
+fn milliseconds(first: Instant, now: Instant) -> u32 {
+    let wrapped = now.saturating_duration_since(first).as_millis() & u128::from(u32::MAX);
+    u32::try_from(wrapped).unwrap_or_default()
+}
+
+fn pack(average: f32, time: u32) -> u64 {
+    u64::from(average.to_bits()) << 32 | u64::from(time)
+}
+
+fn unpack(word: u64) -> Option<(f32, u32)> {
+    let average = u32::try_from(word >> 32).ok()?;
+    let time = u32::try_from(word & u64::from(u32::MAX)).ok()?;
+    (word != 0).then(|| (f32::from_bits(average), time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    fn near(latency: &Latency, now: Instant, expected: f64) {
+        let value = latency.microseconds(now).unwrap();
+        assert!((value - expected).abs() < expected * 0.001 + 0.01, "{value} is not {expected}");
+    }
+
+    #[test]
+    fn a_peak_counts_at_once_and_is_forgotten_slowly() {
+        let start = Instant::now();
+        let latency = Latency::default();
+        assert_eq!(latency.microseconds(start), None);
+        latency.observe(MS(2), start);
+        near(&latency, start, 2_000.0);
+        latency.observe(MS(50), start + MS(1));
+        near(&latency, start + MS(1), 50_000.0);
+        // Ten seconds later 1/e of the peak counts, and the small sample for the rest.
+        latency.observe(MS(2), start + MS(10_001));
+        near(&latency, start + MS(10_001), 50_000.0 * 0.367_88 + 2_000.0 * 0.632_12);
+    }
+
+    #[test]
+    fn silence_forgets_when_read() {
+        let start = Instant::now();
+        let latency = Latency::default();
+        latency.observe(MS(100), start);
+        near(&latency, start + MS(10_000), 36_788.0);
+        near(&latency, start + MS(100_000), 4.54);
+    }
+
+    #[test]
+    fn an_earlier_clock_is_no_gap() {
+        let start = Instant::now();
+        let latency = Latency::default();
+        latency.observe(MS(1), start);
+        latency.observe(MS(100), start + MS(500));
+        near(&latency, start + MS(400), 100_000.0);
+        latency.observe(Duration::ZERO, start + MS(400));
+        near(&latency, start + MS(500), 100_000.0);
+    }
+}

@@ -1,0 +1,39 @@
+//! One tier of a pool: its members and the algorithm that picks among them.
+
+use std::sync::Arc;
+
+use super::PickError;
+use super::backend::Backend;
+use super::balance::Picker;
+use super::members::{Ask, Members};
+use crate::config;
+
+pub struct Tier {
+    pub number: u32,
+    members: Members,
+    picker: Picker,
+}
+
+impl Tier {
+    pub fn build(
+        number: u32,
+        config: &config::Pool,
+        backends: &[Arc<Backend>],
+        indices: Vec<u32>,
+        previous: Option<&Tier>,
+    ) -> Tier {
+        let members = Members::new(backends, indices);
+        let picker = Picker::build(config, &members, previous.map(|tier| &tier.picker));
+        Tier { number, members, picker }
+    }
+
+    /// Takes a slot; the backend's index in the pool, or why nobody here serves.
+    pub fn pick(&self, ask: &Ask) -> Result<u32, PickError> {
+        let position = match self.picker.pick(&self.members, ask) {
+            Some(position) => position,
+            // The algorithm found nobody within its bounds: whoever is free, or why nobody is.
+            None => self.members.take_first(0, ask)?,
+        };
+        Ok(self.members.index(position))
+    }
+}
