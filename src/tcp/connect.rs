@@ -14,7 +14,8 @@ use tokio::time::{Sleep, sleep};
 
 use super::session::Session;
 use super::stream::Stream;
-use crate::pool::backend::Backend;
+use crate::config::{Hold, WhenFull, WhenNoneUp};
+use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::pool::{BackendPermit, PickError, PickKey, Picked, Pool, Tried};
 use crate::sys::socket::{self, Outgoing, Peeked};
 use crate::telemetry::record::{CloseReason, Stage};
@@ -83,8 +84,8 @@ impl Failure {
 /// Picks and connects until a backend answers, the attempts are used up, or the client left.
 pub async fn connect(
     session: &Rc<Session>,
-    client: &mut Stream,
-    pool: Arc<Pool>,
+    client: &Stream,
+    mut pool: Arc<Pool>,
 ) -> Result<Connected, CloseReason> {
     let mut watch = Watch::default();
     let mut tried = Tried::default();
@@ -92,7 +93,13 @@ pub async fn connect(
     for _ in 0..pool.config.connect.attempts {
         let picked = match pick(session, &pool, &tried) {
             Ok(picked) => picked,
-            Err(reason) => return Err(failure.map_or(reason, Failure::reason)),
+            Err(error) => match (failure, hold(&pool, error)) {
+                (Some(failure), _) => return Err(Failure::reason(failure)),
+                (None, None) => return Err(no_backend(&pool, error)),
+                (None, Some(hold)) => {
+                    wait(session, client, &mut pool, &mut watch, (error, hold)).await?
+                }
+            },
         };
         session.stage.set(Stage::Connect);
         tried.push(picked.index);
@@ -115,24 +122,77 @@ pub async fn connect(
     Err(failure.map_or(CloseReason::NoBackend, Failure::reason))
 }
 
-fn pick(session: &Session, pool: &Pool, tried: &Tried) -> Result<Picked, CloseReason> {
-    let key = PickKey { client: session.client };
-    pool.pick(&key, tried, session.started).map_err(|error| match error {
+fn pick(session: &Session, pool: &Pool, tried: &Tried) -> Result<Picked, PickError> {
+    pool.pick(&PickKey { client: session.client }, tried, Instant::now())
+}
+
+/// Whether the pool lets a client wait rather than turning it away.
+fn hold(pool: &Pool, error: PickError) -> Option<Hold> {
+    match (error, pool.config.when_full, pool.config.when_none_up) {
+        (PickError::AllFull, WhenFull::Hold(hold), _) => Some(hold),
+        (PickError::NoneUp, _, WhenNoneUp::Hold(hold)) => Some(hold),
+        _ => None,
+    }
+}
+
+fn no_backend(pool: &Pool, error: PickError) -> CloseReason {
+    match error {
         PickError::AllFull => CloseReason::BackendFull,
         PickError::AllTried | PickError::NoneUp => {
             pool.shared.no_backend.add(1);
             CloseReason::NoBackend
         }
-    })
+    }
 }
 
-fn succeeded(session: &Session, _pool: &Pool, backend: &Backend, begun: Instant) {
+/// Holds the client until a backend can be picked, in stage `route`. The time runs from accept; a reload may
+/// put another version of the pool in place meanwhile.
+async fn wait(
+    session: &Session,
+    client: &Stream,
+    pool: &mut Arc<Pool>,
+    watch: &mut Watch,
+    (error, hold): (PickError, Hold),
+) -> Result<Picked, CloseReason> {
+    let shared = Arc::clone(&pool.shared);
+    let Some(_held) = shared.hold(hold.max) else {
+        return Err(no_backend(pool, error));
+    };
+    let left = hold.time.saturating_sub(session.started.elapsed());
+    let mut deadline = pin!(sleep(left));
+    loop {
+        // Registered before looking, so that no wake-up falls between the look and the wait.
+        let mut changed = pin!(shared.changed.notified());
+        changed.as_mut().enable();
+        *pool = session.pool().ok_or(CloseReason::NoRoute)?;
+        if let Ok(picked) = pick(session, pool, &Tried::default()) {
+            return Ok(picked);
+        }
+        poll_fn(|cx| {
+            if let Some(reason) = session.poll_cut(cx) {
+                return Poll::Ready(Err(reason));
+            }
+            if let Poll::Ready(reason) = watch.poll_left(client, cx) {
+                return Poll::Ready(Err(reason));
+            }
+            if changed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            deadline.as_mut().poll(cx).map(|()| Err(CloseReason::HoldTimeout))
+        })
+        .await?;
+    }
+}
+
+fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Instant) {
     let took = begun.elapsed();
-    session.connected.set(Some(Instant::now()));
+    let _ = pool;
+    session.first_byte_from.set(Some(Instant::now()));
     session.connect_time.set(Some(took));
     let counters = backend.live.counters.of(session.worker.id);
     counters.sessions.add(1);
-    counters.connect_duration.observe(&crate::pool::backend::CONNECT_BOUNDS, took);
+    counters.connect_duration.observe(&CONNECT_BOUNDS, took);
+    backend.observe_latency(took, Instant::now());
 }
 
 fn failed(session: &Session, pool: &Pool, backend: &Backend, why: Failure) {

@@ -113,6 +113,8 @@ struct Relay<'a> {
     first_end: Option<(Side, End)>,
     timer: Option<Pin<Box<Sleep>>>,
     opened: Instant,
+    /// Whether the ending is decided; dropped before that, both sides are reset.
+    over: bool,
 }
 
 /// How the relay is over.
@@ -137,15 +139,15 @@ pub async fn relay(session: &Rc<Session>, client: Stream, backend: Stream) -> Cl
         first_end: None,
         timer: None,
         opened: Instant::now(),
+        over: false,
     };
     relay.arm();
     match poll_fn(|cx| relay.poll(cx)).await {
-        Verdict::Clean(reason) => reason,
-        Verdict::Cut(reason) => {
-            relay.client.reset_on_close();
-            relay.backend.reset_on_close();
+        Verdict::Clean(reason) => {
+            relay.over = true;
             reason
         }
+        Verdict::Cut(reason) => reason,
         Verdict::Carry { to, reason } => relay.carry(to, reason).await,
     }
 }
@@ -307,6 +309,7 @@ impl Relay<'_> {
             pause = (pause * 2).min(Duration::from_millis(100));
         }
         stream.reset_on_close();
+        self.over = true;
         reason
     }
 }
@@ -315,6 +318,11 @@ impl Drop for Relay<'_> {
     fn drop(&mut self) {
         self.to_backend.drop_pending(self.session);
         self.to_client.drop_pending(self.session);
+        if !self.over {
+            // Cut, or the worker stops: truncation must not look like a clean end.
+            self.client.reset_on_close();
+            self.backend.reset_on_close();
+        }
     }
 }
 
@@ -433,7 +441,8 @@ impl Half {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Taken, Fault>> {
         if self.splicing {
-            if let Some(pipe) = session.worker.pipes.borrow_mut().borrow() {
+            let pipe = session.worker.pipes.borrow_mut().borrow();
+            if let Some(pipe) = pipe {
                 return self.poll_fill(pipe, source, session, cx);
             }
             // No pipe to be had: copy, and earn the promotion anew.
@@ -461,7 +470,7 @@ impl Half {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(Taken::End)),
             Poll::Ready(Ok(count)) => {
                 session.taken(self.from == Side::Client, count);
-                self.streak = if count < SMALL { self.streak + 1 } else { 0 };
+                self.streak = if count < SMALL { self.streak.saturating_add(1) } else { 0 };
                 if self.streak >= DEMOTE && session.listener.config.relay == RelayMode::Auto {
                     self.splicing = false;
                     self.streak = 0;
@@ -492,7 +501,7 @@ impl Half {
             Poll::Ready(Ok(count)) => count,
         };
         session.taken(self.from == Side::Client, count);
-        self.streak = if count == SCRATCH { self.streak + 1 } else { 0 };
+        self.streak = if count == SCRATCH { self.streak.saturating_add(1) } else { 0 };
         if self.streak >= PROMOTE && session.listener.config.relay == RelayMode::Auto {
             self.splicing = true;
             self.streak = 0;

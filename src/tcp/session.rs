@@ -19,7 +19,7 @@ use crate::admit::Permit;
 use crate::config::OnRefuse;
 use crate::plane::{Plane, SessionFilter, SessionRow};
 use crate::pool::Pool;
-use crate::pool::backend::Backend;
+use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::snapshot::Listener;
 use crate::sys::clock;
 use crate::telemetry::record::{Bytes, CloseReason, Record, Stage};
@@ -56,7 +56,8 @@ pub struct Session {
     /// Of the last attempt.
     pub backend: RefCell<Option<Arc<Backend>>>,
     pub failed_attempts: Cell<u32>,
-    pub connected: Cell<Option<Instant>>,
+    /// When the backend could first have spoken: connected, or given the client's first bytes.
+    pub first_byte_from: Cell<Option<Instant>>,
     pub connect_time: Cell<Option<Duration>>,
     pub first_byte_time: Cell<Option<Duration>>,
     pub bytes: Cell<Bytes>,
@@ -86,7 +87,7 @@ pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
         stage: Cell::new(Stage::Route),
         backend: RefCell::new(None),
         failed_attempts: Cell::new(0),
-        connected: Cell::new(None),
+        first_byte_from: Cell::new(None),
         connect_time: Cell::new(None),
         first_byte_time: Cell::new(None),
         bytes: Cell::new(Bytes::default()),
@@ -107,13 +108,13 @@ async fn run(session: Rc<Session>, socket: OwnedFd, _places: (Permit, LoadPermit
 }
 
 async fn life(session: &Rc<Session>, socket: OwnedFd) -> Result<CloseReason, CloseReason> {
-    let mut client = Stream::new(socket).map_err(|_| CloseReason::NoDescriptors)?;
+    let client = Stream::new(socket).map_err(|_| CloseReason::NoDescriptors)?;
     let pool = match route(session) {
         Ok(pool) => pool,
         Err(reason) => return Err(refuse(session, &client, reason)),
     };
     // Boxed: what connecting needs is given back before the session settles down to relay.
-    let connected = match Box::pin(connect::connect(session, &mut client, pool)).await {
+    let connected = match Box::pin(connect::connect(session, &client, pool)).await {
         Ok(connected) => connected,
         Err(reason) => return Err(refuse(session, &client, reason)),
     };
@@ -127,9 +128,7 @@ async fn life(session: &Rc<Session>, socket: OwnedFd) -> Result<CloseReason, Clo
 
 /// What no route claims goes to the listener's pool.
 fn route(session: &Session) -> Result<Arc<Pool>, CloseReason> {
-    let name = session.listener.config.pool.as_ref().ok_or(CloseReason::NoRoute)?;
-    let snapshot = session.worker.plane.snapshot.load();
-    snapshot.pools.get(name).map(Arc::clone).ok_or(CloseReason::NoRoute)
+    session.pool().ok_or(CloseReason::NoRoute)
 }
 
 /// Ends a client that never reached a backend, as `on_refuse` says.
@@ -145,6 +144,12 @@ fn refuse(session: &Session, client: &Stream, reason: CloseReason) -> CloseReaso
 }
 
 impl Session {
+    /// The pool as it is now; a reload may have replaced it since the session was accepted.
+    pub fn pool(&self) -> Option<Arc<Pool>> {
+        let snapshot = self.worker.plane.snapshot.load();
+        snapshot.pools.get(self.listener.config.pool.as_ref()?).map(Arc::clone)
+    }
+
     /// Registers the session's task and says whether somebody wants it to end.
     pub fn poll_cut(&self, cx: &Context<'_>) -> Option<CloseReason> {
         let mut waker = self.waker.borrow_mut();
@@ -189,6 +194,9 @@ impl Session {
         let count = count as u64;
         let mut bytes = self.bytes.get();
         if from_client {
+            if bytes.backend_sent == 0 && bytes.backend_received == 0 {
+                self.first_byte_from.set(Some(Instant::now()));
+            }
             bytes.backend_sent += count;
             if let Some(backend) = self.backend.borrow().as_ref() {
                 backend.live.counters.of(self.worker.id).sent_bytes.add(count);
@@ -203,14 +211,14 @@ impl Session {
         self.last_byte_ms.set(clock::coarse_ms());
     }
 
-    /// The backend spoke for the first time: since it was connected, how long did that take?
+    /// The backend spoke for the first time: how long did it let us wait?
     fn first_byte(&self) {
-        let connected = self.connected.get().unwrap_or(self.started);
-        let took = connected.elapsed();
+        let took = self.first_byte_from.get().unwrap_or(self.started).elapsed();
         self.first_byte_time.set(Some(took));
         if let Some(backend) = self.backend.borrow().as_ref() {
             let counters = backend.live.counters.of(self.worker.id);
-            counters.first_byte_duration.observe(&crate::pool::backend::CONNECT_BOUNDS, took);
+            counters.first_byte_duration.observe(&CONNECT_BOUNDS, took);
+            backend.observe_latency(took, Instant::now());
         }
     }
 
