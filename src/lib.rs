@@ -3,6 +3,8 @@
 pub mod addr;
 pub mod admit;
 pub mod config;
+pub mod drain;
+pub mod life;
 pub mod plane;
 pub mod pool;
 pub mod reload;

@@ -21,6 +21,7 @@ pub struct Plane {
     pub gate: Arc<Gate>,
     pub workers: Box<[CachePadded<WorkerLoad>]>,
     pub accept_errors: AcceptErrors,
+    pub source_ports: Arc<PortStats>,
     pub session_log: SessionLog,
     /// Set from SIGTERM on: `draining`, and readyz says 503.
     pub draining: AtomicBool,
@@ -45,6 +46,13 @@ pub struct AcceptErrors {
     pub no_descriptors: SharedCounter,
     pub no_memory: SharedCounter,
     pub other: SharedCounter,
+}
+
+/// `source_ports_in_use` and `source_ports_exhausted_total`: ports handed out by us.
+#[derive(Debug, Default)]
+pub struct PortStats {
+    pub in_use: AtomicUsize,
+    pub exhausted: SharedCounter,
 }
 
 /// An open session as API and page show it.
@@ -87,6 +95,7 @@ impl Plane {
             gate,
             workers: (0..workers.max(1)).map(|_| CachePadded::default()).collect(),
             accept_errors: AcceptErrors::default(),
+            source_ports: Arc::default(),
             session_log,
             draining: AtomicBool::new(false),
             next_session: AtomicU64::new(1),

@@ -1,8 +1,48 @@
-//! What a reload may change and what it does change, by comparing two configurations. Pure.
+//! What a reload may change and what it does change, by comparing two configurations; and how reloads went.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
 
 use crate::config::Config;
+use crate::telemetry::counters::SharedCounter;
+
+/// `reloads_total{result}` and `config_last_reload_*`. The start counts as the first success.
+#[derive(Debug)]
+pub struct Reloads {
+    pub applied: SharedCounter,
+    pub unchanged: SharedCounter,
+    pub refused: SharedCounter,
+    pub last_succeeded: AtomicBool,
+    /// Seconds since 1970 of the last success.
+    pub last_success: AtomicU64,
+}
+
+impl Reloads {
+    pub fn new() -> Reloads {
+        let reloads = Reloads {
+            applied: SharedCounter::default(),
+            unchanged: SharedCounter::default(),
+            refused: SharedCounter::default(),
+            last_succeeded: AtomicBool::new(true),
+            last_success: AtomicU64::new(0),
+        };
+        reloads.succeeded();
+        reloads
+    }
+
+    pub fn succeeded(&self) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.last_success.store(now.as_secs(), Relaxed);
+        self.last_succeeded.store(true, Relaxed);
+    }
+}
+
+impl Default for Reloads {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// Keys that differ but only take effect at a start.
 pub fn fixed_keys_changed(before: &Config, after: &Config) -> Vec<&'static str> {

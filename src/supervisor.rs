@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,9 +16,11 @@ use crate::addr::{ListenAddr, LocalAddr};
 use crate::admit::Gate;
 use crate::config::Config;
 use crate::plane::{Cut, Plane, SessionFilter, SessionRow};
+use crate::reload::{self, Reloads};
 use crate::snapshot::Snapshot;
 use crate::sys::{limits, socket};
-use crate::tcp::worker::{self, Command, Mail, Mailbox};
+use crate::tcp::source_ports::{PortRange, SourcePorts};
+use crate::tcp::worker::{self, Command, Mail, Mailbox, Share};
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::record::CloseReason;
 use crate::telemetry::session_log::SessionLog;
@@ -26,6 +29,7 @@ use crate::telemetry::session_log::SessionLog;
 pub struct Supervisor {
     pub plane: Arc<Plane>,
     pub events: Arc<Events>,
+    pub reloads: Arc<Reloads>,
     pub started: SystemTime,
     workers: Box<[Mailbox]>,
     threads: Vec<JoinHandle<io::Result<()>>>,
@@ -70,6 +74,7 @@ impl Supervisor {
         let mut supervisor = Supervisor {
             plane,
             events: Arc::default(),
+            reloads: Arc::default(),
             started: SystemTime::now(),
             workers: mailboxes,
             threads: Vec::new(),
@@ -77,20 +82,27 @@ impl Supervisor {
             descriptors,
         };
         let opened = supervisor.open(&config)?;
-        supervisor.start_workers(mails)?;
+        supervisor.start_workers(mails, &opened)?;
         supervisor.swap(Arc::new(config), opened);
         Ok(supervisor)
     }
 
-    fn start_workers(&mut self, mails: Vec<Mail>) -> Result<(), BindError> {
+    fn start_workers(&mut self, mails: Vec<Mail>, opened: &Opened) -> Result<(), BindError> {
         // Two descriptors each, out of half of what sessions leave.
         let pipes = limits::kept_back(self.descriptors) / 4 / self.workers() as u64;
-        let pipes = usize::try_from(pipes).unwrap_or(1);
+        let listening: Vec<u16> = opened.values().filter_map(|b| b.served.local.port()).collect();
+        let stats = Arc::clone(&self.plane.source_ports);
+        let source_ports = SourcePorts::new(PortRange::of_this_host(), &listening, stats);
+        let share = Share {
+            pipes: usize::try_from(pipes).unwrap_or(1),
+            source_ports: Arc::new(source_ports),
+        };
         for (id, mail) in mails.into_iter().enumerate() {
             let (plane, all) = (Arc::clone(&self.plane), self.workers.clone());
+            let share = share.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("tcp-{id}"))
-                .spawn(move || worker::run(id, plane, all, mail, pipes))
+                .spawn(move || worker::run(id, plane, all, mail, share))
                 .map_err(|error| BindError {
                     failures: vec![("worker".into(), ListenAddr::DualStack(0), error)],
                 })?;
@@ -206,14 +218,45 @@ impl Supervisor {
     /// Applies a new configuration. `Err` changes nothing. Answers what changed.
     pub fn reload(&mut self, config: Config) -> Result<Vec<String>, ReloadError> {
         let before = self.plane.snapshot.load_full();
-        let fixed = crate::reload::fixed_keys_changed(&before.config, &config);
+        let fixed = reload::fixed_keys_changed(&before.config, &config);
         if !fixed.is_empty() {
             return Err(ReloadError::Fixed(fixed));
         }
-        let changes = crate::reload::changes(&before.config, &config);
+        let changes = reload::changes(&before.config, &config);
         let opened = self.open(&config).map_err(ReloadError::Bind)?;
         self.swap(Arc::new(config), opened);
         Ok(changes)
+    }
+
+    /// A reload from reading to its traces in log, events and metrics.
+    pub fn reload_with(
+        &mut self,
+        read: Result<Config, String>,
+        begun: Instant,
+    ) -> Result<Vec<String>, String> {
+        let outcome =
+            read.and_then(|config| self.reload(config).map_err(|error| error.to_string()));
+        match &outcome {
+            Ok(changes) if changes.is_empty() => {
+                self.reloads.unchanged.add(1);
+                self.reloads.succeeded();
+                self.events.note(EventKind::Reload, "reloaded: nothing changed".into());
+            }
+            Ok(changes) => {
+                self.reloads.applied.add(1);
+                self.reloads.succeeded();
+                let took = begun.elapsed().as_millis();
+                let changes = summary(changes);
+                self.events.note(EventKind::Reload, format!("reloaded in {took} ms: {changes}"));
+            }
+            Err(report) => {
+                self.reloads.refused.add(1);
+                self.reloads.last_succeeded.store(false, Relaxed);
+                self.events.note(EventKind::Reload, "reload refused: nothing changed".into());
+                tracing::error!("reload refused, the configuration in force stays:\n{report}");
+            }
+        }
+        outcome
     }
 
     /// Cuts the sessions that match, on every worker.
@@ -325,6 +368,16 @@ impl fmt::Display for ReloadError {
 
 impl std::error::Error for BindError {}
 impl std::error::Error for ReloadError {}
+
+/// The first changes, and how many more.
+fn summary(changes: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let mut text = changes[..changes.len().min(SHOWN)].join(", ");
+    if changes.len() > SHOWN {
+        text.push_str(&format!(", and {} more", changes.len() - SHOWN));
+    }
+    text
+}
 
 fn max_sessions(config: &Config, descriptors: u64) -> u64 {
     config.process.max_sessions.unwrap_or_else(|| limits::auto_max_sessions(descriptors))

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{Sleep, sleep};
 
 use super::session::Session;
+use super::source_ports::{From, Lease};
 use super::stream::Stream;
 use crate::config::{Hold, WhenFull, WhenNoneUp};
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
@@ -26,9 +27,15 @@ const GRACE: Duration = Duration::from_millis(5);
 /// How often a client that half-closed is looked at: the event loop cannot tell its reset from its FIN.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// A connection to a backend, made or in the making, and the source port if it is one of ours.
+pub struct Opened {
+    pub stream: Stream,
+    pub lease: Option<Lease>,
+}
+
 /// A backend connection, and the client as the relay is to have it.
 pub struct Connected<C = Watch> {
-    pub stream: Stream,
+    pub opened: Opened,
     pub permit: BackendPermit,
     pub client: C,
 }
@@ -106,9 +113,9 @@ pub async fn connect(
         *session.backend.borrow_mut() = Some(Arc::clone(&picked.backend));
         let begun = Instant::now();
         match attempt(session, client, &pool, &picked.backend, &mut watch).await? {
-            Ok(stream) => {
+            Ok(opened) => {
                 succeeded(session, &pool, &picked.backend, begun);
-                return Ok(Connected { stream, permit: picked.permit, client: watch });
+                return Ok(Connected { opened, permit: picked.permit, client: watch });
             }
             Err(why) => {
                 failed(session, &pool, &picked.backend, why);
@@ -217,14 +224,14 @@ async fn attempt(
     pool: &Pool,
     backend: &Backend,
     watch: &mut Watch,
-) -> Result<Result<Stream, Failure>, CloseReason> {
-    let stream = match open(session, pool, backend) {
-        Ok(stream) => stream,
+) -> Result<Result<Opened, Failure>, CloseReason> {
+    let opened = match open(session, pool, backend) {
+        Ok(opened) => opened,
         Err(error) => return Ok(Err(Failure::of(&error))),
     };
     let mut deadline = pin!(sleep(pool.config.connect.timeout));
     poll_fn(|cx| {
-        if let Poll::Ready(outcome) = stream.poll_connected(cx) {
+        if let Poll::Ready(outcome) = opened.stream.poll_connected(cx) {
             return Poll::Ready(Ok(outcome.map_err(|error| Failure::of(&error))));
         }
         if let Some(reason) = session.poll_cut(cx) {
@@ -236,27 +243,39 @@ async fn attempt(
         deadline.as_mut().poll(cx).map(|()| Ok(Err(Failure::Timeout)))
     })
     .await
-    .map(|outcome| outcome.map(|()| stream))
+    .map(|outcome| {
+        outcome.map(|()| {
+            if let Some(lease) = &opened.lease {
+                lease.learn(&opened.stream);
+            }
+            opened
+        })
+    })
 }
 
 /// Begins a connection; it is made or fails in the background.
-fn open(session: &Session, pool: &Pool, backend: &Backend) -> io::Result<Stream> {
+fn open(session: &Session, pool: &Pool, backend: &Backend) -> io::Result<Opened> {
     let address = socket::backend_sockaddr(&backend.address, session.local)?
         .ok_or_else(|| io::Error::from_raw_os_error(libc::EHOSTUNREACH))?;
     let config = &session.listener.config;
-    let outgoing = socket::outgoing(
-        &address,
-        Outgoing {
-            keepalive: config.keepalive,
-            buffer: config.socket_buffers.map(|buffers| buffers.backend),
-            user_timeout: pool.config.backend_user_timeout,
-        },
-    )?;
-    match outgoing.connect(&address) {
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        outcome => outcome?,
-    }
-    Stream::new(outgoing.into())
+    let options = Outgoing {
+        keepalive: config.keepalive,
+        buffer: config.socket_buffers.map(|buffers| buffers.backend),
+        user_timeout: pool.config.backend_user_timeout,
+    };
+    let make = || socket::outgoing(&address, options);
+    let (socket, lease) = match address.as_socket() {
+        Some(inet) => {
+            let from = From { sources: &pool.config.source, mode: pool.config.source_ports };
+            session.worker.source_ports.connect(inet, from, &make)?
+        }
+        None => {
+            let socket = make()?;
+            socket.connect(&address)?;
+            (socket, None)
+        }
+    };
+    Ok(Opened { stream: Stream::new(socket.into())?, lease })
 }
 
 /// What is known of a client while nobody reads from it.
@@ -304,6 +323,6 @@ impl Connected<Watch> {
     /// Hands the client on. If its arrivals were watched, the event loop must announce them anew.
     pub fn with_client(self, client: Stream) -> io::Result<Connected<Stream>> {
         let client = if self.client.looking { client.into_fresh()? } else { client };
-        Ok(Connected { stream: self.stream, permit: self.permit, client })
+        Ok(Connected { opened: self.opened, permit: self.permit, client })
     }
 }

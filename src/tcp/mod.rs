@@ -5,5 +5,6 @@ pub mod connect;
 pub mod listener;
 pub mod relay;
 pub mod session;
+pub mod source_ports;
 pub mod stream;
 pub mod worker;

@@ -119,11 +119,14 @@ async fn life(session: &Rc<Session>, socket: OwnedFd) -> Result<CloseReason, Clo
         Err(reason) => return Err(refuse(session, &client, reason)),
     };
     session.stage.set(Stage::Relay);
-    let Connected { stream, permit: _permit, client } = match connected.with_client(client) {
-        Ok(connected) => connected,
-        Err(_) => return Err(CloseReason::Internal),
-    };
-    Ok(relay::relay(session, client, stream).await)
+    let Connected { opened, permit: _permit, client } =
+        connected.with_client(client).map_err(|_| CloseReason::Internal)?;
+    let mut lease = opened.lease;
+    let reason = relay::relay(session, client, opened.stream).await;
+    if let Some(lease) = &mut lease {
+        lease.closed_by_us = reason == CloseReason::ClientClosed;
+    }
+    Ok(reason)
 }
 
 /// What no route claims goes to the listener's pool.

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::listener::{self, Acceptor};
 use super::session::{self, Arrival, Session};
+use super::source_ports::SourcePorts;
 use crate::addr::ListenAddr;
 use crate::config;
 use crate::plane::{Cut, Plane, SessionFilter, SessionRow, WorkerLoad};
@@ -60,6 +61,7 @@ pub struct Mail {
 pub struct Worker {
     pub id: usize,
     pub plane: Arc<Plane>,
+    pub source_ports: Arc<SourcePorts>,
     pub scratch: RefCell<Box<[u8]>>,
     pub pipes: RefCell<PipeStock>,
     pub sessions: RefCell<HashMap<u64, Rc<Session>>>,
@@ -87,21 +89,31 @@ impl Mailbox {
     }
 }
 
+/// A worker's share of what the process has.
+#[derive(Clone)]
+pub struct Share {
+    /// Pipes it may have lent out at once.
+    pub pipes: usize,
+    /// Common to all workers.
+    pub source_ports: Arc<SourcePorts>,
+}
+
 /// Runs worker `id` on this thread until it is told to stop.
 pub fn run(
     id: usize,
     plane: Arc<Plane>,
     all: Box<[Mailbox]>,
     mut mail: Mail,
-    pipes: usize,
+    share: Share,
 ) -> std::io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     plane.workers[id].set_metrics(runtime.metrics());
     let worker = Rc::new(Worker {
         id,
         plane,
+        source_ports: share.source_ports,
         scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
-        pipes: RefCell::new(PipeStock::new(pipes)),
+        pipes: RefCell::new(PipeStock::new(share.pipes)),
         sessions: RefCell::new(HashMap::new()),
         reserve: RefCell::new(Reserve::new()),
         all,

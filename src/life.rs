@@ -1,0 +1,100 @@
+//! The life of the process after its start: signals in, reloads and the drain out. Ends with the exit code.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+
+use crate::config::Config;
+use crate::drain;
+use crate::supervisor::Supervisor;
+
+/// What the outside asks of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM, SIGINT: drain; a second one ends at once.
+    Drain,
+    /// SIGQUIT: drain without a deadline.
+    DrainForever,
+    /// SIGHUP.
+    Reload,
+    /// SIGUSR1, SIGUSR2: caught, so that they do not kill us; nothing to do yet.
+    Ignored(&'static str),
+}
+
+pub struct Signals {
+    terminate: Stream,
+    interrupt: Stream,
+    quit: Stream,
+    hangup: Stream,
+    user1: Stream,
+    user2: Stream,
+}
+
+impl Signals {
+    /// From here on these signals no longer kill the process: to be called before anything is started.
+    pub fn catch() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    pub async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Drain,
+            _ = self.interrupt.recv() => Signal::Drain,
+            _ = self.quit.recv() => Signal::DrainForever,
+            _ = self.hangup.recv() => Signal::Reload,
+            _ = self.user1.recv() => Signal::Ignored("SIGUSR1"),
+            _ = self.user2.recv() => Signal::Ignored("SIGUSR2"),
+        }
+    }
+}
+
+/// Where a reload reads the configuration again; `Err` is the report for the operator.
+pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
+
+/// Serves until a signal ends it.
+pub async fn live(mut supervisor: Supervisor, mut signals: Signals, source: Source) {
+    loop {
+        match signals.next().await {
+            Signal::Reload => reload(&mut supervisor, &source).await,
+            Signal::Ignored(name) => tracing::info!("{name} has no meaning yet and is ignored"),
+            Signal::Drain => {
+                let shutdown = supervisor.plane.snapshot.load().config.process.shutdown;
+                let deadline = Some(shutdown.timeout);
+                drain::drain(supervisor, &mut signals, shutdown.delay, deadline).await;
+                return;
+            }
+            Signal::DrainForever => {
+                drain::drain(supervisor, &mut signals, Duration::ZERO, None).await;
+                return;
+            }
+        }
+    }
+}
+
+/// Reads and applies the configuration. Reading happens aside: probes and admin go on meanwhile.
+async fn reload(supervisor: &mut Supervisor, source: &Source) {
+    let source = Arc::clone(source);
+    let begun = Instant::now();
+    let read = tokio::task::spawn_blocking(move || source()).await;
+    let read =
+        read.unwrap_or_else(|panic| Err(format!("reading the configuration failed: {panic}")));
+    // The outcome is in log, events and metrics; a signal has nobody to answer.
+    let _ = supervisor.reload_with(read, begun);
+}
+
+/// Says that accepting goes on but readiness is over.
+pub fn announce_drain(supervisor: &Supervisor) {
+    supervisor.plane.draining.store(true, Relaxed);
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+}
