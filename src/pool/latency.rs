@@ -41,9 +41,8 @@ impl Latency {
             let (average, time) = match unpack(word) {
                 Some((average, last)) => {
                     let gap = gap(last, time);
-                    let kept = kept(gap);
                     let average = if sample < average {
-                        average * kept + sample * (1.0 - kept)
+                        sample + (average - sample) * kept(gap)
                     } else {
                         sample
                     };
@@ -73,12 +72,13 @@ fn gap(last: u32, time: u32) -> u32 {
 }
 
 fn kept(gap: u32) -> f32 {
-    (-Duration::from_millis(gap.into()).as_secs_f32() / MEMORY.as_secs_f32()).exp()
+    (-Duration::from_millis(gap.into()).div_duration_f32(MEMORY)).exp()
 }
 
 fn milliseconds(first: Instant, now: Instant) -> u32 {
-    let wrapped = now.saturating_duration_since(first).as_millis() & u128::from(u32::MAX);
-    u32::try_from(wrapped).unwrap_or_default()
+    let age = now.saturating_duration_since(first);
+    let whole = age.as_secs().wrapping_mul(1_000).wrapping_add(age.subsec_millis().into());
+    u32::try_from(whole & u64::from(u32::MAX)).unwrap_or_default()
 }
 
 fn pack(average: f32, time: u32) -> u64 {

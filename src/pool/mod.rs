@@ -19,16 +19,16 @@ pub mod slow_start;
 mod tests;
 pub mod tier;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-use crate::addr::ClientAddr;
+use crate::addr::{BackendAddr, ClientAddr};
 use crate::config;
 use crate::telemetry::counters::SharedCounter;
-use backend::Backend;
+use backend::{Backend, Live};
 use members::Ask;
 use slots::{Places, Weights};
 use tier::Tier;
@@ -43,6 +43,17 @@ pub struct Pool {
     /// Lowest number first.
     tiers: Vec<Tier>,
     places: Places,
+    /// Removed by a reload while sessions were on them.
+    departed: Vec<Departed>,
+}
+
+/// A backend that is no longer of the pool, as long as anybody uses it: its sessions still count, in its series and,
+/// if it comes back (as those that discovery finds may do within seconds), against its limit.
+#[derive(Clone)]
+struct Departed {
+    name: Arc<str>,
+    address: BackendAddr,
+    live: Weak<Live>,
 }
 
 /// What outlives one version of a pool.
@@ -140,6 +151,11 @@ impl Pool {
             backend.activate(now, wall);
         }
         self.wake_held();
+    }
+
+    /// Removed backends that still have sessions.
+    pub fn departed(&self) -> impl Iterator<Item = (&Arc<str>, Arc<Live>)> {
+        self.departed.iter().filter_map(|departed| Some((&departed.name, departed.live.upgrade()?)))
     }
 
     /// Recomputes all weights: the tick of slow start.
