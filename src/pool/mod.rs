@@ -175,7 +175,7 @@ impl Shared {
     /// and enables it first, then picks, then waits: so no wake-up is lost between pick and wait.
     pub fn hold(self: &Arc<Self>, max: u32) -> Option<Held> {
         self.held.fetch_update(SeqCst, Relaxed, |held| (held < max).then(|| held + 1)).ok()?;
-        // Pairs with the fence in `BackendPermit::drop`: either that permit sees us, or our pick sees its slot.
+        // With the order in `BackendPermit::drop`: either that permit sees us, or our pick sees its slot.
         fence(SeqCst);
         Some(Held { shared: Arc::clone(self) })
     }
@@ -224,9 +224,10 @@ impl Tried {
 
 impl Drop for BackendPermit {
     fn drop(&mut self) {
+        // Both sequentially consistent, and so is the fence of who is held: no slot is free while somebody sleeps
+        // because of it.
         self.backend.live.slot.give_back();
-        fence(SeqCst);
-        if self.backend.shared.held.load(Relaxed) > 0 {
+        if self.backend.shared.held.load(SeqCst) > 0 {
             self.backend.shared.changed.notify_one();
         }
     }
