@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// After this time without samples a third of the average (1/e) is left.
-const MEMORY: Duration = Duration::from_secs(10);
+const MEMORY_MILLISECONDS: f32 = 10_000.0;
 
 /// The least average, so that a word with a sample is never 0.
 const LEAST_MICROSECONDS: f32 = 0.001;
@@ -72,7 +72,10 @@ fn gap(last: u32, time: u32) -> u32 {
 }
 
 fn kept(gap: u32) -> f32 {
-    (-Duration::from_millis(gap.into()).div_duration_f32(MEMORY)).exp()
+    // In two halves, each of which an f32 holds exactly.
+    let [high, low] = [gap >> 16, gap & 0xffff].map(|half| u16::try_from(half).unwrap_or(u16::MAX));
+    let milliseconds = f32::from(high) * 65_536.0 + f32::from(low);
+    (milliseconds * (-1.0 / MEMORY_MILLISECONDS)).exp()
 }
 
 fn milliseconds(first: Instant, now: Instant) -> u32 {
