@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// After this time without samples a third of the average (1/e) is left.
-const MEMORY: Duration = Duration::from_secs(10);
+const MEMORY_MILLISECONDS: f32 = 10_000.0;
 
 /// The least average, so that a word with a sample is never 0.
 const LEAST_MICROSECONDS: f32 = 0.001;
@@ -41,9 +41,8 @@ impl Latency {
             let (average, time) = match unpack(word) {
                 Some((average, last)) => {
                     let gap = gap(last, time);
-                    let kept = kept(gap);
                     let average = if sample < average {
-                        average * kept + sample * (1.0 - kept)
+                        sample + (average - sample) * kept(gap)
                     } else {
                         sample
                     };
@@ -73,12 +72,16 @@ fn gap(last: u32, time: u32) -> u32 {
 }
 
 fn kept(gap: u32) -> f32 {
-    (-Duration::from_millis(gap.into()).as_secs_f32() / MEMORY.as_secs_f32()).exp()
+    // In two halves, each of which an f32 holds exactly.
+    let [high, low] = [gap >> 16, gap & 0xffff].map(|half| u16::try_from(half).unwrap_or(u16::MAX));
+    let milliseconds = f32::from(high) * 65_536.0 + f32::from(low);
+    (milliseconds * (-1.0 / MEMORY_MILLISECONDS)).exp()
 }
 
 fn milliseconds(first: Instant, now: Instant) -> u32 {
-    let wrapped = now.saturating_duration_since(first).as_millis() & u128::from(u32::MAX);
-    u32::try_from(wrapped).unwrap_or_default()
+    let age = now.saturating_duration_since(first);
+    let whole = age.as_secs().wrapping_mul(1_000).wrapping_add(age.subsec_millis().into());
+    u32::try_from(whole & u64::from(u32::MAX)).unwrap_or_default()
 }
 
 fn pack(average: f32, time: u32) -> u64 {

@@ -19,16 +19,16 @@ pub mod slow_start;
 mod tests;
 pub mod tier;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-use crate::addr::ClientAddr;
+use crate::addr::{BackendAddr, ClientAddr};
 use crate::config;
 use crate::telemetry::counters::SharedCounter;
-use backend::Backend;
+use backend::{Backend, Live};
 use members::Ask;
 use slots::{Places, Weights};
 use tier::Tier;
@@ -43,6 +43,17 @@ pub struct Pool {
     /// Lowest number first.
     tiers: Vec<Tier>,
     places: Places,
+    /// Removed by a reload while sessions were on them.
+    departed: Vec<Departed>,
+}
+
+/// A backend that is no longer of the pool, as long as anybody uses it: its sessions still count, in its series and,
+/// if it comes back (as those that discovery finds may do within seconds), against its limit.
+#[derive(Clone)]
+struct Departed {
+    name: Arc<str>,
+    address: BackendAddr,
+    live: Weak<Live>,
 }
 
 /// What outlives one version of a pool.
@@ -142,6 +153,11 @@ impl Pool {
         self.wake_held();
     }
 
+    /// Removed backends that still have sessions.
+    pub fn departed(&self) -> impl Iterator<Item = (&Arc<str>, Arc<Live>)> {
+        self.departed.iter().filter_map(|departed| Some((&departed.name, departed.live.upgrade()?)))
+    }
+
     /// Recomputes all weights: the tick of slow start.
     pub fn refresh_weights(&self, now: Instant) {
         for backend in &self.backends {
@@ -159,7 +175,7 @@ impl Shared {
     /// and enables it first, then picks, then waits: so no wake-up is lost between pick and wait.
     pub fn hold(self: &Arc<Self>, max: u32) -> Option<Held> {
         self.held.fetch_update(SeqCst, Relaxed, |held| (held < max).then(|| held + 1)).ok()?;
-        // Pairs with the fence in `BackendPermit::drop`: either that permit sees us, or our pick sees its slot.
+        // With the order in `BackendPermit::drop`: either that permit sees us, or our pick sees its slot.
         fence(SeqCst);
         Some(Held { shared: Arc::clone(self) })
     }
@@ -208,9 +224,10 @@ impl Tried {
 
 impl Drop for BackendPermit {
     fn drop(&mut self) {
+        // Both sequentially consistent, and so is the fence of who is held: no slot is free while somebody sleeps
+        // because of it.
         self.backend.live.slot.give_back();
-        fence(SeqCst);
-        if self.backend.shared.held.load(Relaxed) > 0 {
+        if self.backend.shared.held.load(SeqCst) > 0 {
             self.backend.shared.changed.notify_one();
         }
     }

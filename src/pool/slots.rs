@@ -11,7 +11,9 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::{
+    AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+};
 
 /// Backends per chunk: one bit each in `Chunk::taken`.
 pub const CHUNK: usize = 64;
@@ -152,8 +154,9 @@ impl Slot {
         self.index
     }
 
+    /// Sequentially consistent, for the sake of those who wait for the slot.
     pub fn give_back(&self) {
-        let before = self.hot().in_flight.fetch_sub(1, Relaxed);
+        let before = self.hot().in_flight.fetch_sub(1, SeqCst);
         debug_assert!(before > 0, "a slot is given back at most once");
     }
 }

@@ -45,7 +45,11 @@ fn address(number: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, (number / 256) as u8, (number % 256) as u8], 5432))
 }
 
+/// Chance is new in every run, and a failure prints its seed.
 pub fn build(config: config::Pool) -> Pool {
+    let seed = fastrand::u64(..);
+    fastrand::seed(seed);
+    println!("seed of chance: {seed}");
     Pool::build(Arc::new(config), None, 2)
 }
 
@@ -344,6 +348,29 @@ fn a_place_is_reused_only_when_nobody_counts_on_it() {
     assert_eq!(rows(&again).into_iter().collect::<HashSet<_>>().len(), 150);
     drop(permits);
     assert_eq!(sessions(&again), vec![0; 150]);
+}
+
+#[test]
+fn one_that_comes_back_still_counts_the_sessions_it_left_with() {
+    let mut both = config_of(Balance::LeastConnections, &[1, 1]);
+    both.backends.iter_mut().for_each(|backend| backend.max_sessions = Some(1));
+    let mut one = both.clone();
+    one.backends.truncate(1);
+    let first = build(both.clone());
+    let permits = [pick(&first, 1).unwrap(), pick(&first, 1).unwrap()];
+    let second = Pool::build(Arc::new(one.clone()), Some(&first), 2);
+    drop(first);
+    let third = Pool::build(Arc::new(one), Some(&second), 2);
+    drop(second);
+    assert_eq!(third.departed().map(|(name, _)| name.to_string()).collect::<Vec<_>>(), ["b1"]);
+    let fourth = Pool::build(Arc::new(both), Some(&third), 2);
+    assert_eq!(fourth.departed().count(), 0);
+    assert_eq!(sessions(&fourth), [1, 1]);
+    assert_eq!(pick(&fourth, 1).err(), Some(PickError::AllFull));
+    drop(permits);
+    assert_eq!(third.departed().count(), 1, "the fourth version has it again");
+    drop(fourth);
+    assert_eq!(third.departed().count(), 0);
 }
 
 #[test]

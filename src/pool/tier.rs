@@ -11,7 +11,7 @@ use crate::config;
 pub struct Tier {
     pub number: u32,
     members: Members,
-    picker: Picker,
+    pub(super) picker: Picker,
 }
 
 impl Tier {

@@ -158,3 +158,196 @@ fn hash_of(key: &PickKey, kind: HashKey) -> u64 {
     };
     hash(CLIENT_KEY, &bytes[..length])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::backend::BackendState;
+    use super::super::super::tests::{
+        build, client, config_of, counts, pick, pool_of, sessions, set_state,
+    };
+    use super::super::super::{Pool, Tried};
+    use super::super::Picker;
+    use super::*;
+    use crate::config::Balance::{self, IpHash};
+    use proptest::prelude::*;
+    use std::time::Instant;
+
+    fn owner(pool: &Pool, number: u32) -> Arc<str> {
+        Arc::clone(&pick(pool, number).unwrap().backend.name)
+    }
+
+    fn key(text: &str) -> PickKey {
+        PickKey { client: ClientAddr::new(text.parse().unwrap()) }
+    }
+
+    /// Changing these moves clients of every installation between backends: never without a new major version.
+    #[test]
+    fn keys_hash_the_same_on_every_node_and_version() {
+        let hashes = [
+            hash_of(&key("192.0.2.1:80"), HashKey::ClientIp),
+            hash_of(&key("192.0.2.1:80"), HashKey::ClientAddress),
+            hash_of(&key("[2001:db8::1]:80"), HashKey::ClientIp),
+            hash_of(&PickKey { client: ClientAddr::Unix }, HashKey::ClientIp),
+        ];
+        assert_eq!(
+            hashes,
+            [
+                17_186_789_189_777_086_047,
+                4_661_080_387_723_288_839,
+                15_288_895_082_542_418_935,
+                16_818_293_917_536_457_168
+            ]
+        );
+        let pool = pool_of(IpHash, &[1, 2, 3, 4]);
+        let picks: Vec<u32> = (0..16).map(|number| pick(&pool, number).unwrap().index).collect();
+        assert_eq!(picks, [2, 3, 3, 0, 2, 1, 3, 3, 2, 1, 1, 3, 3, 2, 3, 0]);
+    }
+
+    #[test]
+    fn the_port_counts_in_client_address_only() {
+        let spread = |kind| {
+            let hashes = (1..100).map(|port| hash_of(&key(&format!("192.0.2.1:{port}")), kind));
+            hashes.collect::<std::collections::HashSet<u64>>().len()
+        };
+        assert_eq!(spread(HashKey::ClientIp), 1);
+        assert_eq!(spread(HashKey::ClientAddress), 99);
+        // A mapped address is the same client.
+        let mapped = key("[::ffff:192.0.2.1]:80");
+        assert_eq!(
+            hash_of(&mapped, HashKey::ClientIp),
+            hash_of(&key("192.0.2.1:80"), HashKey::ClientIp)
+        );
+    }
+
+    #[test]
+    fn ip_hash_is_consistent_hash_on_the_address() {
+        let mut config = config_of(IpHash, &[1; 9]);
+        config.hash.key = HashKey::ClientAddress;
+        let (ip_hash, hash) = (build(config), pool_of(Balance::ConsistentHash, &[1; 9]));
+        assert!((0..200).all(|number| owner(&ip_hash, number) == owner(&hash, number)));
+    }
+
+    #[test]
+    fn shares_follow_weights() {
+        let pool = pool_of(IpHash, &[1, 2, 0, 5]);
+        let counts = counts(&pool, 16_000);
+        assert_eq!(counts[2], 0);
+        for (count, due) in counts.iter().zip([2_000_u32, 4_000, 0, 10_000]) {
+            assert!(count.abs_diff(due) <= 400, "{count} of {due}");
+        }
+    }
+
+    #[test]
+    fn the_load_of_one_that_is_down_is_shared_by_the_others() {
+        let pool = pool_of(IpHash, &[1; 10]);
+        set_state(&pool, 4, BackendState::Down);
+        for (index, count) in counts(&pool, 9_000).into_iter().enumerate() {
+            let due = if index == 4 { 0 } else { 1_000 };
+            assert!(count.abs_diff(due) <= 200, "{count} of {due}");
+        }
+    }
+
+    #[test]
+    fn the_one_of_many_that_is_up_is_found() {
+        let pool = pool_of(IpHash, &[1; 500]);
+        (0..500).filter(|index| *index != 321).for_each(|index| {
+            set_state(&pool, index, BackendState::Down);
+        });
+        assert_eq!(counts(&pool, 100)[321], 100);
+    }
+
+    #[test]
+    fn the_table_is_kept_over_a_reload_that_does_not_touch_it() {
+        let config = config_of(IpHash, &[1, 2, 3]);
+        let before = build(config.clone());
+        let table = |pool: &Pool| match &pool.tiers[0].picker {
+            Picker::ConsistentHash(picker) => Arc::clone(&picker.table),
+            _ => panic!("another algorithm"),
+        };
+        let mut shuffled = config.clone();
+        shuffled.backends.reverse();
+        shuffled.backends[0].max_sessions = Some(5);
+        let after = Pool::build(Arc::new(shuffled), Some(&before), 2);
+        assert!(Arc::ptr_eq(&table(&before), &table(&after)));
+        assert!((0..200).all(|number| owner(&before, number) == owner(&after, number)));
+        let mut heavier = config;
+        heavier.backends[0].weight = 9;
+        let other = Pool::build(Arc::new(heavier), Some(&after), 2);
+        assert!(!Arc::ptr_eq(&table(&after), &table(&other)));
+    }
+
+    #[test]
+    fn one_hot_client_spreads_under_a_bound() {
+        let mut config = config_of(IpHash, &[1; 10]);
+        config.hash.bounded_load = Some(125);
+        let pool = build(config);
+        let permits: Vec<_> = (0..1_000).map(|_| pick(&pool, 5).unwrap()).collect();
+        let counts = sessions(&pool);
+        assert!(counts.iter().all(|count| *count <= 125), "{counts:?}");
+        assert_eq!(counts.iter().max(), Some(&125));
+        drop(permits);
+        assert_eq!(sessions(&pool), [0; 10]);
+    }
+
+    #[test]
+    fn the_bound_gives_way_to_tries() {
+        let mut config = config_of(IpHash, &[1, 1]);
+        config.hash.bounded_load = Some(100);
+        let pool = build(config);
+        let first = pick(&pool, 1).unwrap();
+        let mut tried = Tried::default();
+        tried.push(1 - first.index);
+        let second = pool.pick(&client(1), &tried, Instant::now()).unwrap();
+        assert_eq!(second.index, first.index);
+    }
+
+    #[test]
+    fn capacity_is_a_share_by_weight_rounded_up_and_never_nought() {
+        let total = Total { sessions: 99, weight: 10 };
+        assert_eq!(total.capacity(1, 125), 13);
+        assert_eq!(total.capacity(5, 125), 63);
+        assert_eq!(Total { sessions: 0, weight: 1_000 }.capacity(1, 100), 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn clients_of_a_live_backend_never_move(
+            weights in prop::collection::vec(1..=10_u32, 2..20), seed in any::<u32>(), down in any::<u32>()
+        ) {
+            let pool = pool_of(IpHash, &weights);
+            let clients: Vec<u32> = (0..300).map(|number| seed.wrapping_add(number * 7_919)).collect();
+            let before: Vec<u32> = clients.iter().map(|n| pick(&pool, *n).unwrap().index).collect();
+            let is_down = |index: usize| index > 0 && down >> (index % 32) & 1 == 1;
+            (0..weights.len()).filter(|index| is_down(*index)).for_each(|index| {
+                set_state(&pool, index, BackendState::Down);
+            });
+            for (number, before) in clients.iter().zip(before) {
+                let after = pick(&pool, *number).unwrap().index;
+                prop_assert!(!is_down(after as usize));
+                prop_assert!(is_down(before as usize) || after == before);
+            }
+        }
+
+        #[test]
+        fn no_bound_is_ever_passed(
+            weights in prop::collection::vec(1..=8_u32, 2..12),
+            percent in 100..200_u32,
+            clients in prop::collection::vec(0..12_u32, 1..300),
+        ) {
+            let mut config = config_of(IpHash, &weights);
+            config.hash.bounded_load = Some(percent);
+            let pool = build(config);
+            let total: u32 = weights.iter().sum();
+            let mut permits = Vec::new();
+            for number in clients {
+                permits.push(pick(&pool, number).unwrap());
+                for (count, weight) in sessions(&pool).into_iter().zip(&weights) {
+                    let all = permits.len() as u32 * percent * weight;
+                    prop_assert!(count <= all.div_ceil(100 * total).max(1));
+                }
+            }
+        }
+    }
+}

@@ -10,3 +10,24 @@ impl FirstAvailable {
         members.take_first(0, ask).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::backend::BackendState;
+    use super::super::super::tests::{build, config_of, pick, set_state};
+    use crate::config::Balance::FirstAvailable;
+
+    #[test]
+    fn the_first_with_room_serves() {
+        let mut config = config_of(FirstAvailable, &[1, 0, 1, 9]);
+        config.backends.iter_mut().for_each(|backend| backend.max_sessions = Some(2));
+        let pool = build(config);
+        let mut permits: Vec<_> = (0..5).map(|number| pick(&pool, number).unwrap()).collect();
+        let order: Vec<u32> = permits.iter().map(|picked| picked.index).collect();
+        assert_eq!(order, [0, 0, 2, 2, 3]);
+        permits.swap_remove(0);
+        assert_eq!(pick(&pool, 1).unwrap().index, 0);
+        set_state(&pool, 0, BackendState::Drain);
+        assert_eq!(pick(&pool, 1).unwrap().index, 3);
+    }
+}

@@ -8,12 +8,16 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::members::{Ask, Members};
-use super::chance;
 use super::draw::Draw;
+use super::least_connections::{LeastConnections, Rotation};
 use super::two_choices::draw_two;
 
 pub struct LeastLatency {
     draw: Draw,
+    /// Of equals among few members.
+    rotation: Rotation,
+    /// Where draws find nobody.
+    all: LeastConnections,
 }
 
 /// Up to this many members all are compared.
@@ -24,12 +28,16 @@ const UNKNOWN_COST: f64 = 1e6;
 
 impl LeastLatency {
     pub fn build(members: &Members) -> LeastLatency {
-        LeastLatency { draw: Draw::new(&members.configured_weights()) }
+        LeastLatency {
+            draw: Draw::new(&members.configured_weights()),
+            rotation: Rotation::default(),
+            all: LeastConnections::default(),
+        }
     }
 
     pub fn pick(&self, members: &Members, ask: &Ask) -> Option<usize> {
         let chosen = if members.len() <= FEW {
-            cheapest(members, ask)
+            cheapest(members, ask, self.rotation.start(members))
         } else {
             draw_two(&self.draw, members, ask).map(|(first, second)| {
                 let second_is_cheaper = score(members, ask, second) < score(members, ask, first);
@@ -39,16 +47,16 @@ impl LeastLatency {
         if let Some(position) = chosen
             && members.take(position, ask)
         {
+            self.rotation.picked(position);
             return Some(position);
         }
         // Filled meanwhile, or nearly all of many are down: by sessions alone.
-        members.take_lightest(chance::below(members.len()), ask)
+        self.all.pick(members, ask)
     }
 }
 
-/// Of equals, the first from a random one on.
-fn cheapest(members: &Members, ask: &Ask) -> Option<usize> {
-    let start = chance::below(members.len());
+/// Of equals, the first from `start` on.
+fn cheapest(members: &Members, ask: &Ask, start: usize) -> Option<usize> {
     let mut best: Option<(f64, usize)> = None;
     for position in (start..members.len()).chain(0..start) {
         if members.is_usable(position, ask) {
@@ -70,4 +78,68 @@ fn score(members: &Members, ask: &Ask, position: usize) -> f64 {
         None => UNKNOWN_COST,
     };
     cost * (f64::from(sessions) + 1.0) / f64::from(hot.weight(ask.weights).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::tests::{client, counts, pick, pool_of, sessions};
+    use super::super::super::{Pool, Tried};
+    use crate::config::Balance::LeastLatency;
+    use std::time::{Duration, Instant};
+
+    fn observe(pool: &Pool, milliseconds: &[u64], now: Instant) {
+        for (backend, sample) in pool.backends.iter().zip(milliseconds) {
+            backend.observe_latency(Duration::from_millis(*sample), now);
+        }
+    }
+
+    #[test]
+    fn the_quickest_is_picked_until_its_sessions_outweigh_that() {
+        let pool = pool_of(LeastLatency, &[1, 1, 1]);
+        let now = Instant::now();
+        observe(&pool, &[40, 10, 21], now);
+        let _permits: Vec<_> = (0..7)
+            .map(|number| pool.pick(&client(number), &Tried::default(), now).unwrap())
+            .collect();
+        assert_eq!(sessions(&pool), [1, 4, 2]);
+    }
+
+    #[test]
+    fn a_new_one_is_tried_but_not_flooded() {
+        let pool = pool_of(LeastLatency, &[1, 1, 1]);
+        let now = Instant::now();
+        observe(&pool, &[1, 1], now);
+        let _permits: Vec<_> = (0..20).map(|number| pick(&pool, number).unwrap()).collect();
+        assert_eq!(sessions(&pool)[2], 1);
+    }
+
+    #[test]
+    fn a_slow_one_is_tried_again_after_silence() {
+        let pool = pool_of(LeastLatency, &[1, 1]);
+        let now = Instant::now();
+        observe(&pool, &[500, 1], now);
+        let later = now + Duration::from_secs(120);
+        pool.backends[1].observe_latency(Duration::from_millis(1), later);
+        assert_eq!(pool.pick(&client(1), &Tried::default(), later).unwrap().index, 0);
+    }
+
+    #[test]
+    fn without_samples_held_sessions_follow_weights() {
+        let pool = pool_of(LeastLatency, &[1, 2, 3]);
+        let _permits: Vec<_> = (0..60).map(|number| pick(&pool, number).unwrap()).collect();
+        for (count, due) in sessions(&pool).into_iter().zip([10_u32, 20, 30]) {
+            assert!(count.abs_diff(due) <= 1, "{count} of {due}");
+        }
+    }
+
+    #[test]
+    fn of_many_the_slow_half_is_mostly_left_alone() {
+        let pool = pool_of(LeastLatency, &[1; 40]);
+        let samples: Vec<u64> = (0..40).map(|number| if number < 20 { 1 } else { 1_000 }).collect();
+        observe(&pool, &samples, Instant::now());
+        let counts = counts(&pool, 10_000);
+        let slow: u32 = counts[20..].iter().sum();
+        // Only when both draws are slow: a quarter less a little.
+        assert!((2_000..2_900).contains(&slow), "{slow}");
+    }
 }

@@ -7,9 +7,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::super::members::{Ask, Members};
 use super::chance;
 use super::draw::Draw;
+use super::least_connections::LeastConnections;
 
 pub struct TwoChoices {
     draw: Draw,
+    /// For few members, and where draws find nobody.
+    all: LeastConnections,
 }
 
 /// Up to this many members all are compared.
@@ -20,7 +23,8 @@ const DRAWS: usize = 16;
 
 impl TwoChoices {
     pub fn build(members: &Members) -> TwoChoices {
-        TwoChoices { draw: Draw::new(&members.configured_weights()) }
+        let draw = Draw::new(&members.configured_weights());
+        TwoChoices { draw, all: LeastConnections::default() }
     }
 
     pub fn pick(&self, members: &Members, ask: &Ask) -> Option<usize> {
@@ -39,7 +43,7 @@ impl TwoChoices {
                 return Some(other);
             }
         }
-        members.take_lightest(chance::below(members.len()), ask)
+        self.all.pick(members, ask)
     }
 }
 
@@ -68,4 +72,45 @@ fn is_lighter(members: &Members, ask: &Ask, this: usize, that: usize) -> bool {
     };
     let ((this_sessions, this_weight), (that_sessions, that_weight)) = (load(this), load(that));
     this_sessions * that_weight < that_sessions * this_weight
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::backend::BackendState;
+    use super::super::super::tests::{counts, pick, pool_of, sessions, set_state};
+    use crate::config::Balance::TwoChoices;
+
+    #[test]
+    fn held_sessions_are_nearly_even() {
+        let pool = pool_of(TwoChoices, &[1; 100]);
+        let _permits: Vec<_> = (0..10_000).map(|number| pick(&pool, number).unwrap()).collect();
+        let counts = sessions(&pool);
+        // ln ln 100 / ln 2 is 2.2; random picks would stray by 30.
+        assert!(counts.iter().all(|count| (88..=112).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn held_sessions_follow_weights() {
+        let weights: Vec<u32> = (0..50).map(|number| 1 + number % 5).collect();
+        let pool = pool_of(TwoChoices, &weights);
+        let _permits: Vec<_> = (0..15_000).map(|number| pick(&pool, number).unwrap()).collect();
+        for (count, weight) in sessions(&pool).into_iter().zip(weights) {
+            let due = 100 * weight;
+            assert!(count.abs_diff(due) <= 15 * weight, "{count} of {due}");
+        }
+    }
+
+    #[test]
+    fn of_three_the_lightest_is_always_picked() {
+        let pool = pool_of(TwoChoices, &[1, 1, 1]);
+        let _permits: Vec<_> = (0..300).map(|number| pick(&pool, number).unwrap()).collect();
+        assert_eq!(sessions(&pool), [100; 3]);
+    }
+
+    #[test]
+    fn the_few_that_are_up_are_found() {
+        let pool = pool_of(TwoChoices, &[1; 1_000]);
+        (10..1_000).for_each(|index| assert!(set_state(&pool, index, BackendState::Down)));
+        assert!(counts(&pool, 1_000)[..10].iter().all(|count| *count > 40));
+    }
 }
