@@ -4,6 +4,7 @@ pub mod addr;
 pub mod admit;
 pub mod config;
 pub mod drain;
+pub mod health;
 pub mod life;
 pub mod plane;
 pub mod pool;

@@ -16,7 +16,7 @@ pub mod members;
 pub mod slots;
 pub mod slow_start;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod tier;
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
@@ -27,8 +27,9 @@ use tokio::sync::Notify;
 
 use crate::addr::{BackendAddr, ClientAddr};
 use crate::config;
-use crate::telemetry::counters::SharedCounter;
-use backend::{Backend, Live};
+use crate::health::outlier;
+use crate::telemetry::counters::{Histogram, SharedCounter};
+use backend::{Backend, CONNECT_BOUNDS, Live};
 use members::Ask;
 use slots::{Places, Weights};
 use tier::Tier;
@@ -65,6 +66,10 @@ pub struct Shared {
     pub changed: Notify,
     /// `pool_no_backend_total`.
     pub no_backend: SharedCounter,
+    /// Backends ejected now; `passive.max_ejected` is held against it.
+    pub ejected: AtomicU32,
+    /// `probe_duration_seconds`, in `CONNECT_BOUNDS`. All probes run on one thread: its only writer.
+    pub probe_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
 }
 
 /// What a pick may depend on.
@@ -149,6 +154,10 @@ impl Pool {
     pub fn activate(&self, now: Instant, wall: SystemTime) {
         for backend in &self.backends {
             backend.activate(now, wall);
+            outlier::enlist(backend, now, wall);
+        }
+        for (_, live) in self.departed() {
+            live.outlier.retire();
         }
         self.wake_held();
     }
