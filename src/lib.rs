@@ -3,6 +3,7 @@
 pub mod addr;
 pub mod admit;
 pub mod config;
+pub mod demo;
 pub mod drain;
 pub mod life;
 pub mod plane;
