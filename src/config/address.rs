@@ -53,6 +53,17 @@ pub fn backend(text: &str) -> Result<BackendAddr, BadAddress> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(BackendAddr::Unix(unix_path(path)?));
     }
+    if let Some((host, last)) = text.rsplit_once(':')
+        && host.parse::<Ipv6Addr>().is_ok()
+        && last.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        let hint = format!(
+            "write {}, or {} if that is the address",
+            quote(&format!("[{host}]:{last}")),
+            quote(&format!("[{text}]"))
+        );
+        return Err(bad(text, "may or may not end in a port", hint));
+    }
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if let Ok(ip) = bare.parse::<IpAddr>() {
         return Ok(BackendAddr::InetClientPort(reachable(text, ip)?));

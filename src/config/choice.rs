@@ -43,7 +43,7 @@ impl Options {
                     let message =
                         format!("a choice needs exactly one key, found {}", entries.len());
                     let hint = format!("write {}", self.expected());
-                    faults.push(Fault::error(Code::NotOneChoice, node.anchor, message).hint(hint));
+                    faults.push(Fault::error(Code::NotOneChoice, node.place(), message).hint(hint));
                     None
                 }
             },

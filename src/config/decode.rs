@@ -47,7 +47,7 @@ impl<T: Decode> Field<T> {
     pub fn decode(node: Option<&Node>, faults: &mut Faults) -> Self {
         let Some(node) = node else { return Field::Absent };
         match decode_node(node, faults) {
-            Some(value) => Field::Given(Placed { value, span: node.span }),
+            Some(value) => Field::Given(Placed { value, span: node.place() }),
             None => Field::Faulty,
         }
     }
@@ -115,9 +115,9 @@ pub fn decode_node<T: Decode>(node: &Node, faults: &mut Faults) -> Option<T> {
 
 /// Reports a node of the wrong form.
 pub fn wrong_shape(node: &Node, expected: &str, faults: &mut Faults) {
-    let at = if matches!(node.value, Value::Scalar(_)) { node.span } else { node.anchor };
-    let message = format!("expected {expected}, found {}", node.kind());
-    faults.push(Fault::error(Code::WrongShape, at, message));
+    let message = format!("{} cannot stand here", node.kind());
+    let fault = Fault::error(Code::WrongShape, node.place(), message);
+    faults.push(fault.hint(format!("write {expected}")));
 }
 
 /// The keys of a mapping: those of this version, and those that a later one will know.
@@ -167,7 +167,8 @@ impl<T: Decode> Decode for Vec<T> {
             return None;
         };
         // A faulty item is left out: it is reported, and the others are still checked against each other.
-        Some(items.iter().filter_map(|item| decode_node(item, faults)).collect())
+        let read: Vec<T> = items.iter().filter_map(|item| decode_node(item, faults)).collect();
+        if read.is_empty() && !items.is_empty() { None } else { Some(read) }
     }
 
     fn expected() -> String {
@@ -254,7 +255,9 @@ impl<T> Default for Named<T> {
 impl<T: Decode> Decode for Named<T> {
     fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
         let Value::Mapping(entries) = &node.value else {
-            wrong_shape(node, &Self::expected(), faults);
+            let message = format!("{} cannot stand here", node.kind());
+            let fault = Fault::error(Code::WrongShape, node.place(), message);
+            faults.push(fault.hint("names belong here: write `name: {…}` for each, without `-`"));
             return None;
         };
         let mut named = Vec::with_capacity(entries.len());

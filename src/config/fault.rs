@@ -127,6 +127,23 @@ impl Faults {
         }
     }
 
+    /// Adds to the hints of what was reported since `before` about the node `id`.
+    pub fn widen_hints(&mut self, before: usize, id: u32, also: &str) {
+        for fault in self.list.iter_mut().skip(before) {
+            let here = fault.at.is_some_and(|span| span.id == id);
+            if here
+                && matches!(fault.code, Code::Malformed | Code::WrongShape)
+                && let Some(hint) = &mut fault.hint
+            {
+                hint.push_str(also);
+            }
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.list.len()
+    }
+
     pub fn has_errors(&self) -> bool {
         self.errors > 0
     }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use super::Config;
 use super::check;
 use super::error::{Report, Source};
-use super::fault::{Code, Fault, Faults, quote};
+use super::fault::{Code, Fault, Faults, Severity, quote};
 use super::parse::{Ids, parse};
 use super::raw::File;
 use super::substitute::{Environment, substitute};
@@ -83,7 +83,11 @@ pub(super) fn finish_load(
     }
     let config = check::check(files, sources, &mut faults);
     let failed = faults.has_errors();
-    let report = finish(sources, &trees, faults);
+    let mut report = finish(sources, &trees, faults);
+    if failed {
+        // Many a warning only follows from an error: a pool nobody uses, because its name was mistyped.
+        report.faults.retain(|fault| fault.severity == Severity::Error);
+    }
     match config {
         Some(config) if !failed => {
             Ok(Loaded { config, warnings: report.faults, sources: report.sources })

@@ -13,7 +13,7 @@ use super::tree::{Key, Node, Span, Value};
 /// Every node costs at least two bytes of text, so this never binds before the file's size does; aliases
 /// can multiply nodes, and for them it is the limit.
 const MAX_NODES: usize = 8_000_000;
-/// The deepest key has six levels above it.
+/// The deepest key has eight levels above it.
 const MAX_DEPTH: usize = 32;
 
 /// Hands out node identities; zero is for places that are no node.
@@ -72,7 +72,8 @@ fn explain_syntax(text: &str) -> (String, Option<&'static str>) {
         (
             "mapping values are not allowed",
             "a second `key:` where a value was expected",
-            "if the `:` belongs to the value, quote the value; if not, check the indentation of this line",
+            "if this `:` belongs to a value, quote the value; if not, check the indentation of this line, \
+             and the space after the `:` of the line before",
         ),
         (
             "did not find expected key",
@@ -85,12 +86,22 @@ fn explain_syntax(text: &str) -> (String, Option<&'static str>) {
             "put a space after the `:` or the `-`",
         ),
         (
-            "multiple YAML documents",
+            "invalid trailing content",
+            "something follows a closing quote",
+            "check the quotes on this line and above: one may never be closed",
+        ),
+        (
+            "Documents {",
             "a second document begins here",
             "remove the `---`, or put it into a file of its own",
         ),
+        ("Depth {", "nested too deeply", "no key lies deeper than eight levels"),
+        (
+            "Nodes {",
+            "more values than can be read",
+            "use fewer aliases, or split the configuration",
+        ),
         ("unexpected character", "a value cannot begin with this character", "quote the value"),
-        ("recursion limit", "nested too deeply", "no key lies deeper than six levels"),
         (
             "unknown anchor",
             "this alias names an anchor that is not defined above",

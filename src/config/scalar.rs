@@ -90,7 +90,7 @@ impl Kind {
     fn out_of_range(&self, text: &str, at: Span) -> Fault {
         let (min, max) = self.range;
         Fault::error(Code::OutOfRange, at, format!("{} is out of range", quote(text)))
-            .hint(format!("from {} to {}", quote(&(self.show)(min)), quote(&(self.show)(max))))
+            .hint(format!("allowed: {} to {}", quote(&(self.show)(min)), quote(&(self.show)(max))))
     }
 
     fn no_unit(&self, text: &str, at: Span) -> Fault {
@@ -125,7 +125,7 @@ fn show_milliseconds(milliseconds: u64) -> String {
 
 /// The four kinds differ only in their grammar and their words.
 macro_rules! number {
-    ($type:ident, $parse:expr, $wrap:expr, $noun:literal, $unit:literal, $show:expr, $expected:literal, $schema:expr) => {
+    ($type:ident, $parse:expr, $wrap:expr, $noun:literal, $unit:literal, $show:expr, $expected:expr, $schema:expr) => {
         impl<const MIN: u64, const MAX: u64> Decode for $type<MIN, MAX> {
             fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
                 let kind = Kind { noun: $noun, unit: $unit, show: $show, range: (MIN, MAX) };
@@ -134,7 +134,8 @@ macro_rules! number {
             }
 
             fn expected() -> String {
-                $expected.to_owned()
+                let expected: fn(u64, u64) -> String = $expected;
+                expected(MIN, MAX)
             }
         }
 
@@ -162,7 +163,7 @@ number!(
     "a time",
     "s",
     show_milliseconds,
-    "a time such as `5s` or `1h30m`",
+    |_, _| "a time such as `5s` or `1h30m`".to_owned(),
     |_, _| vec![json_schema!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$" })]
 );
 number!(
@@ -172,7 +173,7 @@ number!(
     "a whole number",
     "",
     |value| value.to_string(),
-    "a whole number",
+    |min, max| format!("a whole number from {min} to {max}"),
     |min, max| vec![
         json_schema!({ "type": "integer", "minimum": min, "maximum": max }),
         json_schema!({ "type": "string", "pattern": "^[0-9]+$" }),
@@ -185,7 +186,7 @@ number!(
     "a size",
     "B",
     show_size,
-    "a size such as `16KiB` or `4MB`",
+    |_, _| "a size such as `16KiB` or `4MB`".to_owned(),
     |_, _| vec![json_schema!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB|kB|MB|GB)$" })]
 );
 number!(
@@ -195,7 +196,7 @@ number!(
     "a share",
     "%",
     show_percent,
-    "a share such as `10%`",
+    |_, _| "a share such as `10%`".to_owned(),
     |_, _| vec![json_schema!({ "type": "string", "pattern": "^[0-9]+%$" })]
 );
 
@@ -253,7 +254,10 @@ macro_rules! or_word {
                     wrong_shape(node, &Self::expected(), faults);
                     return None;
                 }
-                T::decode(node, faults).map(|value| $type(Some(value)))
+                let before = faults.count();
+                let value = T::decode(node, faults);
+                faults.widen_hints(before, node.span.id, concat!(", or `", $word, "`"));
+                value.map(|value| $type(Some(value)))
             }
 
             fn expected() -> String {

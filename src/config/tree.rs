@@ -45,6 +45,15 @@ pub struct Key {
 }
 
 impl Node {
+    /// Where to point when the node as a whole is meant: a scalar stands for itself, a mapping or a list
+    /// begins at its first item, which would look as if that were meant.
+    pub fn place(&self) -> Span {
+        match self.value {
+            Value::Scalar(_) => self.span,
+            _ => self.anchor,
+        }
+    }
+
     /// What it is, for "expected …, found …".
     pub fn kind(&self) -> &'static str {
         match &self.value {

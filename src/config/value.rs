@@ -241,7 +241,8 @@ fn is_prime(number: u64) -> bool {
 
 impl Decode for Payload {
     fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
-        const FORMS: Options = Options { words: &["none", "TEXT"], mappings: &["hex"], later: &[] };
+        const FORMS: Options =
+            Options { words: &["none", "some text"], mappings: &["hex"], later: &[] };
         match &node.value {
             Value::Scalar(text) if text == "none" => Some(Payload(None)),
             Value::Scalar(text) => {
@@ -279,7 +280,7 @@ impl JsonSchema for Payload {
 impl Decode for Expectation {
     fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
         const FORMS: Options =
-            Options { words: &["none", "TEXT"], mappings: &["hex", "regex"], later: &[] };
+            Options { words: &["none", "some text"], mappings: &["hex", "regex"], later: &[] };
         match &node.value {
             Value::Scalar(text) if text == "none" => Some(Expectation(None)),
             Value::Scalar(text) => plain_bytes(text, node.span, faults)

@@ -10,8 +10,8 @@ use crate::config::raw;
 use crate::config::scalar::OrNone;
 use crate::config::tree::Span;
 use crate::config::{
-    Backend, Balance, Connect, Hash, Health, Hold, Passive, Pool, Probe, StatusRange, WhenFull,
-    WhenNoneUp,
+    Backend, Balance, Connect, Hash, HashKey, Health, Hold, Passive, Pool, Probe, StatusRange,
+    WhenFull, WhenNoneUp,
 };
 
 /// `used`: a listener serves from it. All listeners are TCP listeners yet.
@@ -20,12 +20,7 @@ pub fn build(name: &str, raw: &raw::Pool, used: bool, faults: &mut Faults) -> Po
     let backends = backends(raw, faults);
     check_source(raw, faults);
     let balance = raw.balance.copied().unwrap_or(default.balance);
-    if let Some(key) = raw.hash.value().and_then(|hash| hash.key.span())
-        && balance != Balance::ConsistentHash
-    {
-        let message = "`hash.key` matters only with `balance: consistent_hash`";
-        faults.push(Fault::warning(Code::WithoutEffect, key, message));
-    }
+    warn_of_idle_hash(raw, balance, faults);
     let health = health(raw.health.value(), used, default.health, faults);
     check_probed(raw, &health, faults);
     Pool {
@@ -71,6 +66,16 @@ pub fn build(name: &str, raw: &raw::Pool, used: bool, faults: &mut Faults) -> Po
     }
 }
 
+/// Whoever chose a key wants it to matter; the default stands in every complete file.
+fn warn_of_idle_hash(raw: &raw::Pool, balance: Balance, faults: &mut Faults) {
+    let Some(key) = raw.hash.value().and_then(|hash| hash.key.given()) else { return };
+    if balance != Balance::ConsistentHash && key.value != HashKey::default() {
+        let message = "`hash.key` matters only with `balance: consistent_hash`";
+        let fault = Fault::warning(Code::WithoutEffect, key.span, message);
+        faults.push(fault.hint("write `balance: consistent_hash`, or leave the key out"));
+    }
+}
+
 fn backends(raw: &raw::Pool, faults: &mut Faults) -> Vec<Backend> {
     let hint = "list them, as in `backends: [\"10.0.0.11:5432\"]`";
     raw.backends.require("backends", raw.span, hint, faults);
@@ -104,7 +109,7 @@ fn backends(raw: &raw::Pool, faults: &mut Faults) -> Vec<Backend> {
         }
         built.push(backend);
     }
-    if !faults.has_errors() && built.iter().all(|backend| backend.weight == 0) {
+    if built.iter().all(|backend| backend.weight == 0) {
         let message = match built.as_slice() {
             [] => "this pool has no backend: it can serve nobody",
             _ => "every backend of this pool has weight 0: it can serve nobody",
@@ -242,7 +247,6 @@ fn http(raw: &raw::Http, faults: &mut Faults) -> Probe {
     };
     if let Some(span) = raw.status.span()
         && status.is_empty()
-        && !faults.has_errors()
     {
         let fault = Fault::error(
             Code::MissingKey,
