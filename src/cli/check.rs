@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
 
 use super::{ConfigFiles, color_on_stderr, print};
 use crate::config::{Config, Loaded, Report};
@@ -50,7 +49,7 @@ impl Check {
     fn show(&self, report: &Report) {
         match self.format {
             Format::Text => eprint!("{}", report.render(color_on_stderr())),
-            Format::Json => print(&format!("{:#}\n", Value::from(report.to_json()))),
+            Format::Json => print(&format!("{:#}\n", report.to_json())),
         }
     }
 }

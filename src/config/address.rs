@@ -79,7 +79,7 @@ pub fn backend(text: &str) -> Result<BackendAddr, BadAddress> {
         Some((Host::Any, port)) => {
             let hint =
                 format!("write the address too, as in {}", quote(&format!("10.0.0.11:{port}")));
-            Err(bad(text, "has no address", hint))
+            Err(bad(text, "is only a port", hint))
         }
         Some((Host::Ip(ip), port)) => {
             let port = port_number(text, port)?;
@@ -128,11 +128,9 @@ const BACKEND_FORMS: &str =
     "write `10.0.0.11:5432`, `[2001:db8::1]:5432`, `10.0.0.11` or `unix:/path`";
 
 fn bad(text: &str, wrong: &str, hint: String) -> BadAddress {
-    BadAddress {
-        code: Code::BadAddress,
-        message: format!("the address {} {wrong}", quote(text)),
-        hint,
-    }
+    let noun = if wrong.starts_with("is not an") { "" } else { "the address " };
+    let message = format!("{noun}{} {wrong}", quote(text));
+    BadAddress { code: Code::BadAddress, message, hint }
 }
 
 /// `None`: no colon at all. The port is returned as written.

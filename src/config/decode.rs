@@ -336,8 +336,9 @@ pub fn describe_keys(keys: &Keys) -> String {
 }
 
 /// A mapping with known keys: the struct, how it is read, merged and described, from one list of keys.
+/// `required` is for the schema; the reader's own check knows what to write, and is in `check`.
 macro_rules! mapping {
-    ($(#[doc = $about:literal])+ $name:ident, later [$($later:literal),* $(,)?], {
+    ($(#[doc = $about:literal])+ $name:ident, $(required [$($required:literal),+],)? later [$($later:literal),* $(,)?], {
         $($(#[doc = $doc:literal])+ $field:ident: $type:ty,)+
     }) => {
         $(#[doc = $about])+
@@ -396,17 +397,17 @@ macro_rules! mapping {
                 let mut properties = serde_json::Map::new();
                 $(
                     let mut property = generator.subschema_for::<$type>();
-                    property.insert("description".to_owned(), concat!($($doc, "
-"),+).trim().into());
+                    property.insert("description".to_owned(), concat!($($doc, " "),+).trim().into());
                     properties.insert(
                         $crate::config::decode::key_of(stringify!($field)).to_owned(),
                         property.to_value(),
                     );
                 )+
+                let required: &[&str] = &[$($($required),+)?];
                 schemars::json_schema!({
                     "type": "object",
-                    "description": concat!($($about, "
-"),+).trim(),
+                    "required": required,
+                    "description": concat!($($about, " "),+).trim(),
                     "properties": properties,
                     "additionalProperties": false,
                 })

@@ -58,7 +58,7 @@ impl Report {
         if let Some(span) = fault.at {
             group = group.element(self.snippet(span, AnnotationKind::Primary, None));
         }
-        for (span, label) in &fault.also {
+        if let Some((span, label)) = fault.also.as_deref() {
             group = group.element(self.snippet(*span, AnnotationKind::Context, Some(label)));
         }
         if !fault.path.is_empty() {
@@ -77,10 +77,14 @@ impl Report {
         kind: AnnotationKind,
         label: Option<&'a String>,
     ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-        let source = &self.sources[span.source];
-        let (line_start, line) = line_around(&source.text, span.start);
-        let start = span.start.saturating_sub(line_start).min(line.len());
-        let end = span.end.saturating_sub(line_start).clamp(start, line.len());
+        let source = &self.sources[span.source()];
+        let (line_start, line) = line_around(&source.text, span.bytes().start);
+        // The library may point into the middle of a letter, and the renderer would not survive it.
+        let start =
+            line.floor_char_boundary(span.bytes().start.saturating_sub(line_start).min(line.len()));
+        let end = line.ceil_char_boundary(
+            span.bytes().end.saturating_sub(line_start).clamp(start, line.len()),
+        );
         let mut annotation = kind.span(start..end);
         if let Some(label) = label {
             annotation = annotation.label(label.as_str());
@@ -92,8 +96,9 @@ impl Report {
     }
 
     fn fault_to_json(&self, fault: &Fault) -> Value {
-        let place =
-            fault.at.map(|span| (self.sources[span.source].name.as_str(), span.line, span.column));
+        let place = fault
+            .at
+            .map(|span| (self.sources[span.source()].name.as_str(), span.line, span.column));
         json!({
             "code": fault.code.id(),
             "severity": match fault.severity {

@@ -57,8 +57,8 @@ pub struct Fault {
     pub hint: Option<String>,
     /// `None`: the fault is about a whole file, named in the message.
     pub at: Option<Span>,
-    /// Other places that belong to it, each with what stands there.
-    pub also: Vec<(Span, String)>,
+    /// Another place that belongs to it, with what stands there.
+    pub also: Option<Box<(Span, String)>>,
     /// Key path; filled in when the load ends.
     pub path: String,
 }
@@ -87,7 +87,7 @@ impl Fault {
             message: message.into(),
             hint: None,
             at: Some(at),
-            also: Vec::new(),
+            also: None,
             path: String::new(),
         }
     }
@@ -112,7 +112,7 @@ impl Fault {
     }
 
     pub fn also(mut self, span: Span, label: impl Into<String>) -> Self {
-        self.also.push((span, label.into()));
+        self.also = Some(Box::new((span, label.into())));
         self
     }
 }

@@ -5,7 +5,7 @@ use super::Config;
 use super::error::{Report, Source};
 use super::fault::Faults;
 use super::load;
-use super::tree::{Key, Node, Span, Value};
+use super::tree::{Key, Node, Span, Value, to_u32};
 
 /// The flags of the one-line start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,7 +80,7 @@ impl Page {
         self.source.text.push_str(value);
         let end = self.source.text.len();
         self.source.text.push('\n');
-        let column = u32::try_from(name.len() + 2).unwrap_or(u32::MAX);
+        let (start, end, column) = (to_u32(start), to_u32(end), to_u32(name.len() + 2));
         let mut node = self.node(Value::Scalar(value.to_owned()));
         node.span = Span { start, end, line: self.line, column, ..node.span };
         node.anchor = node.span;

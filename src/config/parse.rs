@@ -8,7 +8,7 @@ use serde_yaml::{Location, Spanned};
 
 use super::error::Source;
 use super::fault::{Code, Fault, quote};
-use super::tree::{Key, Node, Span, Value};
+use super::tree::{Key, Node, Span, Value, to_u32};
 
 /// Every node costs at least two bytes of text, so this never binds before the file's size does; aliases
 /// can multiply nodes, and for them it is the limit.
@@ -54,7 +54,7 @@ fn syntax_fault(error: &serde_yaml::Error, source: &Source, index: usize) -> Fau
     if let Some(rest) = text.strip_prefix("duplicate mapping key: ") {
         let key = rest.split(", set DuplicateKeyPolicy").next().unwrap_or(rest);
         let message = format!("the key {} is given twice here", quote(key));
-        let span = Span { end: span.start + key.len(), ..span };
+        let span = Span { end: span.start + to_u32(key.len()), ..span };
         return Fault::error(Code::DuplicateKey, span, message)
             .hint("keep one of the two; in YAML the other would be lost without a word");
     }
@@ -123,11 +123,15 @@ fn place_of(source: &Source, index: usize, line: usize, column: usize) -> Span {
     let offset =
         rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(byte, _)| byte);
     let start = line_start + offset;
-    Span { source: index, id: 0, start, end: start, line: to_u32(line), column: to_u32(column) }
-}
-
-fn to_u32(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
+    let start = to_u32(start);
+    Span {
+        source: to_u32(index),
+        id: 0,
+        start,
+        end: start,
+        line: to_u32(line),
+        column: to_u32(column),
+    }
 }
 
 /// What the library tells about a node. Whatever type it sees in a scalar, we want the text.
@@ -269,12 +273,12 @@ impl Converter<'_> {
         self.ids.0 = self.ids.0.wrapping_add(1);
         let (start, end) = bytes(place);
         Span {
-            source: self.index,
+            source: to_u32(self.index),
             id: self.ids.0,
-            start,
-            end,
-            line: u32::try_from(place.line()).unwrap_or(u32::MAX),
-            column: u32::try_from(place.column()).unwrap_or(u32::MAX),
+            start: to_u32(start),
+            end: to_u32(end),
+            line: to_u32(place.line()),
+            column: to_u32(place.column()),
         }
     }
 

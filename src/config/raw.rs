@@ -17,7 +17,7 @@ use super::{
 
 mapping! {
     /// A configuration of maitred.
-    File, later [], {
+    File, required ["version"], later [], {
         /// The version of this format: 1. Required.
         version: Version,
         /// The process as a whole.
@@ -210,7 +210,7 @@ mapping! {
 
 mapping! {
     /// One backend.
-    BackendMapping, later [], {
+    BackendMapping, required ["address"], later [], {
         /// `10.0.0.11:5432`; without a port: the port the client dialled; `unix:/path`. Required.
         address: BackendAddress,
         /// What it is called; else its address.
@@ -315,7 +315,7 @@ choice! {
 
 mapping! {
     /// Clients wait for a backend.
-    Hold, later [], {
+    Hold, required ["for", "max"], later [], {
         /// Each at most this long. Required.
         r#for: Time<1, HOUR>,
         /// At most so many at once; more are refused. Required.
@@ -411,8 +411,7 @@ impl schemars::JsonSchema for Backend {
 
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let address = generator.subschema_for::<BackendAddress>();
-        let mut mapping = generator.subschema_for::<BackendMapping>();
-        mapping.insert("required".to_owned(), serde_json::json!(["address"]));
+        let mapping = generator.subschema_for::<BackendMapping>();
         schemars::json_schema!({ "anyOf": [address, mapping] })
     }
 }

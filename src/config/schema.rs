@@ -10,7 +10,6 @@ use super::raw::File;
 pub fn schema() -> Value {
     let mut root = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<File>();
     root.insert("title".to_owned(), json!("maitred"));
-    root.insert("required".to_owned(), json!(["version"]));
     root.to_value()
 }
 

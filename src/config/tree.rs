@@ -7,15 +7,30 @@ use std::collections::{HashMap, HashSet};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     /// Index into the sources of the load.
-    pub source: usize,
+    pub source: u32,
     /// Unique within the load, so that a fault finds its key path; an anchor replayed by an alias gets new ones.
     pub id: u32,
-    /// Bytes.
-    pub start: usize,
-    pub end: usize,
+    /// Bytes; no source is anywhere near 4 GiB.
+    pub start: u32,
+    pub end: u32,
     /// Both counted from one; the column in characters.
     pub line: u32,
     pub column: u32,
+}
+
+impl Span {
+    pub fn source(&self) -> usize {
+        self.source as usize
+    }
+
+    pub fn bytes(&self) -> std::ops::Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// A place as it is kept; what does not fit is so far off that the last line will do.
+pub fn to_u32(number: impl TryInto<u32>) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
 }
 
 #[derive(Clone, Debug)]

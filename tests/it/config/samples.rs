@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use maitred::addr::{BackendAddr, ListenAddr};
 use maitred::config::{Backend, Config, Listener, Pool, schema};
+use serde_json::Value;
 
-use super::{files_in, load_text};
+use super::{files_in, load_text, second_reader};
 
 fn sample(name: &str) -> String {
     files_in("conf", ".yaml").into_iter().find(|(file, _)| file == name).unwrap().1
@@ -38,18 +40,18 @@ fn the_reference_says_the_defaults() {
     let backends = vec![
         Backend {
             name: "10.0.0.11:5432".into(),
-            address: maitred::addr::BackendAddr::Inet("10.0.0.11:5432".parse().unwrap()),
+            address: BackendAddr::Inet("10.0.0.11:5432".parse().unwrap()),
             ..Default::default()
         },
         Backend {
             name: "db2".into(),
-            address: maitred::addr::BackendAddr::Inet("10.0.0.12:5432".parse().unwrap()),
+            address: BackendAddr::Inet("10.0.0.12:5432".parse().unwrap()),
             ..Default::default()
         },
     ];
     let listener = Listener {
         name: "postgres".into(),
-        bind: vec![maitred::addr::ListenAddr::DualStack(5432)],
+        bind: vec![ListenAddr::DualStack(5432)],
         pool: Some("db".into()),
         ..Default::default()
     };
@@ -116,38 +118,22 @@ fn commented_key(line: &str) -> Option<(&str, &str)> {
     (indent.trim().is_empty() && !key.contains(' ')).then_some((indent, key))
 }
 
-/// The key paths of a text that is known to be in block style where it matters.
 fn collect_keys(text: &str, seen: &mut BTreeSet<String>) {
-    let value: serde_yaml_value::Value = serde_yaml_value::read(text);
-    serde_yaml_value::walk(&value, "", seen);
+    walk(&second_reader(text).unwrap(), "", seen);
 }
 
-/// Just enough of a second reader, so that the reference is not judged by the reader under test alone.
-mod serde_yaml_value {
-    use std::collections::BTreeSet;
-
-    pub use serde_json::Value;
-
-    pub fn read(text: &str) -> Value {
-        serde_yaml::from_str(text).unwrap()
-    }
-
-    pub fn walk(value: &Value, path: &str, seen: &mut BTreeSet<String>) {
-        match value {
-            Value::Object(entries) => {
-                for (key, child) in entries {
-                    let named = path == "listeners" || path == "pools";
-                    let key = if named { "*" } else { key };
-                    let below =
-                        if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-                    seen.insert(below.clone());
-                    walk(child, &below, seen);
-                }
+fn walk(value: &Value, path: &str, seen: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(entries) => {
+            for (key, child) in entries {
+                let named = path == "listeners" || path == "pools";
+                let key = if named { "*" } else { key };
+                let below = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+                seen.insert(below.clone());
+                walk(child, &below, seen);
             }
-            Value::Array(items) => {
-                items.iter().for_each(|item| walk(item, &format!("{path}[]"), seen))
-            }
-            _ => {}
         }
+        Value::Array(items) => items.iter().for_each(|item| walk(item, &format!("{path}[]"), seen)),
+        _ => {}
     }
 }

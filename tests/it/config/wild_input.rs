@@ -49,8 +49,13 @@ const SNIPPETS: [&str; 24] = [
     "\u{0}",
 ];
 
+#[test]
+fn a_fault_inside_a_wide_letter_is_shown() {
+    survive("''¡");
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn random_text_is_survived(text in "\\PC{0,200}|[ \n:{}\\[\\]a-z0-9\"'&*!|>$-]{0,200}") {
