@@ -11,6 +11,7 @@ pub mod admit;
 pub mod pool;
 
 pub mod plane;
+pub mod daemon;
 pub mod supervisor;
 pub mod life;
 pub mod reload;

@@ -8,8 +8,12 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Loaded, Report};
 
+mod run;
+mod demo;
 mod check;
 mod schema;
+mod health;
+mod version;
 
 #[derive(Debug, Parser)]
 #[command(name = "maitred", version, about, max_term_width = 100)]
@@ -20,8 +24,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Run),
+    Demo(demo::Demo),
     Check(check::Check),
     Schema(schema::Schema),
+    Health(health::Health),
+    Version(version::Version),
 }
 
 /// Where the configuration is; shared by the subcommands that read it.
@@ -47,8 +55,12 @@ impl ConfigFiles {
 /// Runs the subcommand that the arguments name. Wrong usage ends the process with 2.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Run(run) => run.run(),
+        Command::Demo(demo) => demo.run(),
         Command::Check(check) => check.run(),
         Command::Schema(schema) => schema.run(),
+        Command::Health(health) => health.run(),
+        Command::Version(version) => version.run(),
     }
 }
 

@@ -23,6 +23,7 @@ pub mod fault;
 pub mod error;
 
 pub use error::{Report, Source};
+pub use grammar::time as parse_time;
 pub use load::{Loaded, load, read_sources};
 pub use one_line::{OneLine, one_line, override_admin};
 
