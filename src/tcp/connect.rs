@@ -109,6 +109,9 @@ pub async fn connect(
             },
         };
         session.stage.set(Stage::Connect);
+        if let Some(before) = session.backend.borrow().as_ref() {
+            before.live.counters.of(session.worker.id).retries.add(1);
+        }
         tried.push(picked.index);
         *session.backend.borrow_mut() = Some(Arc::clone(&picked.backend));
         let begun = Instant::now();
@@ -193,12 +196,13 @@ async fn wait(
 
 fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Instant) {
     let took = begun.elapsed();
-    let _ = pool;
     session.first_byte_from.set(Some(Instant::now()));
     session.connect_time.set(Some(took));
     let counters = backend.live.counters.of(session.worker.id);
     counters.sessions.add(1);
     counters.connect_duration.observe(&CONNECT_BOUNDS, took);
+    let of_pool = pool.shared.counters.of(session.worker.id);
+    of_pool.connect_duration.observe(&CONNECT_BOUNDS, took);
     backend.observe_latency(took, Instant::now());
 }
 
