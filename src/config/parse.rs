@@ -10,9 +10,8 @@ use super::error::Source;
 use super::fault::{Code, Fault, quote};
 use super::tree::{Key, Node, Span, Value, to_u32};
 
-/// Every node costs at least two bytes of text, so this never binds before the file's size does; aliases
-/// can multiply nodes, and for them it is the limit.
-const MAX_NODES: usize = 8_000_000;
+/// Enough for 200 000 backends with every key. A node is some hundred times the text that it costs.
+const MAX_NODES: usize = 2_000_000;
 /// The deepest key has eight levels above it.
 const MAX_DEPTH: usize = 32;
 

@@ -64,7 +64,7 @@ fn the_samples_fit_the_schema() {
 /// is no YAML in the first place.
 #[test]
 fn the_schema_refuses_what_a_schema_can_see() {
-    const BEYOND: [&str; 26] = [
+    const BEYOND: [&str; 28] = [
         "backend-twice",
         "bad-backend",
         "bad-bind",
@@ -87,10 +87,12 @@ fn the_schema_refuses_what_a_schema_can_see() {
         "regex-too-large",
         "socket-buffers-half",
         "source-family",
+        "too-many-addresses",
         "unknown-pool",
         "unset-variable",
         "unset-variable-message",
         "variable-with-bad-value",
+        "wildcard-after-specific",
     ];
     let validator = validator();
     let mut accepted = Vec::new();
