@@ -37,7 +37,6 @@ pub enum Code {
     BackendTwice = 44,
     SourceFamily = 45,
     NoPort = 46,
-    Contradiction = 47,
     NothingToDo = 60,
     WithoutEffect = 61,
     NotProbed = 62,

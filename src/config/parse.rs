@@ -96,9 +96,9 @@ fn explain_syntax(text: &str) -> (String, Option<&'static str>) {
         ),
         ("Depth {", "nested too deeply", "no key lies deeper than eight levels"),
         (
-            "Nodes {",
-            "more values than can be read",
-            "use fewer aliases, or split the configuration",
+            "budget breached",
+            "up to here there are more values than can be read",
+            "use fewer aliases, or fewer and larger ranges",
         ),
         ("unexpected character", "a value cannot begin with this character", "quote the value"),
         (

@@ -25,8 +25,8 @@ fn the_schema_has_the_keys_of_the_reader_and_no_others() {
 /// Every key that the schema describes, by the same paths as the reader's.
 fn collect(root: &Value, schema: &Value, path: &str, found: &mut BTreeSet<String>) {
     if let Some(reference) = schema["$ref"].as_str() {
-        let target = reference.strip_prefix('#').and_then(|pointer| root.pointer(pointer)).unwrap();
-        collect(root, target, path, found);
+        let meant = reference.strip_prefix('#').and_then(|pointer| root.pointer(pointer)).unwrap();
+        collect(root, meant, path, found);
     }
     for form in schema["anyOf"].as_array().into_iter().flatten() {
         collect(root, form, path, found);
