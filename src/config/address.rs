@@ -25,27 +25,57 @@ enum Host {
     Ip(IpAddr),
 }
 
+/// What one item of `bind` stands for, not yet spelled out: a file of ranges would be a thousand times its size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenRange {
+    first: ListenAddr,
+    /// Of the ports after the first.
+    more: u16,
+}
+
+impl ListenRange {
+    pub fn count(&self) -> usize {
+        usize::from(self.more) + 1
+    }
+
+    pub fn addresses(&self) -> impl Iterator<Item = ListenAddr> {
+        (0..=self.more).map(|offset| match &self.first {
+            ListenAddr::DualStack(port) => ListenAddr::DualStack(port + offset),
+            ListenAddr::Inet(address) => {
+                let mut address = *address;
+                address.set_port(address.port() + offset);
+                ListenAddr::Inet(address)
+            }
+            ListenAddr::Unix(path) => ListenAddr::Unix(path.clone()),
+        })
+    }
+
+    pub fn is_unix(&self) -> bool {
+        matches!(self.first, ListenAddr::Unix(_))
+    }
+}
+
 /// `:5432`, `[::]:5432`, `0.0.0.0:7000-7010`, `unix:/path`.
-pub fn listen(text: &str) -> Result<Vec<ListenAddr>, BadAddress> {
+pub fn listen(text: &str) -> Result<ListenRange, BadAddress> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(vec![ListenAddr::Unix(unix_path(path)?)]);
+        return Ok(ListenRange { first: ListenAddr::Unix(unix_path(path)?), more: 0 });
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
         return Err(bad(text, "has no `:`", format!("write {}", quote(&format!(":{text}")))));
     }
     // A numeric scope (`[fe80::1%2]:80`) has no range form.
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(vec![ListenAddr::Inet(canonical(address))]);
+        return Ok(ListenRange { first: ListenAddr::Inet(canonical(address)), more: 0 });
     }
     let Some((host, ports)) = split_port(text, LISTEN_FORMS)? else {
-        return Err(bad(text, "has no port", format!("write {}", quote(&with_port(text, "5432")))));
+        return Err(bad(text, "has no port", format!("write {}", quote(&format!("{text}:5432")))));
     };
     let (first, last) = port_range(text, ports)?;
-    let addresses = (first..=last).map(|port| match host {
-        Host::Any => ListenAddr::DualStack(port),
-        Host::Ip(ip) => ListenAddr::Inet(SocketAddr::new(ip.to_canonical(), port)),
-    });
-    Ok(addresses.collect())
+    let first_address = match host {
+        Host::Any => ListenAddr::DualStack(first),
+        Host::Ip(ip) => ListenAddr::Inet(SocketAddr::new(ip, first)),
+    };
+    Ok(ListenRange { first: first_address, more: last - first })
 }
 
 /// `10.0.0.11:5432`, `10.0.0.11`, `[2001:db8::1]:5432`, `unix:/path`.
@@ -95,15 +125,21 @@ pub fn backend(text: &str) -> Result<BackendAddr, BadAddress> {
 
 /// `127.0.0.1:9900`, `:9900`.
 pub fn admin(text: &str) -> Result<SocketAddr, BadAddress> {
-    match listen(text)?.as_slice() {
-        [ListenAddr::Inet(address)] => Ok(*address),
-        [ListenAddr::DualStack(port)] => Ok(SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port))),
-        [ListenAddr::Unix(_)] => Err(bad(
+    let range = listen(text)?;
+    if range.more > 0 {
+        return Err(bad(
             text,
-            "is a unix socket",
-            "the admin server listens on TCP: write `127.0.0.1:9900`".to_owned(),
-        )),
-        _ => Err(bad(text, "is a range of ports", "write one port: `127.0.0.1:9900`".to_owned())),
+            "is a range of ports",
+            "write one port: `127.0.0.1:9900`".to_owned(),
+        ));
+    }
+    match range.first {
+        ListenAddr::Inet(address) => Ok(address),
+        ListenAddr::DualStack(port) => Ok(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
+        ListenAddr::Unix(_) => {
+            let hint = "the admin server listens on TCP: write `127.0.0.1:9900`";
+            Err(bad(text, "is a unix socket", hint.to_owned()))
+        }
     }
 }
 
@@ -192,10 +228,6 @@ fn no_ip(text: &str, host: &str, port: &str, forms: &str) -> BadAddress {
     BadAddress { code: Code::HostName, message: format!("{} is a host name", quote(host)), hint }
 }
 
-fn with_port(text: &str, port: &str) -> String {
-    format!("{}:{port}", text.trim_end_matches(':'))
-}
-
 fn port_range(text: &str, ports: &str) -> Result<(u16, u16), BadAddress> {
     let Some((first, last)) = ports.split_once('-') else {
         let port = port_number(text, ports)?;
@@ -274,7 +306,7 @@ mod tests {
     #[test]
     fn listeners_bind_what_is_written() {
         let shown = |text: &str| -> Vec<String> {
-            listen(text).unwrap().iter().map(ToString::to_string).collect()
+            listen(text).unwrap().addresses().map(|address| address.to_string()).collect()
         };
         assert_eq!(shown(":5432"), [":5432"]);
         assert_eq!(shown(":0"), [":0"]);
@@ -339,7 +371,7 @@ mod tests {
             for ip in [IpAddr::from(ip), IpAddr::from(six)] {
                 let written = SocketAddr::new(ip, port).to_string();
                 let bound = listen(&written).unwrap();
-                prop_assert_eq!(listen(&bound[0].to_string()), Ok(bound));
+                prop_assert_eq!(listen(&bound.first.to_string()), Ok(bound));
                 if let Ok(address) = backend(&written) {
                     prop_assert_eq!(backend(&address.to_string()), Ok(address));
                 }

@@ -37,7 +37,6 @@ pub enum Code {
     BackendTwice = 44,
     SourceFamily = 45,
     NoPort = 46,
-    Contradiction = 47,
     NothingToDo = 60,
     WithoutEffect = 61,
     NotProbed = 62,
@@ -157,12 +156,20 @@ impl Faults {
 
 /// A value as it may stand in a message: in backquotes, short, without control characters.
 pub fn quote(text: &str) -> String {
-    const MAX_SHOWN: usize = 60;
-    let mut shown: String = text.chars().take(MAX_SHOWN).flat_map(visible).collect();
-    if text.chars().nth(MAX_SHOWN).is_some() {
+    format!("`{}`", shown(text, 60))
+}
+
+/// Somebody else's words as they may stand in a message: not too many, without control characters.
+pub fn plain(text: &str) -> String {
+    shown(text, 200)
+}
+
+fn shown(text: &str, max: usize) -> String {
+    let mut shown: String = text.chars().take(max).flat_map(visible).collect();
+    if text.chars().nth(max).is_some() {
         shown.push('…');
     }
-    format!("`{shown}`")
+    shown
 }
 
 fn visible(letter: char) -> Vec<char> {

@@ -27,12 +27,18 @@ pub struct Loaded {
     pub warnings: Vec<Fault>,
     /// What the warnings point into.
     pub sources: Vec<Source>,
+    /// Warnings beyond those kept.
+    omitted: usize,
 }
 
 impl Loaded {
     /// The warnings, ready to be shown like faults.
     pub fn warnings_report(&self) -> Report {
-        Report { sources: self.sources.clone(), faults: self.warnings.clone(), omitted: 0 }
+        Report {
+            sources: self.sources.clone(),
+            faults: self.warnings.clone(),
+            omitted: self.omitted,
+        }
     }
 }
 
@@ -89,9 +95,12 @@ pub(super) fn finish_load(
         report.faults.retain(|fault| fault.severity == Severity::Error);
     }
     match config {
-        Some(config) if !failed => {
-            Ok(Loaded { config, warnings: report.faults, sources: report.sources })
-        }
+        Some(config) if !failed => Ok(Loaded {
+            config,
+            warnings: report.faults,
+            sources: report.sources,
+            omitted: report.omitted,
+        }),
         _ => Err(report),
     }
 }

@@ -1,7 +1,7 @@
 //! What the program believes: the configuration after every default, merge and check. Nothing here knows
 //! YAML. Built only by `load`, by the command line's one-line start, and by tests through `Default`.
 //!
-//! The modules stand in the order a file passes through them; those after `check` are what they share.
+//! The modules stand in the order a file passes through them; those after `schema` are what they share.
 
 mod load;
 mod parse;

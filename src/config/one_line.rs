@@ -144,6 +144,16 @@ mod tests {
     }
 
     #[test]
+    fn flags_that_are_missing_are_told() {
+        let report = one_line(OneLine::default()).unwrap_err();
+        assert!(
+            report.render(false).contains("this list of addresses is empty"),
+            "{}",
+            report.render(false)
+        );
+    }
+
+    #[test]
     fn admin_beside_a_file_wins() {
         let mut config = Config::default();
         override_admin(&mut config, "127.0.0.1:9901").unwrap();

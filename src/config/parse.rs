@@ -7,12 +7,13 @@ use serde_yaml::options::NonFiniteFloatPolicy;
 use serde_yaml::{Location, Spanned};
 
 use super::error::Source;
-use super::fault::{Code, Fault, quote};
+use super::fault::{Code, Fault, plain, quote};
 use super::tree::{Key, Node, Span, Value, to_u32};
 
-/// Every node costs at least two bytes of text, so this never binds before the file's size does; aliases
-/// can multiply nodes, and for them it is the limit.
-const MAX_NODES: usize = 8_000_000;
+/// Enough for 200 000 backends with every key. A node is some hundred times the text that it costs.
+const MAX_NODES: usize = 2_000_000;
+/// Values below anchors, those of nested anchors counted again: what a few lines of aliases of aliases multiply.
+const MAX_ANCHORED: usize = 200_000;
 /// The deepest key has eight levels above it.
 const MAX_DEPTH: usize = 32;
 
@@ -33,6 +34,7 @@ pub fn parse(source: &Source, index: usize, ids: &mut Ids) -> Result<Node, Box<F
     budget.max_nodes = MAX_NODES;
     budget.max_events = 2 * MAX_NODES;
     budget.max_depth = MAX_DEPTH;
+    budget.max_recorded_anchor_events = MAX_ANCHORED;
     budget.max_documents = 1;
     let read: Spanned<RawNode> = serde_yaml::from_str_with_options(&source.text, options)
         .map_err(|error| Box::new(syntax_fault(&error, source, index)))?;
@@ -97,9 +99,9 @@ fn explain_syntax(text: &str) -> (String, Option<&'static str>) {
         ),
         ("Depth {", "nested too deeply", "no key lies deeper than eight levels"),
         (
-            "Nodes {",
-            "more values than can be read",
-            "use fewer aliases, or split the configuration",
+            "budget breached",
+            "up to here there are more values than can be read",
+            "use fewer aliases, or fewer and larger ranges",
         ),
         ("unexpected character", "a value cannot begin with this character", "quote the value"),
         (
@@ -113,7 +115,7 @@ fn explain_syntax(text: &str) -> (String, Option<&'static str>) {
             return (message.to_owned(), Some(hint));
         }
     }
-    (format!("not readable as YAML: {text}"), None)
+    (format!("not readable as YAML: {}", plain(text)), None)
 }
 
 /// The library counts lines and columns always, bytes not always.

@@ -1,7 +1,7 @@
 //! `${VAR}`, `${VAR:-default}`, `${VAR:?message}` and `$$` in the values of a file, before their type is
 //! read. The environment is a parameter; keys are never substituted.
 
-use super::fault::{Code, Fault, Faults, quote};
+use super::fault::{Code, Fault, Faults, plain, quote};
 use super::tree::{Node, Span, Value};
 
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -102,11 +102,6 @@ fn bad_variable(at: Span, message: impl Into<String>) -> Box<Fault> {
     let hint =
         "write `${NAME}`, `${NAME:-default}` or `${NAME:?message}`; for a plain `$` write `$$`";
     Box::new(Fault::error(Code::BadVariable, at, message).hint(hint))
-}
-
-/// The file's own words, without the backquotes of a value.
-fn plain(message: &str) -> String {
-    quote(message).trim_matches('`').to_owned()
 }
 
 #[cfg(test)]

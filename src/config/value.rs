@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::address::{self, BadAddress};
+use super::address::{self, BadAddress, ListenRange};
 use super::choice::{Chosen, Options, is_off, off_for_none, substitutable};
 use super::decode::{Decode, NAME_PATTERN, bad_name, decode_node};
 use super::fault::{Code, Fault, Faults, quote};
@@ -14,11 +14,11 @@ use super::grammar;
 use super::scalar::{Count, text_of};
 use super::tree::{Node, Span, Value};
 use super::{Expect, StatusRange};
-use crate::addr::{BackendAddr, ListenAddr};
+use crate::addr::BackendAddr;
 
 /// One item of `bind`; a range of ports is several addresses.
 #[derive(Clone, Debug)]
-pub struct Bind(pub Vec<ListenAddr>);
+pub struct Bind(pub ListenRange);
 
 #[derive(Clone, Debug)]
 pub struct BackendAddress(pub BackendAddr);

@@ -9,65 +9,101 @@ use crate::config::raw;
 use crate::config::tree::Span;
 
 /// One address and the item of `bind` that it comes from.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Bound<'a> {
-    address: &'a ListenAddr,
+    address: ListenAddr,
     listener: &'a str,
     span: Span,
 }
 
-pub fn check(listeners: &[(Placed<String>, Option<raw::Listener>)], faults: &mut Faults) {
-    // Only addresses of one port, or one path, can collide.
-    let mut by_port: HashMap<u16, Vec<Bound>> = HashMap::new();
-    let mut by_path = HashMap::new();
+/// What is bound on one port, so that a new address finds what it collides with without a look at all.
+#[derive(Default)]
+struct Port<'a> {
+    exact: HashMap<ListenAddr, Bound<'a>>,
+    wildcards: Vec<Bound<'a>>,
+    all: Vec<Bound<'a>>,
+}
+
+/// More sockets than any machine binds in reasonable time; a file of ranges could name billions.
+const MAX_ADDRESSES: usize = 200_000;
+
+/// `None`: there are too many addresses to go on.
+pub fn check(
+    listeners: &[(Placed<String>, Option<raw::Listener>)],
+    faults: &mut Faults,
+) -> Option<()> {
+    let mut ports: HashMap<u16, Port> = HashMap::new();
+    let mut paths: HashMap<ListenAddr, Bound> = HashMap::new();
     // A range that overlaps another does so at many ports; it is one fault all the same.
     let mut reported: HashSet<(u32, u32)> = HashSet::new();
+    let mut count = 0;
     for (name, listener) in listeners {
         let Some(listener) = listener else { continue };
-        listener.bind.require(
-            "bind",
-            listener.span,
-            "write the address to listen on: `bind: \":5432\"`",
-            faults,
-        );
+        require_bind(listener, faults);
         for item in listener.bind.value().into_iter().flat_map(|bind| &bind.0) {
-            for address in &item.value.0 {
+            count += item.value.0.count();
+            if count > MAX_ADDRESSES {
+                let message =
+                    format!("up to here the listeners bind more than {MAX_ADDRESSES} addresses");
+                faults.push(
+                    Fault::error(Code::OutOfRange, item.span, message).hint("bind fewer ports"),
+                );
+                return None;
+            }
+            for address in item.value.0.addresses() {
                 let bound = Bound { address, listener: &name.value, span: item.span };
-                let first = match address {
-                    ListenAddr::Unix(path) => match by_path.insert(path, bound) {
-                        Some(first) => Some(first),
-                        None => continue,
-                    },
-                    ListenAddr::DualStack(port) => collide(&mut by_port, *port, bound),
-                    ListenAddr::Inet(inet) => collide(&mut by_port, inet.port(), bound),
+                let first = match bound.address {
+                    ListenAddr::Unix(_) => paths.insert(bound.address.clone(), bound.clone()),
+                    ListenAddr::DualStack(port) => collide(&mut ports, port, &bound),
+                    ListenAddr::Inet(inet) => collide(&mut ports, inet.port(), &bound),
                 };
                 if let Some(first) = first
                     && reported.insert((first.span.id, bound.span.id))
                 {
-                    faults.push(bound_twice(bound, first));
+                    faults.push(bound_twice(&bound, &first));
                 }
             }
         }
-        if listener.bind.value().is_some_and(|bind| bind.0.is_empty()) {
-            let span = listener.bind.span().unwrap_or(listener.span);
-            let fault = Fault::error(Code::MissingKey, span, "this list of addresses is empty");
-            faults.push(fault.hint("write the address to listen on: `bind: \":5432\"`"));
-        }
+    }
+    Some(())
+}
+
+fn require_bind(listener: &raw::Listener, faults: &mut Faults) {
+    let hint = "write the address to listen on: `bind: \":5432\"`";
+    listener.bind.require("bind", listener.span, hint, faults);
+    if let Some(bind) = listener.bind.given()
+        && bind.value.0.is_empty()
+    {
+        let fault = Fault::error(Code::MissingKey, bind.span, "this list of addresses is empty");
+        faults.push(fault.hint(hint));
     }
 }
 
-/// Port 0 is another port each time.
+/// Notes the address and says what it collides with. Port 0 is another port each time.
 fn collide<'a>(
-    by_port: &mut HashMap<u16, Vec<Bound<'a>>>,
+    ports: &mut HashMap<u16, Port<'a>>,
     port: u16,
-    bound: Bound<'a>,
+    bound: &Bound<'a>,
 ) -> Option<Bound<'a>> {
     if port == 0 {
         return None;
     }
-    let others = by_port.entry(port).or_default();
-    let first = others.iter().find(|other| overlap(other.address, bound.address)).copied();
-    others.push(bound);
+    let port = ports.entry(port).or_default();
+    if let Some(first) = port.exact.get(&bound.address) {
+        return Some(first.clone());
+    }
+    let wildcard = match &bound.address {
+        ListenAddr::Inet(inet) => inet.ip().is_unspecified(),
+        ListenAddr::DualStack(_) | ListenAddr::Unix(_) => true,
+    };
+    // A port has three wildcards at most, so only they look at all.
+    let others = if wildcard { &port.all } else { &port.wildcards };
+    let first = others.iter().find(|other| overlap(&other.address, &bound.address)).cloned();
+    port.exact.insert(bound.address.clone(), bound.clone());
+    port.all.push(bound.clone());
+    if wildcard {
+        port.wildcards.push(bound.clone());
+    }
     first
 }
 
@@ -85,7 +121,7 @@ fn overlap(a: &ListenAddr, b: &ListenAddr) -> bool {
     }
 }
 
-fn bound_twice(bound: Bound, first: Bound) -> Fault {
+fn bound_twice(bound: &Bound, first: &Bound) -> Fault {
     let shown = bound.address.to_string();
     let message = if bound.address == first.address {
         format!("the address {} is bound twice", quote(&shown))
@@ -112,7 +148,8 @@ mod tests {
     use crate::config::address::listen;
 
     fn overlapping(a: &str, b: &str) -> bool {
-        overlap(&listen(a).unwrap()[0], &listen(b).unwrap()[0])
+        let only = |text| listen(text).unwrap().addresses().next().unwrap();
+        overlap(&only(a), &only(b))
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub fn build(name: &str, raw: &raw::Listener, faults: &mut Faults) -> Listener {
     Listener {
         name: name.into(),
         bind: raw.bind.value().map_or(default.bind, |bind| {
-            bind.0.iter().flat_map(|item| item.value.0.iter().cloned()).collect()
+            bind.0.iter().flat_map(|item| item.value.0.addresses()).collect()
         }),
         pool: raw.pool.value().and_then(|pool| pool.0.as_deref().map(Arc::from)),
         on_refuse: raw.on_refuse.copied().unwrap_or(default.on_refuse),

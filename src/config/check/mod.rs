@@ -43,8 +43,9 @@ pub fn check(files: Vec<raw::File>, sources: &[Source], faults: &mut Faults) -> 
         );
         faults.push(warning.hint("write `listeners: {main: {bind: \":5432\", pool: main}}`"));
     }
-    bound::check(&united.listeners, faults);
+    let bound = bound::check(&united.listeners, faults);
     let uses = reference::check(&united.listeners, &united.pools, faults);
+    bound?;
     let listeners = united.listeners.iter().filter_map(|(name, raw)| {
         raw.as_ref().map(|raw| Arc::new(listener::build(&name.value, raw, faults)))
     });

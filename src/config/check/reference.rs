@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::addr::{BackendAddr, ListenAddr};
+use crate::addr::BackendAddr;
 use crate::config::decode::Placed;
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::nearest::nearest;
@@ -10,6 +10,9 @@ use crate::config::raw;
 
 type NamedListener = (Placed<String>, Option<raw::Listener>);
 type NamedPool = (Placed<String>, Option<raw::Pool>);
+
+/// A guess looks at every pool.
+const MAX_GUESSES: usize = 100;
 
 /// The names of the pools that a listener uses.
 pub fn check<'a>(
@@ -34,7 +37,10 @@ pub fn check<'a>(
             check_ports(listener, name, pools, faults);
             continue;
         }
-        let hint = match nearest(name, known.iter().copied()) {
+        // Whoever sees so many of these faults needs no guess for each.
+        let few = faults.count() < MAX_GUESSES;
+        let guess = if few { nearest(name, known.iter().copied()) } else { None };
+        let hint = match guess {
             Some(near) => format!("did you mean {}?", quote(near)),
             None if pools.is_empty() => {
                 format!("define it: `pools: {{{name}: {{backends: [\"10.0.0.11:5432\"]}}}}`")
@@ -61,8 +67,7 @@ pub fn check<'a>(
 /// A backend without a port takes the one the client dialled, and a unix socket has none.
 fn check_ports(listener: &raw::Listener, pool: &str, pools: &[NamedPool], faults: &mut Faults) {
     let binds = listener.bind.value().map_or(&[][..], |bind| &bind.0);
-    let unix =
-        binds.iter().find(|bind| bind.value.0.iter().any(|a| matches!(a, ListenAddr::Unix(_))));
+    let unix = binds.iter().find(|bind| bind.value.0.is_unix());
     let Some(unix) = unix else { return };
     let pool = pools.iter().find(|(name, _)| name.value == pool);
     let Some((_, Some(pool))) = pool else { return };

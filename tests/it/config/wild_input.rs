@@ -18,7 +18,10 @@ fn survive(text: &str) {
 
 fn samples() -> Vec<String> {
     let samples = files_in("conf", ".yaml").into_iter().chain(files_in("conf/recipes", ".yaml"));
-    samples.chain(files_in("tests/bad", ".yaml")).map(|(_, text)| text).collect()
+    // Those that are bad by being large would take most of the time and show little.
+    let large = |name: &str| name.starts_with("too-many") || name.starts_with("aliases");
+    let samples = samples.chain(files_in("tests/bad", ".yaml")).filter(|(name, _)| !large(name));
+    samples.map(|(_, text)| text).collect()
 }
 
 /// Puts one of these over, or between, what is there.
