@@ -1,16 +1,23 @@
 //! maitred: a layer-4 load balancer. Modules stand in reading order.
 
-pub mod addr;
-pub mod admit;
+pub mod cli;
 pub mod config;
-pub mod drain;
-pub mod health;
-pub mod life;
-pub mod plane;
-pub mod pool;
-pub mod reload;
+
+pub mod addr;
 pub mod snapshot;
-pub mod supervisor;
-pub mod sys;
 pub mod tcp;
+
+pub mod admit;
+pub mod pool;
+pub mod health;
+
+pub mod plane;
+pub mod daemon;
+pub mod supervisor;
+pub mod life;
+pub mod reload;
+pub mod drain;
+
 pub mod telemetry;
+pub mod demo;
+pub mod sys;

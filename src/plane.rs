@@ -1,6 +1,7 @@
 //! What the data plane shows to the control plane besides the Backend atomics: its limits, each worker's load
 //! and statistics, and rows about open sessions. Neither plane's internals are named here.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,8 +10,10 @@ use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use tokio::runtime::RuntimeMetrics;
 
+use crate::addr::{ListenAddr, LocalAddr};
 use crate::admit::Gate;
-use crate::snapshot::Snapshot;
+use crate::pool::Pool;
+use crate::snapshot::{Listener, Snapshot};
 use crate::telemetry::counters::{Counter, SharedCounter};
 use crate::telemetry::record::{CloseReason, Stage};
 use crate::telemetry::session_log::SessionLog;
@@ -18,6 +21,10 @@ use crate::telemetry::session_log::SessionLog;
 /// Shared by every thread for the life of the process.
 pub struct Plane {
     pub snapshot: ArcSwap<Snapshot>,
+    /// Removed by a reload while sessions were in them: their series go when the last has ended.
+    pub departed: ArcSwap<Departed>,
+    /// What is bound now, by the address the configuration names.
+    pub served: ArcSwap<BTreeMap<ListenAddr, Served>>,
     pub gate: Arc<Gate>,
     pub workers: Box<[CachePadded<WorkerLoad>]>,
     pub accept_errors: AcceptErrors,
@@ -26,6 +33,21 @@ pub struct Plane {
     /// Set from SIGTERM on: `draining`, and readyz says 503.
     pub draining: AtomicBool,
     next_session: AtomicU64,
+}
+
+/// Listeners and pools that are in no snapshot any more.
+#[derive(Default)]
+pub struct Departed {
+    pub listeners: Vec<Arc<Listener>>,
+    pub pools: Vec<Arc<Pool>>,
+}
+
+/// One bound address.
+#[derive(Clone, Debug)]
+pub struct Served {
+    pub listener: Arc<str>,
+    /// With the port the kernel chose where the configuration says 0.
+    pub local: LocalAddr,
 }
 
 /// One worker, seen from outside.
@@ -92,6 +114,8 @@ impl Plane {
     pub fn new(workers: usize, gate: Arc<Gate>, session_log: SessionLog) -> Arc<Plane> {
         Arc::new(Plane {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            departed: ArcSwap::default(),
+            served: ArcSwap::default(),
             gate,
             workers: (0..workers.max(1)).map(|_| CachePadded::default()).collect(),
             accept_errors: AcceptErrors::default(),
@@ -121,5 +145,23 @@ impl WorkerLoad {
     /// Time this worker spent running tasks rather than waiting.
     pub fn busy(&self) -> Duration {
         self.metrics.get().map_or(Duration::ZERO, |metrics| metrics.worker_total_busy_duration(0))
+    }
+}
+
+impl Departed {
+    /// Those of `before` and `self` that `now` does not have and that still have sessions.
+    pub fn after(&self, before: &Snapshot, now: &Snapshot) -> Departed {
+        let listeners = self.listeners.iter().chain(before.listeners.values());
+        let pools = self.pools.iter().chain(before.pools.values());
+        Departed {
+            listeners: listeners
+                .filter(|it| !now.listeners.contains_key(&it.config.name) && it.is_in_use())
+                .map(Arc::clone)
+                .collect(),
+            pools: pools
+                .filter(|it| !now.pools.contains_key(&it.name) && it.is_in_use())
+                .map(Arc::clone)
+                .collect(),
+        }
     }
 }

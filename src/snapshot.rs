@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::config;
+use crate::plane::Departed;
 use crate::pool::Pool;
 use crate::telemetry::counters::{Counter, PerWorker};
 use crate::telemetry::record::{CloseReason, Stage};
@@ -58,6 +59,12 @@ impl ListenerCounters {
     }
 }
 
+impl Listener {
+    pub fn is_in_use(&self) -> bool {
+        self.live.active.load(Relaxed) > 0
+    }
+}
+
 impl ListenerLive {
     pub fn new(workers: usize) -> Self {
         ListenerLive { active: AtomicU64::new(0), counters: PerWorker::new(workers) }
@@ -78,11 +85,18 @@ impl ListenerLive {
 }
 
 impl Snapshot {
-    /// Builds what `config` asks for, keeping every part that did not change. Changes nothing that is live:
-    /// a reload may still be refused.
-    pub fn build(config: Arc<config::Config>, previous: &Snapshot, workers: usize) -> Snapshot {
+    /// Builds what `config` asks for, keeping every part that did not change, also one that departed and is
+    /// back before its last session ended. Changes nothing that is live: a reload may still be refused.
+    pub fn build(
+        config: Arc<config::Config>,
+        previous: &Snapshot,
+        departed: &Departed,
+        workers: usize,
+    ) -> Snapshot {
         let listeners = config.listeners.iter().map(|listener| {
-            let before = previous.listeners.get(&listener.name);
+            let before = previous.listeners.get(&listener.name).or_else(|| {
+                departed.listeners.iter().find(|departed| departed.config.name == listener.name)
+            });
             let kept = before.filter(|before| before.config == *listener).map(Arc::clone);
             let listener = kept.unwrap_or_else(|| {
                 Arc::new(Listener {
@@ -97,7 +111,10 @@ impl Snapshot {
         });
         let listeners = listeners.collect();
         let pools = config.pools.iter().map(|pool| {
-            let before = previous.pools.get(&pool.name);
+            let before = previous
+                .pools
+                .get(&pool.name)
+                .or_else(|| departed.pools.iter().find(|departed| departed.name == pool.name));
             let kept = before.filter(|before| before.config == *pool).map(Arc::clone);
             let pool = kept.unwrap_or_else(|| {
                 Arc::new(Pool::build(Arc::clone(pool), before.map(|b| &**b), workers))

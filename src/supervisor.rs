@@ -16,7 +16,7 @@ use crate::addr::{ListenAddr, LocalAddr};
 use crate::admit::Gate;
 use crate::config::Config;
 use crate::health::monitor::Monitor;
-use crate::plane::{Cut, Plane, SessionFilter, SessionRow};
+use crate::plane::{Cut, Plane, Served, SessionFilter, SessionRow};
 use crate::reload::{self, Reloads};
 use crate::snapshot::Snapshot;
 use crate::sys::{limits, socket};
@@ -38,14 +38,6 @@ pub struct Supervisor {
     /// What is bound, by the address the configuration names.
     served: BTreeMap<ListenAddr, Served>,
     descriptors: u64,
-}
-
-/// One bound address.
-#[derive(Clone, Debug)]
-pub struct Served {
-    pub listener: Arc<str>,
-    /// With the port the kernel chose where the configuration says 0.
-    pub local: LocalAddr,
 }
 
 /// Addresses that could not be had; nothing was changed.
@@ -155,17 +147,22 @@ impl Supervisor {
     /// The point of no return: the new Snapshot is read from here on, new sockets accept, unwanted ones finish.
     fn swap(&mut self, config: Arc<Config>, opened: Opened) -> mpsc::Receiver<()> {
         let before = self.plane.snapshot.load_full();
-        let snapshot = Arc::new(Snapshot::build(Arc::clone(&config), &before, self.workers()));
+        let departed = self.plane.departed.load_full();
+        let snapshot = Snapshot::build(Arc::clone(&config), &before, &departed, self.workers());
+        let snapshot = Arc::new(snapshot);
         self.plane.gate.set_limit(max_sessions(&config, self.descriptors));
         self.plane.session_log.set(config.log.sessions);
         self.plane.snapshot.store(Arc::clone(&snapshot));
+        self.plane.departed.store(Arc::new(departed.after(&before, &snapshot)));
         let now = Instant::now();
         for pool in snapshot.pools.values() {
             pool.activate(now, SystemTime::now());
         }
         self.monitor.apply(&snapshot);
         self.listen(&config, opened);
-        self.unlisten(&config)
+        let closed = self.unlisten(&config);
+        self.plane.served.store(Arc::new(self.served.clone()));
+        closed
     }
 
     fn listen(&mut self, config: &Config, mut opened: Opened) {
@@ -295,6 +292,7 @@ impl Supervisor {
     pub async fn stop_accepting(&mut self) {
         // Nobody sends: the channel ends when every worker has closed its sockets.
         let _ = self.unlisten(&Config::default()).recv().await;
+        self.plane.served.store(Arc::default());
     }
 
     /// Ends the workers; sessions still open then are dropped with them.

@@ -1,5 +1,31 @@
 //! What the program believes: the configuration after every default, merge and check. Nothing here knows
-//! YAML. Built only by `parse`, by the command line's one-line start, and by tests through `Default`.
+//! YAML. Built only by `load`, by the command line's one-line start, and by tests through `Default`.
+//!
+//! The modules stand in the order a file passes through them; those after `schema` are what they share.
+
+mod load;
+mod parse;
+mod substitute;
+mod raw;
+mod check;
+mod one_line;
+pub mod schema;
+
+mod tree;
+mod decode;
+mod choice;
+mod scalar;
+mod value;
+mod address;
+mod grammar;
+mod nearest;
+pub mod fault;
+pub mod error;
+
+pub use error::{Report, Source};
+pub use grammar::time as parse_time;
+pub use load::{Loaded, load, read_sources};
+pub use one_line::{OneLine, one_line, override_admin};
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

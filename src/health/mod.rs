@@ -14,10 +14,10 @@
 //!
 //! `drain` and `maintenance`, set by hand, overrule both; the verdict goes on below them in `Status::verdict`.
 
-mod herald;
 pub mod monitor;
-pub mod outlier;
-pub mod probe;
-pub mod transition;
-pub mod verdict;
 mod watch;
+pub mod probe;
+pub mod verdict;
+pub mod outlier;
+pub mod transition;
+mod herald;

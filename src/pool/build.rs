@@ -16,7 +16,8 @@ impl Pool {
     /// `previous` is the version in use of the pool of this name, if there is one.
     pub fn build(config: Arc<config::Pool>, previous: Option<&Pool>, workers: usize) -> Pool {
         let previous = previous.filter(|pool| pool.name == config.name);
-        let shared: Arc<Shared> = previous.map(|pool| Arc::clone(&pool.shared)).unwrap_or_default();
+        let shared = previous
+            .map_or_else(|| Arc::new(Shared::new(workers)), |pool| Arc::clone(&pool.shared));
         let mut places: Places = previous.map(|pool| pool.places.clone()).unwrap_or_default();
         let known = known_backends(previous);
         let departed = departed_backends(previous);

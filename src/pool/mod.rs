@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use crate::addr::{BackendAddr, ClientAddr};
 use crate::config;
 use crate::health::outlier;
-use crate::telemetry::counters::{Histogram, SharedCounter};
+use crate::telemetry::counters::{Histogram, PerWorker, SharedCounter};
 use backend::{Backend, CONNECT_BOUNDS, Live};
 use members::Ask;
 use slots::{Places, Weights};
@@ -58,7 +58,6 @@ struct Departed {
 }
 
 /// What outlives one version of a pool.
-#[derive(Default)]
 pub struct Shared {
     /// Sessions held by `when_none_up` or `when_full`.
     pub held: AtomicU32,
@@ -66,11 +65,24 @@ pub struct Shared {
     pub changed: Notify,
     /// `pool_no_backend_total`.
     pub no_backend: SharedCounter,
+    pub counters: PerWorker<PoolCounters>,
     /// Backends ejected now; `passive.max_ejected` is held against it.
     pub ejected: AtomicU32,
     /// `probe_duration_seconds`, in `CONNECT_BOUNDS`. All probes run on one thread: its only writer.
     pub probe_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
 }
+
+/// Statistics of one worker about one pool: they do not shrink when a backend is removed.
+#[derive(Debug, Default)]
+pub struct PoolCounters {
+    pub connect_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
+    pub first_byte_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
+    pub session_duration: Histogram<{ SESSION_BOUNDS.len() }>,
+}
+
+/// Upper bounds in seconds of `session_duration_seconds`: 10 ms to 24 h.
+pub const SESSION_BOUNDS: [f64; 12] =
+    [0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 28_800.0, 86_400.0];
 
 /// What a pick may depend on.
 #[derive(Clone, Copy, Debug)]
@@ -177,9 +189,28 @@ impl Pool {
     pub fn wake_held(&self) {
         self.shared.wake_held();
     }
+
+    /// Whether any session is on a backend of this version, or held for it.
+    pub fn is_in_use(&self) -> bool {
+        let busy = |backend: &Arc<Backend>| backend.live.slot.hot().in_flight.load(Relaxed) > 0;
+        self.backends.iter().any(busy)
+            || self.departed().next().is_some()
+            || self.shared.held.load(Relaxed) > 0
+    }
 }
 
 impl Shared {
+    pub fn new(workers: usize) -> Shared {
+        Shared {
+            held: AtomicU32::new(0),
+            changed: Notify::new(),
+            no_backend: SharedCounter::default(),
+            ejected: AtomicU32::new(0),
+            probe_duration: Histogram::default(),
+            counters: PerWorker::new(workers),
+        }
+    }
+
     /// Joins the held sessions unless `max` are held already. Whoever is held makes its `changed.notified()` future
     /// and enables it first, then picks, then waits: so no wake-up is lost between pick and wait.
     pub fn hold(self: &Arc<Self>, max: u32) -> Option<Held> {

@@ -110,12 +110,15 @@ pub async fn connect(
             },
         };
         session.stage.set(Stage::Connect);
+        if let Some(before) = session.backend.borrow().as_ref() {
+            before.live.counters.of(session.worker.id).retries.add(1);
+        }
         tried.push(picked.index);
         *session.backend.borrow_mut() = Some(Arc::clone(&picked.backend));
         let begun = Instant::now();
         match attempt(session, client, &pool, &picked.backend, &mut watch).await? {
             Ok(opened) => {
-                succeeded(session, &picked.backend, begun);
+                succeeded(session, &pool, &picked.backend, begun);
                 return Ok(Connected { opened, permit: picked.permit, client: watch });
             }
             Err(why) => {
@@ -192,7 +195,7 @@ async fn wait(
     }
 }
 
-fn succeeded(session: &Session, backend: &Backend, begun: Instant) {
+fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Instant) {
     let took = begun.elapsed();
     outlier::succeeded(backend);
     session.first_byte_from.set(Some(Instant::now()));
@@ -200,6 +203,8 @@ fn succeeded(session: &Session, backend: &Backend, begun: Instant) {
     let counters = backend.live.counters.of(session.worker.id);
     counters.sessions.add(1);
     counters.connect_duration.observe(&CONNECT_BOUNDS, took);
+    let of_pool = pool.shared.counters.of(session.worker.id);
+    of_pool.connect_duration.observe(&CONNECT_BOUNDS, took);
     backend.observe_latency(took, Instant::now());
 }
 

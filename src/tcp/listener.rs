@@ -44,7 +44,7 @@ impl Acceptor {
     /// The socket serves this listener, with its options, for whoever is accepted from now on.
     pub fn retarget(&self, config: &config::Listener) {
         *self.shared.name.borrow_mut() = Arc::clone(&config.name);
-        if let Err(error) = socket::listen(&self.shared.socket.get_ref(), config) {
+        if let Err(error) = socket::listen(self.shared.socket.get_ref(), config) {
             tracing::error!(listener = &*config.name, %error, "cannot change a listening socket");
         }
     }

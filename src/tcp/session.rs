@@ -18,8 +18,8 @@ use crate::addr::{ClientAddr, LocalAddr};
 use crate::admit::Permit;
 use crate::config::OnRefuse;
 use crate::plane::{Plane, SessionFilter, SessionRow};
-use crate::pool::Pool;
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
+use crate::pool::{Pool, SESSION_BOUNDS};
 use crate::snapshot::Listener;
 use crate::sys::clock;
 use crate::telemetry::record::{Bytes, CloseReason, Record, Stage};
@@ -221,6 +221,8 @@ impl Session {
         if let Some(backend) = self.backend.borrow().as_ref() {
             let counters = backend.live.counters.of(self.worker.id);
             counters.first_byte_duration.observe(&CONNECT_BOUNDS, took);
+            let of_pool = backend.shared.counters.of(self.worker.id);
+            of_pool.first_byte_duration.observe(&CONNECT_BOUNDS, took);
             backend.observe_latency(took, Instant::now());
         }
     }
@@ -269,7 +271,12 @@ impl Drop for Ending<'_> {
         let session = self.session;
         session.worker.sessions.borrow_mut().remove(&session.id);
         let (stage, reason) = (session.stage.get(), self.reason);
-        session.listener.live.counters.of(session.worker.id).closed(stage, reason).add(1);
+        let worker = session.worker.id;
+        session.listener.live.counters.of(worker).closed(stage, reason).add(1);
+        if let (Stage::Relay, Some(backend)) = (stage, session.backend.borrow().as_ref()) {
+            let durations = &backend.shared.counters.of(worker).session_duration;
+            durations.observe(&SESSION_BOUNDS, session.started.elapsed());
+        }
         let log = &session.worker.plane.session_log;
         if log.wants(reason) {
             log.write(Record {

@@ -16,8 +16,8 @@ const REPLY: usize = 16 * 1024;
 /// Read at once; a reply is short as a rule.
 const PIECE: usize = 1024;
 
-/// Of a compiled pattern; `parse` refuses larger ones.
-const PATTERN: usize = 10 * 1024 * 1024;
+/// Bytes of a compiled pattern; `parse` refuses larger ones.
+const PATTERN: usize = 1 << 20;
 
 pub(super) struct Exchange {
     send: Option<Vec<u8>>,

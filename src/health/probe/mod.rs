@@ -1,9 +1,9 @@
 //! One active probe: from a socket to a result, within one timeout. What the results add up to is the verdict's
 //! business. Called by the backends' watches.
 
+mod tcp;
 mod exchange;
 mod http;
-mod tcp;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,0 +1,66 @@
+//! `maitred demo`: shows the whole thing at work with nothing but this binary.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::config::LogLevel;
+use crate::{daemon, demo};
+
+/// Show maitred at work: built-in backends, one of them flaky, built-in clients, a live table
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// End by itself after this long, with a summary: `30s`, `2m`
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    limit: Option<Duration>,
+    /// Address of metrics, health and API; a free port if this one is taken
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9900")]
+    admin: std::net::SocketAddr,
+}
+
+impl Demo {
+    pub fn run(&self) -> ExitCode {
+        match self.play() {
+            Ok(summary) => {
+                println!("{}", summary.text());
+                if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            }
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn play(&self) -> Result<demo::Summary, Box<dyn std::error::Error>> {
+        let mut stage = demo::set()?;
+        stage.config.admin.listen = Some(free_or_any(self.admin));
+        // The table is the output; what the log would say stands in it.
+        stage.config.log.level = LogLevel::Error;
+        let mut started = daemon::start(stage.config.clone())?;
+        let summary = started.runtime.block_on(demo::play(
+            &started.supervisor,
+            stage,
+            None,
+            self.limit,
+            &mut started.signals,
+        ))?;
+        started.supervisor.stop();
+        started.log.output.flush();
+        Ok(summary)
+    }
+}
+
+/// The wanted address, or one with a port the kernel chooses if somebody has it.
+fn free_or_any(mut wanted: std::net::SocketAddr) -> std::net::SocketAddr {
+    if std::net::TcpListener::bind(wanted).is_err() {
+        wanted.set_port(0);
+    }
+    wanted
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::config::parse_time(text)
+        .map_err(|_| "write a number and a unit, like 30s or 2m".to_owned())
+}

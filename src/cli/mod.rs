@@ -1,0 +1,77 @@
+//! The command line: one file per subcommand. Exit codes: 0 well, 1 refused or failed, 2 usage.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Loaded, Report};
+
+mod run;
+mod demo;
+mod check;
+mod schema;
+mod health;
+mod version;
+
+#[derive(Debug, Parser)]
+#[command(name = "maitred", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Demo(demo::Demo),
+    Check(check::Check),
+    Schema(schema::Schema),
+    Health(health::Health),
+    Version(version::Version),
+}
+
+/// Where the configuration is; shared by the subcommands that read it.
+#[derive(Args, Debug)]
+pub struct ConfigFiles {
+    /// Configuration file; may be given several times; `-` is standard input
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MAITRED_CONFIG",
+        default_value = "/etc/maitred/maitred.yaml"
+    )]
+    pub config: Vec<PathBuf>,
+}
+
+impl ConfigFiles {
+    pub fn load(&self) -> Result<Loaded, Report> {
+        let sources = config::read_sources(&self.config)?;
+        config::load(&sources, &|name| std::env::var(name).ok())
+    }
+}
+
+/// Runs the subcommand that the arguments name. Wrong usage ends the process with 2.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(run) => run.run(),
+        Command::Demo(demo) => demo.run(),
+        Command::Check(check) => check.run(),
+        Command::Schema(schema) => schema.run(),
+        Command::Health(health) => health.run(),
+        Command::Version(version) => version.run(),
+    }
+}
+
+/// Whether text on standard error may be coloured.
+pub fn color_on_stderr() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !refused && std::io::stderr().is_terminal()
+}
+
+/// Writes to standard output. A reader that has left is no failure of ours.
+fn print(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}

@@ -1,0 +1,77 @@
+//! `maitred run`: balances until a signal ends it.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::{ConfigFiles, color_on_stderr};
+use crate::config::{self, Loaded, OneLine, Report};
+use crate::daemon;
+
+/// Balance, from a configuration file or from flags alone
+///
+/// `maitred run --listen :5432 --backend 10.0.0.11:5432 --backend 10.0.0.12:5432` needs no file.
+#[derive(Args, Debug)]
+pub struct Run {
+    #[command(flatten)]
+    files: ConfigFiles,
+    /// Address to listen on, without a file: `:5432`, `127.0.0.1:5432`, `unix:/path`; repeatable
+    #[arg(long, value_name = "ADDRESS", requires = "backend")]
+    listen: Vec<String>,
+    /// Backend to balance to, without a file: `10.0.0.11:5432`, `unix:/path`; repeatable
+    #[arg(long, value_name = "ADDRESS", requires = "listen")]
+    backend: Vec<String>,
+    /// Protocol of the one-line start
+    #[arg(long, value_name = "PROTOCOL", requires = "listen")]
+    protocol: Option<String>,
+    /// Balancing of the one-line start: `least_connections`, `round_robin`, …
+    #[arg(long, value_name = "ALGORITHM", requires = "listen")]
+    balance: Option<String>,
+    /// Address of metrics, health and API, instead of the file's; `none` = off
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+}
+
+impl Run {
+    pub fn run(self) -> ExitCode {
+        let loaded = match self.load() {
+            Ok(loaded) => loaded,
+            Err(report) => {
+                eprint!("{}", report.render(color_on_stderr()));
+                return ExitCode::FAILURE;
+            }
+        };
+        eprint!("{}", loaded.warnings_report().render(color_on_stderr()));
+        let run = Arc::new(self);
+        let source = move || match run.load() {
+            Ok(loaded) => Ok(loaded.config),
+            // Into the log, where colours would only be noise.
+            Err(report) => Err(report.render(false)),
+        };
+        match daemon::run(loaded.config, Arc::new(source)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn load(&self) -> Result<Loaded, Report> {
+        if !self.listen.is_empty() {
+            return config::one_line(OneLine {
+                listen: &self.listen,
+                backends: &self.backend,
+                protocol: self.protocol.as_deref(),
+                balance: self.balance.as_deref(),
+                admin: self.admin.as_deref(),
+            });
+        }
+        let mut loaded = self.files.load()?;
+        if let Some(admin) = &self.admin {
+            config::override_admin(&mut loaded.config, admin)?;
+        }
+        Ok(loaded)
+    }
+}

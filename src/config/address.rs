@@ -1,0 +1,386 @@
+//! Addresses as a file writes them: what a listener binds, where a backend is, where the admin server
+//! listens. Names are never looked up here.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::fault::{Code, quote};
+use crate::addr::{BackendAddr, ListenAddr, canonical};
+
+/// What is wrong with an address, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadAddress {
+    pub code: Code,
+    pub message: String,
+    pub hint: String,
+}
+
+/// The kernel's limit for the path of a unix socket, its final zero excluded.
+const MAX_UNIX_PATH: usize = 107;
+
+/// The part before the port.
+enum Host {
+    /// Nothing: every address of this machine.
+    Any,
+    Ip(IpAddr),
+}
+
+/// What one item of `bind` stands for, not yet spelled out: a file of ranges would be a thousand times its size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenRange {
+    first: ListenAddr,
+    /// Of the ports after the first.
+    more: u16,
+}
+
+impl ListenRange {
+    pub fn count(&self) -> usize {
+        usize::from(self.more) + 1
+    }
+
+    pub fn addresses(&self) -> impl Iterator<Item = ListenAddr> {
+        (0..=self.more).map(|offset| match &self.first {
+            ListenAddr::DualStack(port) => ListenAddr::DualStack(port + offset),
+            ListenAddr::Inet(address) => {
+                let mut address = *address;
+                address.set_port(address.port() + offset);
+                ListenAddr::Inet(address)
+            }
+            ListenAddr::Unix(path) => ListenAddr::Unix(path.clone()),
+        })
+    }
+
+    pub fn is_unix(&self) -> bool {
+        matches!(self.first, ListenAddr::Unix(_))
+    }
+}
+
+/// `:5432`, `[::]:5432`, `0.0.0.0:7000-7010`, `unix:/path`.
+pub fn listen(text: &str) -> Result<ListenRange, BadAddress> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(ListenRange { first: ListenAddr::Unix(unix_path(path)?), more: 0 });
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+        return Err(bad(text, "has no `:`", format!("write {}", quote(&format!(":{text}")))));
+    }
+    // A numeric scope (`[fe80::1%2]:80`) has no range form.
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(ListenRange { first: ListenAddr::Inet(canonical(address)), more: 0 });
+    }
+    let Some((host, ports)) = split_port(text, LISTEN_FORMS)? else {
+        return Err(bad(text, "has no port", format!("write {}", quote(&format!("{text}:5432")))));
+    };
+    let (first, last) = port_range(text, ports)?;
+    let first_address = match host {
+        Host::Any => ListenAddr::DualStack(first),
+        Host::Ip(ip) => ListenAddr::Inet(SocketAddr::new(ip, first)),
+    };
+    Ok(ListenRange { first: first_address, more: last - first })
+}
+
+/// `10.0.0.11:5432`, `10.0.0.11`, `[2001:db8::1]:5432`, `unix:/path`.
+pub fn backend(text: &str) -> Result<BackendAddr, BadAddress> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(BackendAddr::Unix(unix_path(path)?));
+    }
+    if let Some((host, last)) = text.rsplit_once(':')
+        && host.parse::<Ipv6Addr>().is_ok()
+        && last.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        let hint = format!(
+            "write {}, or {} if that is the address",
+            quote(&format!("[{host}]:{last}")),
+            quote(&format!("[{text}]"))
+        );
+        return Err(bad(text, "may or may not end in a port", hint));
+    }
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(BackendAddr::InetClientPort(reachable(text, ip)?));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>()
+        && address.port() != 0
+    {
+        reachable(text, address.ip())?;
+        return Ok(BackendAddr::Inet(canonical(address)));
+    }
+    match split_port(text, BACKEND_FORMS)? {
+        None => Err(bad(text, "is not an address", BACKEND_FORMS.to_owned())),
+        Some((Host::Any, port)) => {
+            let hint =
+                format!("write the address too, as in {}", quote(&format!("10.0.0.11:{port}")));
+            Err(bad(text, "is only a port", hint))
+        }
+        Some((Host::Ip(ip), port)) => {
+            let port = port_number(text, port)?;
+            if port == 0 {
+                let hint =
+                    "ports go from 1 to 65535; without a port it is the one the client dialled";
+                return Err(bad(text, "has port 0", hint.to_owned()));
+            }
+            Ok(BackendAddr::Inet(SocketAddr::new(reachable(text, ip)?, port)))
+        }
+    }
+}
+
+/// `127.0.0.1:9900`, `:9900`.
+pub fn admin(text: &str) -> Result<SocketAddr, BadAddress> {
+    let range = listen(text)?;
+    if range.more > 0 {
+        return Err(bad(
+            text,
+            "is a range of ports",
+            "write one port: `127.0.0.1:9900`".to_owned(),
+        ));
+    }
+    match range.first {
+        ListenAddr::Inet(address) => Ok(address),
+        ListenAddr::DualStack(port) => Ok(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
+        ListenAddr::Unix(_) => {
+            let hint = "the admin server listens on TCP: write `127.0.0.1:9900`";
+            Err(bad(text, "is a unix socket", hint.to_owned()))
+        }
+    }
+}
+
+/// `10.0.0.5`: an address without a port.
+pub fn ip(text: &str) -> Result<IpAddr, BadAddress> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(ip.to_canonical());
+    }
+    let hint = match text.parse::<SocketAddr>() {
+        Ok(address) => format!(
+            "the port is chosen for each connection: write {}",
+            quote(&address.ip().to_string())
+        ),
+        Err(_) => "write an IP address without a port, such as `10.0.0.5`".to_owned(),
+    };
+    Err(bad(text, "is not an IP address", hint))
+}
+
+const LISTEN_FORMS: &str =
+    "write `:5432`, `127.0.0.1:5432`, `[::1]:5432`, `0.0.0.0:7000-7010` or `unix:/path`";
+const BACKEND_FORMS: &str =
+    "write `10.0.0.11:5432`, `[2001:db8::1]:5432`, `10.0.0.11` or `unix:/path`";
+
+fn bad(text: &str, wrong: &str, hint: String) -> BadAddress {
+    let noun = if wrong.starts_with("is not an") { "" } else { "the address " };
+    let message = format!("{noun}{} {wrong}", quote(text));
+    BadAddress { code: Code::BadAddress, message, hint }
+}
+
+/// `None`: no colon at all. The port is returned as written.
+fn split_port<'a>(text: &'a str, forms: &str) -> Result<Option<(Host, &'a str)>, BadAddress> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let Some((inside, after)) = rest.split_once(']') else {
+            return Err(bad(text, "has no closing `]`", forms.to_owned()));
+        };
+        let Ok(ip) = inside.parse::<Ipv6Addr>() else {
+            return Err(bad(text, "holds no IPv6 address in its brackets", forms.to_owned()));
+        };
+        let ip = IpAddr::V6(ip).to_canonical();
+        return match after.strip_prefix(':') {
+            Some(port) => Ok(Some((Host::Ip(ip), port))),
+            None => Err(bad(text, "needs `:` and a port after the `]`", forms.to_owned())),
+        };
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return if text.parse::<IpAddr>().is_ok() {
+            Ok(None)
+        } else {
+            Err(no_ip(text, text, "", forms))
+        };
+    };
+    if text.parse::<Ipv6Addr>().is_ok() || host.parse::<Ipv6Addr>().is_ok() {
+        let hint = if host.parse::<Ipv6Addr>().is_ok() {
+            format!("[{host}]:{port}")
+        } else {
+            format!("[{text}]:5432")
+        };
+        return Err(bad(text, "is IPv6 without brackets", format!("write {}", quote(&hint))));
+    }
+    match host {
+        "" => Ok(Some((Host::Any, port))),
+        "*" => Err(bad(
+            text,
+            "is not an address",
+            format!("for every address write {}", quote(&format!(":{port}"))),
+        )),
+        _ => match host.parse::<IpAddr>() {
+            Ok(ip) => Ok(Some((Host::Ip(ip), port))),
+            Err(_) => Err(no_ip(text, host, port, forms)),
+        },
+    }
+}
+
+/// A host name, or something that is nothing at all.
+fn no_ip(text: &str, host: &str, port: &str, forms: &str) -> BadAddress {
+    let name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if !name || !host.bytes().any(|byte| byte.is_ascii_alphabetic()) {
+        return bad(text, "is not an address", forms.to_owned());
+    }
+    let hint = match (host, forms == BACKEND_FORMS) {
+        ("localhost", _) if port.is_empty() => "write `127.0.0.1`".to_owned(),
+        ("localhost", _) => format!("write {}", quote(&format!("127.0.0.1:{port}"))),
+        (_, true) => "write an IP address; host names will come with `discovery`".to_owned(),
+        (_, false) => "write an IP address of this machine, or `:port` for all of them".to_owned(),
+    };
+    BadAddress { code: Code::HostName, message: format!("{} is a host name", quote(host)), hint }
+}
+
+fn port_range(text: &str, ports: &str) -> Result<(u16, u16), BadAddress> {
+    let Some((first, last)) = ports.split_once('-') else {
+        let port = port_number(text, ports)?;
+        return Ok((port, port));
+    };
+    let (first, last) = (port_number(text, first)?, port_number(text, last)?);
+    if first == 0 {
+        return Err(bad(text, "begins its range at port 0", "ports go from 1 to 65535".to_owned()));
+    }
+    if first > last {
+        return Err(bad(
+            text,
+            "has a range that runs backwards",
+            format!("write the range as `{last}-{first}`"),
+        ));
+    }
+    Ok((first, last))
+}
+
+fn port_number(text: &str, port: &str) -> Result<u16, BadAddress> {
+    let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    match port.parse() {
+        Ok(number) if digits => Ok(number),
+        _ if digits => {
+            Err(bad(text, "has a port above 65535", "ports go from 1 to 65535".to_owned()))
+        }
+        _ => Err(bad(
+            text,
+            "has no port after its `:`",
+            "a port is a number from 1 to 65535".to_owned(),
+        )),
+    }
+}
+
+/// Refuses what no connection can be made to.
+fn reachable(text: &str, ip: IpAddr) -> Result<IpAddr, BadAddress> {
+    let ip = ip.to_canonical();
+    if ip.is_unspecified() {
+        return Err(bad(
+            text,
+            "is no one machine",
+            "for this machine write `127.0.0.1` or `[::1]`".to_owned(),
+        ));
+    }
+    if ip.is_multicast() {
+        return Err(bad(
+            text,
+            "is a multicast group",
+            "write the address of one machine".to_owned(),
+        ));
+    }
+    Ok(ip)
+}
+
+fn unix_path(path: &str) -> Result<PathBuf, BadAddress> {
+    let text = format!("unix:{path}");
+    if !path.starts_with('/') || path.ends_with('/') {
+        let hint = "write the whole path from the root, as in `unix:/run/maitred/db.sock`";
+        return Err(bad(&text, "is not a full path to a socket", hint.to_owned()));
+    }
+    if path.contains('\0') {
+        return Err(bad(&text, "holds a zero byte", "write a plain path".to_owned()));
+    }
+    if path.len() > MAX_UNIX_PATH {
+        let hint = format!("the kernel takes at most {MAX_UNIX_PATH} bytes: choose a shorter path");
+        return Err(bad(&text, "is too long", hint));
+    }
+    Ok(PathBuf::from(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn listeners_bind_what_is_written() {
+        let shown = |text: &str| -> Vec<String> {
+            listen(text).unwrap().addresses().map(|address| address.to_string()).collect()
+        };
+        assert_eq!(shown(":5432"), [":5432"]);
+        assert_eq!(shown(":0"), [":0"]);
+        assert_eq!(shown(":7000-7002"), [":7000", ":7001", ":7002"]);
+        assert_eq!(shown("0.0.0.0:7000-7001"), ["0.0.0.0:7000", "0.0.0.0:7001"]);
+        assert_eq!(shown("[::]:5432"), ["[::]:5432"]);
+        assert_eq!(shown("[::1]:65534-65535"), ["[::1]:65534", "[::1]:65535"]);
+        assert_eq!(shown("unix:/run/x.sock"), ["unix:/run/x.sock"]);
+        assert_eq!(shown("[::ffff:10.0.0.1]:80"), ["10.0.0.1:80"]);
+    }
+
+    #[test]
+    fn what_cannot_be_bound_is_refused() {
+        for text in [
+            "",
+            "5432",
+            ":",
+            ":x",
+            ":65536",
+            ":9-8",
+            ":0-3",
+            "*:1",
+            "::1:80",
+            "10.0.0.1",
+            "[::1",
+            "[::1]",
+            "localhost:80",
+            "unix:",
+            "unix:x",
+            "10.0.0.256:1",
+            "1.2.3.4:+80",
+            ":1-",
+            ":-1",
+            "[x]:1",
+            "[::1]80",
+        ] {
+            assert!(listen(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn backends_are_where_they_say() {
+        let shown = |text: &str| backend(text).map(|address| address.to_string());
+        assert_eq!(shown("10.0.0.11:5432"), Ok("10.0.0.11:5432".into()));
+        assert_eq!(shown("10.0.0.11"), Ok("10.0.0.11".into()));
+        assert_eq!(shown("2001:db8::1"), Ok("2001:db8::1".into()));
+        assert_eq!(shown("[2001:db8::1]"), Ok("2001:db8::1".into()));
+        assert_eq!(shown("[2001:DB8::1]:1"), Ok("[2001:db8::1]:1".into()));
+        assert_eq!(shown("unix:/x"), Ok("unix:/x".into()));
+        assert_eq!(backend("db.example.com:5432").unwrap_err().code, Code::HostName);
+        assert_eq!(backend("db").unwrap_err().code, Code::HostName);
+        for text in
+            ["", ":1", "10.0.0.1:0", "0.0.0.0:1", "224.0.0.1:1", "10.0.0.1:", "a b", "1.2.3.4:1-2"]
+        {
+            assert!(backend(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_reads_back(ip in any::<[u8; 4]>(), six in any::<[u16; 8]>(), port in 1_u16..) {
+            for ip in [IpAddr::from(ip), IpAddr::from(six)] {
+                let written = SocketAddr::new(ip, port).to_string();
+                let bound = listen(&written).unwrap();
+                prop_assert_eq!(listen(&bound.first.to_string()), Ok(bound));
+                if let Ok(address) = backend(&written) {
+                    prop_assert_eq!(backend(&address.to_string()), Ok(address));
+                }
+            }
+        }
+
+        #[test]
+        fn no_text_makes_an_address_panic(text in "[\\[\\]:0-9a-f.*/unix-]{0,24}|.{0,30}") {
+            let _ = (listen(&text), backend(&text), admin(&text), ip(&text));
+        }
+    }
+}

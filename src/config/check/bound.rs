@@ -1,0 +1,166 @@
+//! No address is bound twice. The kernel would refuse it at start, or worse, with SO_REUSEPORT share it.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::addr::ListenAddr;
+use crate::config::decode::Placed;
+use crate::config::fault::{Code, Fault, Faults, quote};
+use crate::config::raw;
+use crate::config::tree::Span;
+
+/// One address and the item of `bind` that it comes from.
+#[derive(Clone)]
+struct Bound<'a> {
+    address: ListenAddr,
+    listener: &'a str,
+    span: Span,
+}
+
+/// What is bound on one port, so that a new address finds what it collides with without a look at all.
+#[derive(Default)]
+struct Port<'a> {
+    exact: HashMap<ListenAddr, Bound<'a>>,
+    wildcards: Vec<Bound<'a>>,
+    all: Vec<Bound<'a>>,
+}
+
+/// More sockets than any machine binds in reasonable time; a file of ranges could name billions.
+const MAX_ADDRESSES: usize = 200_000;
+
+/// `None`: there are too many addresses to go on.
+pub fn check(
+    listeners: &[(Placed<String>, Option<raw::Listener>)],
+    faults: &mut Faults,
+) -> Option<()> {
+    let mut ports: HashMap<u16, Port> = HashMap::new();
+    let mut paths: HashMap<ListenAddr, Bound> = HashMap::new();
+    // A range that overlaps another does so at many ports; it is one fault all the same.
+    let mut reported: HashSet<(u32, u32)> = HashSet::new();
+    let mut count = 0;
+    for (name, listener) in listeners {
+        let Some(listener) = listener else { continue };
+        require_bind(listener, faults);
+        for item in listener.bind.value().into_iter().flat_map(|bind| &bind.0) {
+            count += item.value.0.count();
+            if count > MAX_ADDRESSES {
+                let message =
+                    format!("up to here the listeners bind more than {MAX_ADDRESSES} addresses");
+                faults.push(
+                    Fault::error(Code::OutOfRange, item.span, message).hint("bind fewer ports"),
+                );
+                return None;
+            }
+            for address in item.value.0.addresses() {
+                let bound = Bound { address, listener: &name.value, span: item.span };
+                let first = match bound.address {
+                    ListenAddr::Unix(_) => paths.insert(bound.address.clone(), bound.clone()),
+                    ListenAddr::DualStack(port) => collide(&mut ports, port, &bound),
+                    ListenAddr::Inet(inet) => collide(&mut ports, inet.port(), &bound),
+                };
+                if let Some(first) = first
+                    && reported.insert((first.span.id, bound.span.id))
+                {
+                    faults.push(bound_twice(&bound, &first));
+                }
+            }
+        }
+    }
+    Some(())
+}
+
+fn require_bind(listener: &raw::Listener, faults: &mut Faults) {
+    let hint = "write the address to listen on: `bind: \":5432\"`";
+    listener.bind.require("bind", listener.span, hint, faults);
+    if let Some(bind) = listener.bind.given()
+        && bind.value.0.is_empty()
+    {
+        let fault = Fault::error(Code::MissingKey, bind.span, "this list of addresses is empty");
+        faults.push(fault.hint(hint));
+    }
+}
+
+/// Notes the address and says what it collides with. Port 0 is another port each time.
+fn collide<'a>(
+    ports: &mut HashMap<u16, Port<'a>>,
+    port: u16,
+    bound: &Bound<'a>,
+) -> Option<Bound<'a>> {
+    if port == 0 {
+        return None;
+    }
+    let port = ports.entry(port).or_default();
+    if let Some(first) = port.exact.get(&bound.address) {
+        return Some(first.clone());
+    }
+    let wildcard = match &bound.address {
+        ListenAddr::Inet(inet) => inet.ip().is_unspecified(),
+        ListenAddr::DualStack(_) | ListenAddr::Unix(_) => true,
+    };
+    // A port has three wildcards at most, so only they look at all.
+    let others = if wildcard { &port.all } else { &port.wildcards };
+    let first = others.iter().find(|other| overlap(&other.address, &bound.address)).cloned();
+    port.exact.insert(bound.address.clone(), bound.clone());
+    port.all.push(bound.clone());
+    if wildcard {
+        port.wildcards.push(bound.clone());
+    }
+    first
+}
+
+/// Whether two addresses of one port claim a common one. Every address contains the specific ones of its
+/// family: the kernel refuses to listen on both unless each socket asked for it, and then it is unclear to
+/// a reader who gets the connection.
+fn overlap(a: &ListenAddr, b: &ListenAddr) -> bool {
+    match (a, b) {
+        (ListenAddr::Inet(a), ListenAddr::Inet(b)) => {
+            a.is_ipv4() == b.is_ipv4()
+                && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+        }
+        (ListenAddr::Unix(_), _) | (_, ListenAddr::Unix(_)) => a == b,
+        (ListenAddr::DualStack(_), _) | (_, ListenAddr::DualStack(_)) => true,
+    }
+}
+
+fn bound_twice(bound: &Bound, first: &Bound) -> Fault {
+    let shown = bound.address.to_string();
+    let message = if bound.address == first.address {
+        format!("the address {} is bound twice", quote(&shown))
+    } else {
+        format!(
+            "the address {} overlaps {}, which is bound too",
+            quote(&shown),
+            quote(&first.address.to_string())
+        )
+    };
+    let by = if bound.listener == first.listener {
+        "by the same listener".to_owned()
+    } else {
+        format!("by the listener {}", quote(first.listener))
+    };
+    Fault::error(Code::BoundTwice, bound.span, message)
+        .also(first.span, format!("bound here {by}"))
+        .hint("give one of the two another port or address")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::address::listen;
+
+    fn overlapping(a: &str, b: &str) -> bool {
+        let only = |text| listen(text).unwrap().addresses().next().unwrap();
+        overlap(&only(a), &only(b))
+    }
+
+    #[test]
+    fn a_wildcard_overlaps_what_it_contains() {
+        assert!(overlapping(":1", "0.0.0.0:1"));
+        assert!(overlapping("[::]:1", ":1"));
+        assert!(overlapping(":1", "10.0.0.1:1"));
+        assert!(overlapping("0.0.0.0:1", "10.0.0.1:1"));
+        assert!(overlapping("[::1]:1", "[::]:1"));
+        assert!(!overlapping("[::]:1", "0.0.0.0:1"));
+        assert!(!overlapping("10.0.0.2:1", "10.0.0.1:1"));
+        assert!(!overlapping("[::]:1", "10.0.0.1:1"));
+    }
+}

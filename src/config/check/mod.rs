@@ -1,0 +1,202 @@
+//! From what the files say to what the program believes: the files are united, `defaults` merged, and
+//! everything checked that takes more than one key to see.
+
+mod bound;
+mod listener;
+mod pool;
+mod reference;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::decode::{Decode, Field, Named, Placed};
+use super::error::Source;
+use super::fault::{Code, Fault, Faults, quote};
+use super::raw;
+use super::tree::Span;
+use super::{Admin, Config, Log, Process, Shutdown};
+
+/// All files as one.
+struct United {
+    process: Field<raw::Process>,
+    admin: Field<raw::Admin>,
+    log: Field<raw::Log>,
+    listener_defaults: Option<raw::Listener>,
+    pool_defaults: Option<raw::Pool>,
+    listeners: Vec<(Placed<String>, Option<raw::Listener>)>,
+    pools: Vec<(Placed<String>, Option<raw::Pool>)>,
+}
+
+/// The configuration, which is of use only if no fault was found.
+pub fn check(files: Vec<raw::File>, sources: &[Source], faults: &mut Faults) -> Option<Config> {
+    let first = files.first()?.span;
+    require_version(&files, faults);
+    let mut united = unite(files, faults);
+    merge_defaults(&mut united);
+    if united.listeners.is_empty() {
+        let warning = Fault::warning(
+            Code::NothingToDo,
+            first,
+            "there is no listener: nothing will be served",
+        );
+        faults.push(warning.hint("write `listeners: {main: {bind: \":5432\", pool: main}}`"));
+    }
+    let bound = bound::check(&united.listeners, faults);
+    let uses = reference::check(&united.listeners, &united.pools, faults);
+    bound?;
+    let listeners = united.listeners.iter().filter_map(|(name, raw)| {
+        raw.as_ref().map(|raw| Arc::new(listener::build(&name.value, raw, faults)))
+    });
+    let listeners = listeners.collect();
+    let mut pools = Vec::with_capacity(united.pools.len());
+    for (name, raw) in &united.pools {
+        if let Some(raw) = raw {
+            let used = uses.contains(name.value.as_str());
+            pools.push(Arc::new(pool::build(&name.value, raw, used, faults)));
+        }
+    }
+    Some(Config {
+        process: process(united.process.value()),
+        admin: admin(united.admin.value()),
+        log: log(united.log.value()),
+        listeners,
+        pools,
+        sha256: digest(sources),
+    })
+}
+
+/// The version says how a file is read, so every file may repeat it, and one must give it.
+fn require_version(files: &[raw::File], faults: &mut Faults) {
+    if let [first, ..] = files
+        && files.iter().all(|file| file.version.is_absent())
+    {
+        first.version.require("version", first.span, "begin the file with `version: 1`", faults);
+    }
+}
+
+fn unite(files: Vec<raw::File>, faults: &mut Faults) -> United {
+    let mut united = United {
+        process: Field::Absent,
+        admin: Field::Absent,
+        log: Field::Absent,
+        listener_defaults: None,
+        pool_defaults: None,
+        listeners: Vec::new(),
+        pools: Vec::new(),
+    };
+    let mut defaults = Field::Absent;
+    for file in files {
+        once("process", &mut united.process, file.process, faults);
+        once("admin", &mut united.admin, file.admin, faults);
+        once("log", &mut united.log, file.log, faults);
+        once("defaults", &mut defaults, file.defaults, faults);
+        united.listeners.extend(entries(file.listeners));
+        united.pools.extend(entries(file.pools));
+    }
+    if let Field::Given(Placed { value, .. }) = defaults {
+        united.listener_defaults = value.listener.value().cloned();
+        united.pool_defaults = value.pool.value().cloned();
+    }
+    name_once("listener", &united.listeners, faults);
+    name_once("pool", &united.pools, faults);
+    united
+}
+
+/// Takes a section from the file that gives it, and refuses it from a second one.
+fn once<T>(key: &str, have: &mut Field<T>, given: Field<T>, faults: &mut Faults) {
+    match (have.span(), given.span()) {
+        (Some(first), Some(second)) => {
+            let message = format!("{} is given in two files", quote(key));
+            faults.push(
+                Fault::error(Code::GivenTwice, second, message)
+                    .also(first, "given here before")
+                    .hint(
+                        "only listeners and pools are united over files; keep this in one of them",
+                    ),
+            );
+        }
+        _ if have.is_absent() => *have = given,
+        _ => {}
+    }
+}
+
+fn entries<T>(field: Field<Named<T>>) -> Vec<(Placed<String>, Option<T>)> {
+    match field {
+        Field::Given(placed) => placed.value.0,
+        Field::Absent | Field::Faulty => Vec::new(),
+    }
+}
+
+/// Within one file YAML itself refuses a name given twice; over several files it is for us to see.
+fn name_once<T>(what: &str, named: &[(Placed<String>, T)], faults: &mut Faults) {
+    let mut seen: HashMap<&str, Span> = HashMap::new();
+    for (name, _) in named {
+        if let Some(first) = seen.get(name.value.as_str()) {
+            let message = format!("the {what} {} is given twice", quote(&name.value));
+            faults.push(
+                Fault::error(Code::NameTwice, name.span, message)
+                    .also(*first, "given here before")
+                    .hint("rename one of the two"),
+            );
+        } else {
+            seen.insert(&name.value, name.span);
+        }
+    }
+}
+
+fn merge_defaults(united: &mut United) {
+    if let Some(defaults) = &united.listener_defaults {
+        for (_, listener) in &mut united.listeners {
+            *listener = listener.take().map(|own| own.merge(defaults));
+        }
+    }
+    if let Some(defaults) = &united.pool_defaults {
+        for (_, pool) in &mut united.pools {
+            *pool = pool.take().map(|own| own.merge(defaults));
+        }
+    }
+}
+
+fn process(raw: Option<&raw::Process>) -> Process {
+    let default = Process::default();
+    let Some(raw) = raw else { return default };
+    Process {
+        workers: raw.workers.copied().map_or(default.workers, |auto| {
+            auto.0.map(|count| usize::try_from(count.0).unwrap_or(usize::MAX))
+        }),
+        max_sessions: raw
+            .max_sessions
+            .copied()
+            .map_or(default.max_sessions, |auto| auto.0.map(|count| count.0)),
+        shutdown: raw.shutdown.value().map_or(default.shutdown, |shutdown| Shutdown {
+            delay: shutdown.delay.copied().map_or(default.shutdown.delay, |time| time.0),
+            timeout: shutdown.timeout.copied().map_or(default.shutdown.timeout, |time| time.0),
+        }),
+    }
+}
+
+fn admin(raw: Option<&raw::Admin>) -> Admin {
+    let default = Admin::default();
+    let listen = raw.and_then(|raw| raw.listen.copied());
+    Admin { listen: listen.map_or(default.listen, |none| none.0.map(|address| address.0)) }
+}
+
+fn log(raw: Option<&raw::Log>) -> Log {
+    let default = Log::default();
+    let Some(raw) = raw else { return default };
+    Log {
+        level: raw.level.copied().unwrap_or(default.level),
+        format: raw.format.copied().unwrap_or(default.format),
+        sessions: raw.sessions.copied().unwrap_or(default.sessions),
+    }
+}
+
+fn digest(sources: &[Source]) -> String {
+    let mut hash = Sha256::new();
+    for source in sources {
+        hash.update(source.text.as_bytes());
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

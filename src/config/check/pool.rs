@@ -1,0 +1,279 @@
+//! One pool: defaults filled in, and the checks within it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::addr::BackendAddr;
+use crate::config::decode::Placed;
+use crate::config::fault::{Code, Fault, Faults, quote};
+use crate::config::raw;
+use crate::config::scalar::OrNone;
+use crate::config::tree::Span;
+use crate::config::{
+    Backend, Balance, Connect, Hash, HashKey, Health, Hold, Passive, Pool, Probe, StatusRange,
+    WhenFull, WhenNoneUp,
+};
+
+/// `used`: a listener serves from it. All listeners are TCP listeners yet.
+pub fn build(name: &str, raw: &raw::Pool, used: bool, faults: &mut Faults) -> Pool {
+    let default = Pool::default();
+    let backends = backends(raw, faults);
+    check_source(raw, faults);
+    let balance = raw.balance.copied().unwrap_or(default.balance);
+    warn_of_idle_hash(raw, balance, faults);
+    let health = health(raw.health.value(), used, default.health, faults);
+    check_probed(raw, &health, faults);
+    Pool {
+        name: name.into(),
+        balance,
+        hash: hash(raw.hash.value(), default.hash),
+        backends,
+        spill: raw.spill.copied().map_or(default.spill, |switch| switch.0),
+        connect: connect(raw.connect.value(), default.connect),
+        source: raw.source.value().into_iter().flatten().map(|source| source.value.0).collect(),
+        source_ports: raw.source_ports.copied().unwrap_or(default.source_ports),
+        health,
+        passive: match raw.passive.value() {
+            None => default.passive,
+            Some(OrNone(None)) => None,
+            Some(OrNone(Some(own))) => default.passive.map(|default| passive(own, default)),
+        },
+        slow_start: raw
+            .slow_start
+            .copied()
+            .map_or(default.slow_start, |none| none.0.map(|time| time.0)),
+        on_down: raw.on_down.copied().unwrap_or(default.on_down),
+        when_none_up: match raw.when_none_up.value() {
+            None => default.when_none_up,
+            Some(raw::WhenNoneUp::Refuse) => WhenNoneUp::Refuse,
+            Some(raw::WhenNoneUp::TryAll) => WhenNoneUp::TryAll,
+            Some(raw::WhenNoneUp::Hold(own)) => {
+                hold(own, faults).map_or(default.when_none_up, WhenNoneUp::Hold)
+            }
+        },
+        when_full: match raw.when_full.value() {
+            None => default.when_full,
+            Some(raw::WhenFull::Refuse) => WhenFull::Refuse,
+            Some(raw::WhenFull::Hold(own)) => {
+                hold(own, faults).map_or(default.when_full, WhenFull::Hold)
+            }
+        },
+        backend_user_timeout: raw
+            .timeouts
+            .value()
+            .and_then(|timeouts| timeouts.backend_user_timeout.copied())
+            .map_or(default.backend_user_timeout, |none| none.0.map(|time| time.0)),
+    }
+}
+
+/// Whoever chose a key wants it to matter; the default stands in every complete file.
+fn warn_of_idle_hash(raw: &raw::Pool, balance: Balance, faults: &mut Faults) {
+    let Some(key) = raw.hash.value().and_then(|hash| hash.key.given()) else { return };
+    if balance != Balance::ConsistentHash && key.value != HashKey::default() {
+        let message = "`hash.key` matters only with `balance: consistent_hash`";
+        let fault = Fault::warning(Code::WithoutEffect, key.span, message);
+        faults.push(fault.hint("write `balance: consistent_hash`, or leave the key out"));
+    }
+}
+
+fn backends(raw: &raw::Pool, faults: &mut Faults) -> Vec<Backend> {
+    let hint = "list them, as in `backends: [\"10.0.0.11:5432\"]`";
+    raw.backends.require("backends", raw.span, hint, faults);
+    let Some(given) = raw.backends.given() else { return Vec::new() };
+    let mut names: HashMap<Arc<str>, Span> = HashMap::with_capacity(given.value.len());
+    let mut addresses: HashMap<BackendAddr, Span> = HashMap::with_capacity(given.value.len());
+    let mut built = Vec::with_capacity(given.value.len());
+    for backend in &given.value {
+        backend.mapping.address.require(
+            "address",
+            backend.span,
+            "write where it is: `address: \"10.0.0.11:5432\"`",
+            faults,
+        );
+        let Some(backend) = build_backend(&backend.mapping) else { continue };
+        let Placed { value: (backend, address_span), span: name_span } = backend;
+        if let Some(first) = addresses.insert(backend.address.clone(), address_span) {
+            let shown = quote(&backend.address.to_string());
+            faults.push(backend_twice(
+                format!("the address {shown} is twice in this pool"),
+                address_span,
+                first,
+            ));
+        } else if let Some(first) = names.insert(backend.name.clone(), name_span) {
+            let shown = quote(&backend.name);
+            faults.push(backend_twice(
+                format!("the backend name {shown} is twice in this pool"),
+                name_span,
+                first,
+            ));
+        }
+        built.push(backend);
+    }
+    if built.iter().all(|backend| backend.weight == 0) {
+        let message = match built.as_slice() {
+            [] => "this pool has no backend: it can serve nobody",
+            _ => "every backend of this pool has weight 0: it can serve nobody",
+        };
+        faults.push(Fault::warning(Code::NothingToDo, raw.span, message));
+    }
+    built
+}
+
+/// With the place of its name, which may be that of its address.
+fn build_backend(raw: &raw::BackendMapping) -> Option<Placed<(Backend, Span)>> {
+    let address = raw.address.given()?;
+    let name_span = raw.name.span().unwrap_or(address.span);
+    let default = Backend::default();
+    let backend = Backend {
+        name: match raw.name.value() {
+            Some(name) => name.0.as_str().into(),
+            None => address.value.0.to_string().into(),
+        },
+        address: address.value.0.clone(),
+        weight: raw.weight.copied().map_or(default.weight, |count| count.as_u32()),
+        tier: raw.tier.copied().map_or(default.tier, |count| count.as_u32()),
+        max_sessions: raw
+            .max_sessions
+            .copied()
+            .map_or(default.max_sessions, |none| none.0.map(|count| count.as_u32())),
+    };
+    Some(Placed { value: (backend, address.span), span: name_span })
+}
+
+fn backend_twice(message: String, second: Span, first: Span) -> Fault {
+    Fault::error(Code::BackendTwice, second, message)
+        .also(first, "the first is here")
+        .hint("remove one; for a larger share give a backend more `weight`")
+}
+
+/// A source of one family cannot reach a backend of the other.
+fn check_source(raw: &raw::Pool, faults: &mut Faults) {
+    let (Some(sources), Some(backends)) = (raw.source.given(), raw.backends.value()) else {
+        return;
+    };
+    if sources.value.is_empty() {
+        return;
+    }
+    let families: Vec<bool> = backends
+        .iter()
+        .filter_map(|backend| match &backend.mapping.address.value()?.0 {
+            BackendAddr::Inet(address) => Some(address.is_ipv4()),
+            BackendAddr::InetClientPort(ip) => Some(ip.is_ipv4()),
+            BackendAddr::Unix(_) => None,
+        })
+        .collect();
+    let fits = |source: &Placed<_>| {
+        let crate::config::value::SourceAddress(ip) = source.value;
+        families.contains(&ip.is_ipv4())
+    };
+    if !families.is_empty() && !sources.value.iter().any(fits) {
+        let (own, wanted) = if families[0] { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
+        let message = format!("every source is {own}, and every backend of this pool is {wanted}");
+        let fault = Fault::error(Code::SourceFamily, sources.value[0].span, message);
+        faults.push(
+            fault.hint(format!("add an {wanted} address of this machine, or leave `source` out")),
+        );
+    }
+}
+
+/// A probe needs a port, and a backend may have none of its own.
+fn check_probed(raw: &raw::Pool, health: &Health, faults: &mut Faults) {
+    if health.probe == Probe::None || health.port.is_some() {
+        return;
+    }
+    for backend in raw.backends.value().into_iter().flatten() {
+        let Some(address) = backend.mapping.address.given() else { continue };
+        if let BackendAddr::InetClientPort(ip) = address.value.0 {
+            let message =
+                format!("the backend `{ip}` has no port to probe, so it always counts as up");
+            let hint =
+                "write the port to probe in `health.port`, or say so with `health: {probe: none}`";
+            faults.push(Fault::warning(Code::NotProbed, address.span, message).hint(hint));
+        }
+    }
+}
+
+fn hash(raw: Option<&raw::Hash>, default: Hash) -> Hash {
+    let Some(raw) = raw else { return default };
+    Hash {
+        key: raw.key.copied().unwrap_or(default.key),
+        table_size: raw.table_size.copied().map_or(default.table_size, |size| size.0),
+        bounded_load: raw
+            .bounded_load
+            .copied()
+            .map_or(default.bounded_load, |none| none.0.map(|share| share.as_u32())),
+    }
+}
+
+fn connect(raw: Option<&raw::Connect>, default: Connect) -> Connect {
+    let Some(raw) = raw else { return default };
+    Connect {
+        timeout: raw.timeout.copied().map_or(default.timeout, |time| time.0),
+        attempts: raw.attempts.copied().map_or(default.attempts, |count| count.as_u32()),
+    }
+}
+
+fn health(raw: Option<&raw::Health>, used: bool, default: Health, faults: &mut Faults) -> Health {
+    let auto = if used { Probe::Tcp } else { Probe::None };
+    let Some(raw) = raw else { return Health { probe: auto, ..default } };
+    Health {
+        probe: match raw.probe.value() {
+            None | Some(raw::Probe::Auto) => auto,
+            Some(raw::Probe::None) => Probe::None,
+            Some(raw::Probe::Tcp) => Probe::Tcp,
+            Some(raw::Probe::Exchange(own)) => Probe::Exchange {
+                send: own.send.value().and_then(|payload| payload.0.clone()),
+                expect: own.expect.value().and_then(|expect| expect.0.clone()),
+            },
+            Some(raw::Probe::Http(own)) => http(own, faults),
+        },
+        port: raw
+            .port
+            .copied()
+            .map_or(default.port, |same| same.0.and_then(|count| u16::try_from(count.0).ok())),
+        interval: raw.interval.copied().map_or(default.interval, |time| time.0),
+        timeout: raw.timeout.copied().map_or(default.timeout, |time| time.0),
+        rise: raw.rise.copied().map_or(default.rise, |count| count.as_u32()),
+        fall: raw.fall.copied().map_or(default.fall, |count| count.as_u32()),
+        start: raw.start.copied().unwrap_or(default.start),
+        jitter: raw.jitter.copied().map_or(default.jitter, |share| share.as_u32()),
+    }
+}
+
+fn http(raw: &raw::Http, faults: &mut Faults) -> Probe {
+    let status: Vec<StatusRange> = match raw.status.given() {
+        None => vec![StatusRange { first: 200, last: 399 }],
+        Some(given) => given.value.iter().map(|status| status.0).collect(),
+    };
+    if let Some(span) = raw.status.span()
+        && status.is_empty()
+    {
+        let fault = Fault::error(
+            Code::MissingKey,
+            span,
+            "this list of statuses is empty: no answer would pass",
+        );
+        faults.push(fault.hint("write at least one, as in `status: [\"200-399\"]`"));
+    }
+    Probe::Http {
+        path: raw.path.value().map_or_else(|| "/".to_owned(), |path| path.0.clone()),
+        host: raw.host.value().and_then(|host| host.0.as_ref()).map(|host| host.0.clone()),
+        status,
+    }
+}
+
+fn passive(raw: &raw::Passive, default: Passive) -> Passive {
+    Passive {
+        failures: raw.failures.copied().map_or(default.failures, |count| count.as_u32()),
+        window: raw.window.copied().map_or(default.window, |time| time.0),
+        eject_for: raw.eject_for.copied().map_or(default.eject_for, |time| time.0),
+        max_ejected: raw.max_ejected.copied().map_or(default.max_ejected, |share| share.as_u32()),
+    }
+}
+
+fn hold(raw: &raw::Hold, faults: &mut Faults) -> Option<Hold> {
+    let hint = "give both, as in `{hold: {for: 10s, max: 1000}}`";
+    raw.r#for.require("for", raw.span, hint, faults);
+    raw.max.require("max", raw.span, hint, faults);
+    Some(Hold { time: raw.r#for.copied()?.0, max: raw.max.copied()?.as_u32() })
+}

@@ -1,0 +1,93 @@
+//! Listeners name pools: each name must exist, and a pool nobody names is worth a word.
+
+use std::collections::HashSet;
+
+use crate::addr::BackendAddr;
+use crate::config::decode::Placed;
+use crate::config::fault::{Code, Fault, Faults, quote};
+use crate::config::nearest::nearest;
+use crate::config::raw;
+
+type NamedListener = (Placed<String>, Option<raw::Listener>);
+type NamedPool = (Placed<String>, Option<raw::Pool>);
+
+/// A guess looks at every pool.
+const MAX_GUESSES: usize = 100;
+
+/// The names of the pools that a listener uses.
+pub fn check<'a>(
+    listeners: &'a [NamedListener],
+    pools: &'a [NamedPool],
+    faults: &mut Faults,
+) -> HashSet<&'a str> {
+    let known: HashSet<&str> = pools.iter().map(|(name, _)| name.value.as_str()).collect();
+    let mut used = HashSet::new();
+    for (_, listener) in listeners {
+        let Some(listener) = listener else { continue };
+        listener.pool.require(
+            "pool",
+            listener.span,
+            "name the pool that serves this listener; `pool: none` closes every session",
+            faults,
+        );
+        let Some(reference) = listener.pool.given() else { continue };
+        let Some(name) = &reference.value.0 else { continue };
+        if known.contains(name.as_str()) {
+            used.insert(name.as_str());
+            check_ports(listener, name, pools, faults);
+            continue;
+        }
+        // Whoever sees so many of these faults needs no guess for each.
+        let few = faults.count() < MAX_GUESSES;
+        let guess = if few { nearest(name, known.iter().copied()) } else { None };
+        let hint = match guess {
+            Some(near) => format!("did you mean {}?", quote(near)),
+            None if pools.is_empty() => {
+                format!("define it: `pools: {{{name}: {{backends: [\"10.0.0.11:5432\"]}}}}`")
+            }
+            None => format!("the pools are: {}", some_of(pools)),
+        };
+        let message = format!("there is no pool {}", quote(name));
+        faults.push(Fault::error(Code::UnknownPool, reference.span, message).hint(hint));
+    }
+    for (name, pool) in pools {
+        if pool.is_some() && !used.contains(name.value.as_str()) {
+            let message = format!("no listener uses the pool {}", quote(&name.value));
+            faults.push(
+                Fault::warning(Code::WithoutEffect, name.span, message).hint(format!(
+                    "write `pool: {}` in a listener, or remove the pool",
+                    name.value
+                )),
+            );
+        }
+    }
+    used
+}
+
+/// A backend without a port takes the one the client dialled, and a unix socket has none.
+fn check_ports(listener: &raw::Listener, pool: &str, pools: &[NamedPool], faults: &mut Faults) {
+    let binds = listener.bind.value().map_or(&[][..], |bind| &bind.0);
+    let unix = binds.iter().find(|bind| bind.value.0.is_unix());
+    let Some(unix) = unix else { return };
+    let pool = pools.iter().find(|(name, _)| name.value == pool);
+    let Some((_, Some(pool))) = pool else { return };
+    for backend in pool.backends.value().into_iter().flatten() {
+        let Some(address) = backend.mapping.address.given() else { continue };
+        if let BackendAddr::InetClientPort(ip) = address.value.0 {
+            let message =
+                format!("the backend `{ip}` has no port, and a client of a unix socket dials none");
+            faults.push(
+                Fault::error(Code::NoPort, address.span, message)
+                    .also(unix.span, "this listener uses the pool")
+                    .hint("give the backend a port"),
+            );
+        }
+    }
+}
+
+fn some_of(pools: &[NamedPool]) -> String {
+    const SHOWN: usize = 8;
+    let names: Vec<&str> = pools.iter().take(SHOWN).map(|(name, _)| name.value.as_str()).collect();
+    let more = if pools.len() > SHOWN { ", …" } else { "" };
+    format!("{}{more}", names.join(", "))
+}

@@ -1,0 +1,187 @@
+//! One thing that is wrong with a configuration: a stable code, a place, a message, and what to write
+//! instead. Collected by every stage of the load; shown by `error`.
+
+use super::tree::Span;
+
+/// Stable: tests, editors and `explain` know faults by these. A number is never given a second meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Code {
+    Unreadable = 1,
+    TooLarge = 2,
+    Syntax = 3,
+    DuplicateKey = 4,
+    UnknownKey = 10,
+    NotYet = 11,
+    MissingKey = 12,
+    WrongShape = 13,
+    EmptyValue = 14,
+    UnknownWord = 15,
+    NotOneChoice = 16,
+    NoUnit = 17,
+    ZeroForNone = 18,
+    OffForNone = 19,
+    Malformed = 20,
+    OutOfRange = 21,
+    BadName = 22,
+    BadAddress = 23,
+    HostName = 24,
+    UnsetVariable = 25,
+    BadVariable = 26,
+    UnknownVersion = 27,
+    NotPrime = 28,
+    BadPattern = 29,
+    GivenTwice = 40,
+    NameTwice = 41,
+    BoundTwice = 42,
+    UnknownPool = 43,
+    BackendTwice = 44,
+    SourceFamily = 45,
+    NoPort = 46,
+    NothingToDo = 60,
+    WithoutEffect = 61,
+    NotProbed = 62,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+#[derive(Clone, Debug)]
+pub struct Fault {
+    pub code: Code,
+    pub severity: Severity,
+    pub message: String,
+    pub hint: Option<String>,
+    /// `None`: the fault is about a whole file, named in the message.
+    pub at: Option<Span>,
+    /// Another place that belongs to it, with what stands there.
+    pub also: Option<Box<(Span, String)>>,
+    /// Key path; filled in when the load ends.
+    pub path: String,
+}
+
+/// More are counted, not kept: a generated file can be wrong on every line.
+const MAX_KEPT: usize = 1_000;
+
+#[derive(Debug, Default)]
+pub struct Faults {
+    list: Vec<Fault>,
+    omitted: usize,
+    errors: usize,
+}
+
+impl Code {
+    pub fn id(self) -> String {
+        format!("E{:04}", self as u16)
+    }
+}
+
+impl Fault {
+    pub fn error(code: Code, at: Span, message: impl Into<String>) -> Self {
+        Fault {
+            code,
+            severity: Severity::Error,
+            message: message.into(),
+            hint: None,
+            at: Some(at),
+            also: None,
+            path: String::new(),
+        }
+    }
+
+    pub fn warning(code: Code, at: Span, message: impl Into<String>) -> Self {
+        Fault { severity: Severity::Warning, ..Fault::error(code, at, message) }
+    }
+
+    /// About a whole file, which the message names.
+    pub fn whole(code: Code, message: impl Into<String>) -> Self {
+        Fault { at: None, ..Fault::error(code, Span::default(), message) }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint;
+        self
+    }
+
+    pub fn also(mut self, span: Span, label: impl Into<String>) -> Self {
+        self.also = Some(Box::new((span, label.into())));
+        self
+    }
+}
+
+impl Faults {
+    pub fn push(&mut self, fault: Fault) {
+        self.errors += usize::from(fault.severity == Severity::Error);
+        if self.list.len() < MAX_KEPT {
+            self.list.push(fault);
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    /// Adds to the hints of what was reported since `before` about the node `id`.
+    pub fn widen_hints(&mut self, before: usize, id: u32, also: &str) {
+        for fault in self.list.iter_mut().skip(before) {
+            let here = fault.at.is_some_and(|span| span.id == id);
+            if here
+                && matches!(fault.code, Code::Malformed | Code::WrongShape)
+                && let Some(hint) = &mut fault.hint
+            {
+                hint.push_str(also);
+            }
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn has_errors(&self) -> bool {
+        self.errors > 0
+    }
+
+    /// In the order of the files, and how many were not kept.
+    pub fn into_sorted(mut self) -> (Vec<Fault>, usize) {
+        self.list.sort_by_key(|fault| fault.at.map(|span| (span.source, span.start)));
+        (self.list, self.omitted)
+    }
+}
+
+/// A value as it may stand in a message: in backquotes, short, without control characters.
+pub fn quote(text: &str) -> String {
+    format!("`{}`", shown(text, 60))
+}
+
+/// Somebody else's words as they may stand in a message: not too many, without control characters.
+pub fn plain(text: &str) -> String {
+    shown(text, 200)
+}
+
+fn shown(text: &str, max: usize) -> String {
+    let mut shown: String = text.chars().take(max).flat_map(visible).collect();
+    if text.chars().nth(max).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+fn visible(letter: char) -> Vec<char> {
+    if letter.is_control() { letter.escape_default().collect() } else { vec![letter] }
+}
+
+/// `a`, `b` or `c`.
+pub fn list_words<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = words.into_iter().map(quote).collect();
+    match quoted.as_slice() {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
