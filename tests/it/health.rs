@@ -389,8 +389,10 @@ fn maintenance_stops_probes_and_a_hand_outranks_them() {
     wait_for("failures", || backend.live.probes.refused.value() >= 4);
     assert_eq!(backend.status().state, BackendState::Drain);
     set(BackendState::Maintenance);
+    let before = backend.live.probes.passed.value();
     let _server = refusal.revive(A);
+    // Nothing to wait for: it is about what does not happen, for six intervals. One probe may have been under way.
     std::thread::sleep(Duration::from_millis(300));
-    assert!(backend.live.probes.passed.value() < 20);
+    assert!(backend.live.probes.passed.value() <= before + 1);
     assert_eq!(backend.status().state, BackendState::Maintenance);
 }
