@@ -16,6 +16,7 @@ use super::session::Session;
 use super::source_ports::{From, Lease};
 use super::stream::Stream;
 use crate::config::{Hold, WhenFull, WhenNoneUp};
+use crate::health::outlier;
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::pool::{BackendPermit, PickError, PickKey, Picked, Pool, Tried};
 use crate::sys::socket::{self, Outgoing, Peeked};
@@ -196,6 +197,7 @@ async fn wait(
 
 fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Instant) {
     let took = begun.elapsed();
+    outlier::succeeded(backend);
     session.first_byte_from.set(Some(Instant::now()));
     session.connect_time.set(Some(took));
     let counters = backend.live.counters.of(session.worker.id);
@@ -217,7 +219,9 @@ fn failed(session: &Session, pool: &Pool, backend: &Backend, why: Failure) {
         Failure::Unreachable => &failures.unreachable,
     }
     .add(1);
-    let _ = pool;
+    if why.is_backends_fault() {
+        outlier::failed(pool, backend, Instant::now());
+    }
 }
 
 /// One attempt. The outer error ends the session (the client left, or somebody cut it), the inner one only
