@@ -19,5 +19,6 @@ pub mod reload;
 pub mod drain;
 
 pub mod telemetry;
+pub mod admin;
 pub mod demo;
 pub mod sys;

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::telemetry::counters::SharedCounter;
 
 /// `reloads_total{result}` and `config_last_reload_*`. The start counts as the first success.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reloads {
     pub applied: SharedCounter,
     pub unchanged: SharedCounter,
@@ -19,28 +19,10 @@ pub struct Reloads {
 }
 
 impl Reloads {
-    pub fn new() -> Reloads {
-        let reloads = Reloads {
-            applied: SharedCounter::default(),
-            unchanged: SharedCounter::default(),
-            refused: SharedCounter::default(),
-            last_succeeded: AtomicBool::new(true),
-            last_success: AtomicU64::new(0),
-        };
-        reloads.succeeded();
-        reloads
-    }
-
-    pub fn succeeded(&self) {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    pub fn succeeded(&self, now: SystemTime) {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.last_success.store(now.as_secs(), Relaxed);
         self.last_succeeded.store(true, Relaxed);
-    }
-}
-
-impl Default for Reloads {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

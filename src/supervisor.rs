@@ -78,6 +78,7 @@ impl Supervisor {
             served: BTreeMap::new(),
             descriptors,
         };
+        supervisor.reloads.succeeded(supervisor.started);
         let opened = supervisor.open(&config)?;
         supervisor.start_workers(mails, &opened)?;
         supervisor.swap(Arc::new(config), opened);
@@ -240,12 +241,12 @@ impl Supervisor {
         match &outcome {
             Ok(changes) if changes.is_empty() => {
                 self.reloads.unchanged.add(1);
-                self.reloads.succeeded();
+                self.reloads.succeeded(SystemTime::now());
                 self.events.note(EventKind::Reload, "reloaded: nothing changed".into());
             }
             Ok(changes) => {
                 self.reloads.applied.add(1);
-                self.reloads.succeeded();
+                self.reloads.succeeded(SystemTime::now());
                 let took = begun.elapsed().as_millis();
                 let changes = summary(changes);
                 self.events.note(EventKind::Reload, format!("reloaded in {took} ms: {changes}"));

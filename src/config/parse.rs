@@ -47,7 +47,9 @@ fn syntax_fault(error: &serde_yaml::Error, source: &Source, index: usize) -> Fau
     let span = place.map_or_else(
         || place_of(source, index, 1, 1),
         |place| {
-            let (line, column) = (place.line() as usize, place.column() as usize);
+            // What does not fit is no place in a file of ours.
+            let number = |number: u64| usize::try_from(number).unwrap_or(1);
+            let (line, column) = (number(place.line()), number(place.column()));
             Span { end: 0, ..place_of(source, index, line, column) }
         },
     );

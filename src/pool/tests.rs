@@ -42,7 +42,8 @@ pub fn config_of(balance: Balance, weights: &[u32]) -> config::Pool {
 }
 
 fn address(number: usize) -> SocketAddr {
-    SocketAddr::from(([10, 0, (number / 256) as u8, (number % 256) as u8], 5432))
+    let [high, low] = u16::try_from(number).unwrap().to_be_bytes();
+    SocketAddr::from(([10, 0, high, low], 5432))
 }
 
 /// Chance is new in every run, and a failure prints its seed.

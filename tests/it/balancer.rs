@@ -128,6 +128,7 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(20), "waited in vain for {what}");
+        // Between two looks.
         std::thread::sleep(Duration::from_millis(2));
     }
 }

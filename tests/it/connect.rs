@@ -31,6 +31,7 @@ fn black_hole() -> BlackHole {
         socket
     });
     let fill = fill.collect();
+    // The handshakes that fill the queue show nowhere when they are done.
     std::thread::sleep(Duration::from_millis(50));
     BlackHole { address, listener, _fill: fill }
 }
@@ -128,6 +129,7 @@ fn long_attempt(leave: impl FnOnce(TcpStream)) -> (Stage, CloseReason) {
     let balancer = Balancer::start(config);
     let client = TcpStream::connect(balancer.address()).unwrap();
     wait_for("the session to begin", || balancer.supervisor().plane.open_sessions() == 1);
+    // Its SYN is on its way to nobody: there is nothing to see.
     std::thread::sleep(Duration::from_millis(50));
     let left = Instant::now();
     leave(client);
@@ -150,6 +152,7 @@ fn a_reset_by_the_client_cancels_the_attempt() {
 fn a_reset_behind_unread_bytes_cancels_the_attempt() {
     let ending = long_attempt(|mut client| {
         client.write_all(b"bytes").unwrap();
+        // So that the balancer sees the one before the other.
         std::thread::sleep(Duration::from_millis(50));
         reset_on_close(&client);
     });
@@ -161,6 +164,7 @@ fn a_reset_after_a_half_close_cancels_the_attempt() {
     let ending = long_attempt(|mut client| {
         client.write_all(b"bytes").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
+        // So that the balancer sees the one before the other.
         std::thread::sleep(Duration::from_millis(50));
         reset_on_close(&client);
     });
@@ -182,6 +186,7 @@ fn an_end_after_bytes_is_a_half_close_and_connecting_goes_on() {
     let mut client = TcpStream::connect(balancer.address()).unwrap();
     client.write_all(b"question").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
+    // Long enough for a wrong end to show.
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(balancer.supervisor().plane.open_sessions(), 1, "still connecting");
     // The queue empties: the SYN tried again is answered.

@@ -42,6 +42,7 @@ fn at_the_process_limit_accepting_pauses_until_a_session_ends() {
     let (server, _) = backend.accept().unwrap();
     let mut second = TcpStream::connect(balancer.address()).unwrap();
     second.write_all(b"x").unwrap();
+    // Long enough for a wrong accept to show.
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert_eq!(balancer.supervisor().plane.open_sessions(), 1, "the second waits in the queue");
     drop((first, server));

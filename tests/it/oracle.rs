@@ -155,6 +155,7 @@ fn receive(mut stream: &TcpStream, seed: u64, chunk: usize) -> Seen {
 fn reset(stream: TcpStream) {
     let start = std::time::Instant::now();
     while unsent_bytes(stream.as_fd()).unwrap() > 0 && start.elapsed() < Duration::from_secs(20) {
+        // Between two looks.
         std::thread::sleep(Duration::from_micros(200));
     }
     reset_on_close(&stream);

@@ -63,6 +63,7 @@ fn idle_cuts_a_silent_session_with_a_reset_on_both_sides() {
     });
     // Bytes put it off.
     for _ in 0..4 {
+        // Half of the limit.
         std::thread::sleep(Duration::from_millis(150));
         client.write_all(b".").unwrap();
         server.read_exact(&mut [0]).unwrap();
@@ -79,11 +80,12 @@ fn a_half_closed_session_ends_at_its_time_unless_bytes_flow() {
     let (balancer, mut client, mut server) = session(|config| {
         balancer::listener(config).timeouts.half_closed = Some(Duration::from_millis(400));
     });
-    // An open session is none of its business.
+    // An open session is none of its business, for longer than the limit.
     std::thread::sleep(Duration::from_millis(600));
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_end(&mut server.try_clone().unwrap()), Ok(vec![]));
     for _ in 0..5 {
+        // Less than the limit, and more than it in all.
         std::thread::sleep(Duration::from_millis(200));
         server.write_all(b".").unwrap();
         client.read_exact(&mut [0]).unwrap();
@@ -104,6 +106,7 @@ fn a_lifetime_ends_a_busy_session() {
         if client.write_all(b".").is_err() || server.read_exact(&mut [0]).is_err() {
             break start.elapsed();
         }
+        // A steady trickle.
         std::thread::sleep(Duration::from_millis(20));
     };
     assert!(ended >= Duration::from_millis(350), "not before its time: {ended:?}");

@@ -344,7 +344,7 @@ mod tests {
             for number in clients {
                 permits.push(pick(&pool, number).unwrap());
                 for (count, weight) in sessions(&pool).into_iter().zip(&weights) {
-                    let all = permits.len() as u32 * percent * weight;
+                    let all = u32::try_from(permits.len()).unwrap() * percent * weight;
                     prop_assert!(count <= all.div_ceil(100 * total).max(1));
                 }
             }
