@@ -26,7 +26,7 @@ pub struct Plane {
     /// What is bound now, by the address the configuration names.
     pub served: ArcSwap<BTreeMap<ListenAddr, Served>>,
     pub gate: Arc<Gate>,
-    pub workers: Box<[CachePadded<WorkerLoad>]>,
+    pub workers: Box<[Arc<CachePadded<WorkerLoad>>]>,
     pub accept_errors: AcceptErrors,
     pub source_ports: Arc<PortStats>,
     pub session_log: SessionLog,
@@ -117,7 +117,7 @@ impl Plane {
             departed: ArcSwap::default(),
             served: ArcSwap::default(),
             gate,
-            workers: (0..workers.max(1)).map(|_| CachePadded::default()).collect(),
+            workers: (0..workers.max(1)).map(|_| Arc::default()).collect(),
             accept_errors: AcceptErrors::default(),
             source_ports: Arc::default(),
             session_log,

@@ -30,6 +30,12 @@ pub fn admit(listener: &Arc<Listener>, process: GatePermit) -> Result<Permit, Cl
     Ok(Permit { process, listener: ListenerPermit { listener: Arc::clone(listener) } })
 }
 
+impl Permit {
+    pub fn listener(&self) -> &Listener {
+        &self.listener.listener
+    }
+}
+
 impl Drop for ListenerPermit {
     fn drop(&mut self) {
         self.listener.live.leave();

@@ -198,8 +198,7 @@ async fn wait(
 fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Instant) {
     let took = begun.elapsed();
     outlier::succeeded(backend);
-    session.first_byte_from.set(Some(Instant::now()));
-    session.connect_time.set(Some(took));
+    session.connected(took);
     let counters = backend.live.counters.of(session.worker.id);
     counters.sessions.add(1);
     counters.connect_duration.observe(&CONNECT_BOUNDS, took);
@@ -263,9 +262,9 @@ async fn attempt(
 
 /// Begins a connection; it is made or fails in the background.
 fn open(session: &Session, pool: &Pool, backend: &Backend) -> io::Result<Opened> {
-    let address = socket::backend_sockaddr(&backend.address, session.local)?
+    let address = socket::backend_sockaddr(&backend.address, *session.local)?
         .ok_or_else(|| io::Error::from_raw_os_error(libc::EHOSTUNREACH))?;
-    let config = &session.listener.config;
+    let config = &session.listener().config;
     let options = Outgoing {
         keepalive: config.keepalive,
         buffer: config.socket_buffers.map(|buffers| buffers.backend),

@@ -3,21 +3,25 @@
 //! happened; guards give back what was taken.
 
 use std::cell::{Cell, RefCell};
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use super::connect::{self, Connected};
-use super::relay;
+use crossbeam_utils::CachePadded;
+
+use super::connect;
+use super::relay::{Relay, Verdict};
 use super::stream::Stream;
 use super::worker::Worker;
 use crate::addr::{ClientAddr, LocalAddr};
 use crate::admit::Permit;
 use crate::config::OnRefuse;
-use crate::plane::{Plane, SessionFilter, SessionRow};
+use crate::plane::{Plane, SessionFilter, SessionRow, WorkerLoad};
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::pool::{Pool, SESSION_BOUNDS};
 use crate::snapshot::Listener;
@@ -32,101 +36,138 @@ const POLITE: usize = 256 * 1024;
 pub struct Arrival {
     pub socket: OwnedFd,
     pub client: ClientAddr,
-    pub local: LocalAddr,
-    pub listener: Arc<Listener>,
+    pub local: Arc<LocalAddr>,
     pub permit: Permit,
     pub load: LoadPermit,
 }
 
 /// One session counted as a worker's load, from the choice of the worker on.
-pub struct LoadPermit {
-    plane: Arc<Plane>,
-    worker: usize,
-}
+pub struct LoadPermit(Arc<CachePadded<WorkerLoad>>);
 
-/// One session. Everything in it belongs to one worker: no atomics.
+/// One session. Everything in it belongs to one worker: no atomics. There may be hundreds of thousands of them,
+/// so what is rare is small here or boxed.
 pub struct Session {
     pub id: u64,
     pub worker: Rc<Worker>,
-    pub listener: Arc<Listener>,
     pub client: ClientAddr,
-    pub local: LocalAddr,
+    pub local: Arc<LocalAddr>,
     pub started: Instant,
-    pub stage: Cell<Stage>,
     /// Of the last attempt.
     pub backend: RefCell<Option<Arc<Backend>>>,
-    pub failed_attempts: Cell<u32>,
-    /// When the backend could first have spoken: connected, or given the client's first bytes.
-    pub first_byte_from: Cell<Option<Instant>>,
-    pub connect_time: Cell<Option<Duration>>,
-    pub first_byte_time: Cell<Option<Duration>>,
+    pub times: Cell<Times>,
     pub bytes: Cell<Bytes>,
     /// Coarse clock of the last byte either way.
     pub last_byte_ms: Cell<u64>,
+    waker: Cell<Option<Waker>>,
+    pub failed_attempts: Cell<u32>,
+    /// Its place in the worker's roster.
+    seat: Cell<u32>,
+    pub stage: Cell<Stage>,
     cut: Cell<Option<CloseReason>>,
-    waker: RefCell<Option<Waker>>,
+    /// Given back when the session is gone; the load last, for at no load all else must be given back.
+    permit: Permit,
+    _load: LoadPermit,
+}
+
+/// How long the backend took, in microseconds; an hour and more is all the same here.
+#[derive(Clone, Copy, Default)]
+pub struct Times {
+    pub connect: Option<NonZeroU32>,
+    pub first_byte: Option<NonZeroU32>,
+    /// When the backend could first have spoken, since the start: connected, or given the client's first bytes.
+    first_byte_from: u32,
 }
 
 /// Takes an arrival in and lets it live on this worker.
 pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
-    let Arrival { socket, client, local, listener, permit, load } = arrival;
-    // The listening socket may be a wildcard; the log wants the address the client really dialled.
-    let local = if worker.plane.session_log.is_on() {
-        crate::sys::socket::local_addr(&socket)
-    } else {
-        local
-    };
-    listener.live.counters.of(worker.id).sessions.add(1);
+    let Arrival { socket, client, mut local, permit, load } = arrival;
+    if worker.plane.session_log.is_on() {
+        // The listening socket may be a wildcard; the log wants the address the client really dialled.
+        local = Arc::new(crate::sys::socket::local_addr(&socket));
+    }
+    permit.listener().live.counters.of(worker.id).sessions.add(1);
     let session = Rc::new(Session {
         id: worker.plane.next_session_id(),
         worker: Rc::clone(worker),
-        listener,
         client,
         local,
         started: Instant::now(),
-        stage: Cell::new(Stage::Route),
         backend: RefCell::new(None),
-        failed_attempts: Cell::new(0),
-        first_byte_from: Cell::new(None),
-        connect_time: Cell::new(None),
-        first_byte_time: Cell::new(None),
-        bytes: Cell::new(Bytes::default()),
+        times: Cell::default(),
+        bytes: Cell::default(),
         last_byte_ms: Cell::new(clock::coarse_ms()),
+        waker: Cell::default(),
+        failed_attempts: Cell::new(0),
+        seat: Cell::new(0),
+        stage: Cell::new(Stage::Route),
         cut: Cell::new(None),
-        waker: RefCell::new(None),
+        permit,
+        _load: load,
     });
-    worker.sessions.borrow_mut().insert(session.id, Rc::clone(&session));
-    tokio::task::spawn_local(run(session, socket, (permit, load)));
+    session.seat.set(worker.sessions.borrow_mut().enter(Rc::clone(&session)));
+    let ending = Ending { session: Rc::clone(&session), reason: CloseReason::Internal };
+    let life = Life::Reaching(Box::pin(reach(session, socket)));
+    tokio::task::spawn_local(Run { life, ending });
 }
 
-/// Lives, and records the ending exactly once. A panic below ends in `internal` by way of the guard's drop.
-async fn run(session: Rc<Session>, socket: OwnedFd, _places: (Permit, LoadPermit)) {
-    let mut ending = Ending { session: &session, reason: CloseReason::Internal };
-    ending.reason = match life(&session, socket).await {
-        Ok(reason) | Err(reason) => reason,
-    };
+/// A session's task: lives, and records the ending exactly once. A panic below ends in `internal` by way of the
+/// guard's drop. Written out rather than an `async fn`, which would keep room for every stage at once; what
+/// reaching a backend needs is boxed and given back before the session settles down to relay.
+struct Run {
+    life: Life,
+    ending: Ending,
 }
 
-async fn life(session: &Rc<Session>, socket: OwnedFd) -> Result<CloseReason, CloseReason> {
-    let client = Stream::new(socket).map_err(|_| CloseReason::NoDescriptors)?;
-    let pool = match route(session) {
-        Ok(pool) => pool,
-        Err(reason) => return Err(refuse(session, &client, reason)),
-    };
-    // Boxed: what connecting needs is given back before the session settles down to relay.
-    let connected = match Box::pin(connect::connect(session, &client, pool)).await {
-        Ok(connected) => connected,
-        Err(reason) => return Err(refuse(session, &client, reason)),
-    };
-    session.stage.set(Stage::Relay);
-    let Connected { opened, permit: _permit, client } =
-        connected.with_client(client).map_err(|_| CloseReason::Internal)?;
-    let mut lease = opened.lease;
-    let reason = relay::relay(session, client, opened.stream).await;
-    if let Some(lease) = &mut lease {
-        lease.closed_by_us = reason == CloseReason::ClientClosed;
+enum Life {
+    Reaching(Pin<Box<dyn Future<Output = Result<Relay, CloseReason>>>>),
+    Relaying(Relay),
+    /// One side was reset; the other is, once it has everything.
+    Carrying(Pin<Box<dyn Future<Output = CloseReason>>>),
+    Over,
+}
+
+impl Future for Run {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let reason = match &mut self.life {
+                Life::Reaching(reaching) => match ready!(reaching.as_mut().poll(cx)) {
+                    Ok(relay) => {
+                        self.life = Life::Relaying(relay);
+                        continue;
+                    }
+                    Err(reason) => reason,
+                },
+                Life::Relaying(relay) => match ready!(relay.poll(cx)) {
+                    Verdict::Clean(reason) | Verdict::Cut(reason) => reason,
+                    Verdict::Carry { to, reason } => {
+                        if let Life::Relaying(relay) = std::mem::replace(&mut self.life, Life::Over)
+                        {
+                            self.life = Life::Carrying(Box::pin(relay.carry(to, reason)));
+                        }
+                        continue;
+                    }
+                },
+                Life::Carrying(carrying) => ready!(carrying.as_mut().poll(cx)),
+                Life::Over => return Poll::Ready(()),
+            };
+            self.life = Life::Over;
+            self.ending.reason = reason;
+            return Poll::Ready(());
+        }
     }
-    Ok(reason)
+}
+
+/// The stages up to a connected backend.
+async fn reach(session: Rc<Session>, socket: OwnedFd) -> Result<Relay, CloseReason> {
+    let client = Stream::new(socket).map_err(|_| CloseReason::NoDescriptors)?;
+    let pool = route(&session).map_err(|reason| refuse(&session, &client, reason))?;
+    let connected = connect::connect(&session, &client, pool).await;
+    let connected = connected.map_err(|reason| refuse(&session, &client, reason))?;
+    session.stage.set(Stage::Relay);
+    let connected = connected.with_client(client).map_err(|_| CloseReason::Internal)?;
+    Ok(Relay::new(session, connected))
 }
 
 /// What no route claims goes to the listener's pool.
@@ -136,7 +177,7 @@ fn route(session: &Session) -> Result<Arc<Pool>, CloseReason> {
 
 /// Ends a client that never reached a backend, as `on_refuse` says.
 fn refuse(session: &Session, client: &Stream, reason: CloseReason) -> CloseReason {
-    match session.listener.config.on_refuse {
+    match session.listener().config.on_refuse {
         OnRefuse::Reset => client.reset_on_close(),
         OnRefuse::Close => {
             client.finish();
@@ -150,15 +191,18 @@ impl Session {
     /// The pool as it is now; a reload may have replaced it since the session was accepted.
     pub fn pool(&self) -> Option<Arc<Pool>> {
         let snapshot = self.worker.plane.snapshot.load();
-        snapshot.pools.get(self.listener.config.pool.as_ref()?).map(Arc::clone)
+        snapshot.pools.get(self.listener().config.pool.as_ref()?).map(Arc::clone)
+    }
+
+    /// Its settings, as they were when it was accepted.
+    pub fn listener(&self) -> &Listener {
+        self.permit.listener()
     }
 
     /// Registers the session's task and says whether somebody wants it to end.
     pub fn poll_cut(&self, cx: &Context<'_>) -> Option<CloseReason> {
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
+        let waker = self.waker.take().filter(|waker| waker.will_wake(cx.waker()));
+        self.waker.set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
         self.cut.get()
     }
 
@@ -167,9 +211,18 @@ impl Session {
         if self.cut.get().is_none() {
             self.cut.set(Some(reason));
         }
-        if let Some(waker) = self.waker.borrow().as_ref() {
-            waker.wake_by_ref();
+        if let Some(waker) = self.waker.take() {
+            // It registers again at its next turn.
+            waker.wake();
         }
+    }
+
+    /// The backend answered the connect; now it may speak.
+    pub fn connected(&self, took: Duration) {
+        let times = self.times.get();
+        let connect = NonZeroU32::new(microseconds(took).max(1));
+        let first_byte_from = microseconds(self.started.elapsed());
+        self.times.set(Times { connect, first_byte_from, ..times });
     }
 
     /// Payload taken from one side.
@@ -178,7 +231,7 @@ impl Session {
         let mut bytes = self.bytes.get();
         if from_client {
             bytes.client_received += count;
-            self.listener.live.counters.of(self.worker.id).received_bytes.add(count);
+            self.listener().live.counters.of(self.worker.id).received_bytes.add(count);
         } else {
             if bytes.backend_received == 0 {
                 self.first_byte();
@@ -198,7 +251,8 @@ impl Session {
         let mut bytes = self.bytes.get();
         if from_client {
             if bytes.backend_sent == 0 && bytes.backend_received == 0 {
-                self.first_byte_from.set(Some(Instant::now()));
+                let first_byte_from = microseconds(self.started.elapsed());
+                self.times.set(Times { first_byte_from, ..self.times.get() });
             }
             bytes.backend_sent += count;
             if let Some(backend) = self.backend.borrow().as_ref() {
@@ -206,7 +260,7 @@ impl Session {
             }
         } else {
             bytes.client_sent += count;
-            self.listener.live.counters.of(self.worker.id).sent_bytes.add(count);
+            self.listener().live.counters.of(self.worker.id).sent_bytes.add(count);
         }
         self.bytes.set(bytes);
         let load = self.worker.load();
@@ -216,8 +270,11 @@ impl Session {
 
     /// The backend spoke for the first time: how long did it let us wait?
     fn first_byte(&self) {
-        let took = self.first_byte_from.get().unwrap_or(self.started).elapsed();
-        self.first_byte_time.set(Some(took));
+        let times = self.times.get();
+        let from = Duration::from_micros(u64::from(times.first_byte_from));
+        let took = self.started.elapsed().saturating_sub(from);
+        let first_byte = NonZeroU32::new(microseconds(took).max(1));
+        self.times.set(Times { first_byte, ..times });
         if let Some(backend) = self.backend.borrow().as_ref() {
             let counters = backend.live.counters.of(self.worker.id);
             counters.first_byte_duration.observe(&CONNECT_BOUNDS, took);
@@ -243,7 +300,7 @@ impl Session {
         let bytes = self.bytes.get();
         SessionRow {
             id: self.id,
-            listener: Arc::clone(&self.listener.config.name),
+            listener: Arc::clone(&self.listener().config.name),
             pool: self.pool_name(),
             backend: self.backend.borrow().as_ref().map(|backend| Arc::clone(&backend.name)),
             client: self.client.to_string(),
@@ -256,23 +313,31 @@ impl Session {
     }
 
     fn pool_name(&self) -> Option<Arc<str>> {
-        self.listener.config.pool.clone()
+        self.listener().config.pool.clone()
     }
 }
 
-/// Records the session when it goes out of scope, and takes it off the worker's table.
-struct Ending<'a> {
-    session: &'a Rc<Session>,
+fn duration(microseconds: NonZeroU32) -> Duration {
+    Duration::from_micros(u64::from(microseconds.get()))
+}
+
+fn microseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}
+
+/// Records the session when it goes out of scope, and takes it off the worker's roster.
+struct Ending {
+    session: Rc<Session>,
     reason: CloseReason,
 }
 
-impl Drop for Ending<'_> {
+impl Drop for Ending {
     fn drop(&mut self) {
-        let session = self.session;
-        session.worker.sessions.borrow_mut().remove(&session.id);
+        let session = &self.session;
+        session.worker.sessions.borrow_mut().leave(session.seat.get());
         let (stage, reason) = (session.stage.get(), self.reason);
         let worker = session.worker.id;
-        session.listener.live.counters.of(worker).closed(stage, reason).add(1);
+        session.listener().live.counters.of(worker).closed(stage, reason).add(1);
         if let (Stage::Relay, Some(backend)) = (stage, session.backend.borrow().as_ref()) {
             let durations = &backend.shared.counters.of(worker).session_duration;
             durations.observe(&SESSION_BOUNDS, session.started.elapsed());
@@ -281,17 +346,17 @@ impl Drop for Ending<'_> {
         if log.wants(reason) {
             log.write(Record {
                 id: session.id,
-                listener: Arc::clone(&session.listener.config.name),
+                listener: Arc::clone(&session.listener().config.name),
                 client: session.client,
-                local: session.local,
+                local: *session.local,
                 pool: session.pool_name(),
                 backend: session.backend.borrow().as_ref().map(|b| Arc::clone(&b.name)),
                 tried: session.failed_attempts.get(),
                 stage,
                 reason,
                 bytes: session.bytes.get(),
-                connect: session.connect_time.get(),
-                first_byte: session.first_byte_time.get(),
+                connect: session.times.get().connect.map(duration),
+                first_byte: session.times.get().first_byte.map(duration),
                 duration: session.started.elapsed(),
             });
         }
@@ -330,14 +395,15 @@ pub fn record_refusal(
 }
 
 impl LoadPermit {
-    pub fn new(plane: Arc<Plane>, worker: usize) -> LoadPermit {
-        plane.workers[worker].sessions.fetch_add(1, Relaxed);
-        LoadPermit { plane, worker }
+    pub fn new(plane: &Plane, worker: usize) -> LoadPermit {
+        let load = Arc::clone(&plane.workers[worker]);
+        load.sessions.fetch_add(1, Relaxed);
+        LoadPermit(load)
     }
 }
 
 impl Drop for LoadPermit {
     fn drop(&mut self) {
-        self.plane.workers[self.worker].sessions.fetch_sub(1, Relaxed);
+        self.0.sessions.fetch_sub(1, Relaxed);
     }
 }
