@@ -110,11 +110,11 @@ pub async fn connect(
             },
         };
         session.stage.set(Stage::Connect);
-        if let Some(before) = session.backend.borrow().as_ref() {
+        session.with_backend(|before| {
             before.live.counters.of(session.worker.id).retries.add(1);
-        }
+        });
         tried.push(picked.index);
-        *session.backend.borrow_mut() = Some(Arc::clone(&picked.backend));
+        session.set_backend(Arc::clone(&picked.backend));
         let begun = Instant::now();
         match attempt(session, client, &pool, &picked.backend, &mut watch).await? {
             Ok(opened) => {
@@ -134,7 +134,7 @@ pub async fn connect(
 }
 
 fn pick(session: &Session, pool: &Pool, tried: &Tried) -> Result<Picked, PickError> {
-    pool.pick(&PickKey { client: session.client }, tried, Instant::now())
+    pool.pick(&PickKey { client: session.client() }, tried, Instant::now())
 }
 
 /// Whether the pool lets a client wait rather than turning it away.
@@ -208,7 +208,7 @@ fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Instant) 
 }
 
 fn failed(session: &Session, pool: &Pool, backend: &Backend, why: Failure) {
-    session.failed_attempts.set(session.failed_attempts.get() + 1);
+    session.failed_attempts.set(session.failed_attempts.get().saturating_add(1));
     let failures = &backend.live.connect_failures;
     match why {
         Failure::NoDescriptors => &failures.no_descriptors,
@@ -264,7 +264,7 @@ async fn attempt(
 fn open(session: &Session, pool: &Pool, backend: &Backend) -> io::Result<Opened> {
     let address = socket::backend_sockaddr(&backend.address, *session.local)?
         .ok_or_else(|| io::Error::from_raw_os_error(libc::EHOSTUNREACH))?;
-    let config = &session.listener().config;
+    let config = &session.listener.config;
     let options = Outgoing {
         keepalive: config.keepalive,
         buffer: config.socket_buffers.map(|buffers| buffers.backend),

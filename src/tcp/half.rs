@@ -210,7 +210,7 @@ impl Half {
                 return self.poll_fill(pipe, source, session, cx);
             }
             // No pipe to be had: copy, and earn the promotion anew.
-            self.splicing = session.listener().config.relay == RelayMode::Splice;
+            self.splicing = session.listener.config.relay == RelayMode::Splice;
             self.streak = 0;
         }
         self.poll_copy(source, sink, session, cx)
@@ -235,7 +235,7 @@ impl Half {
             Poll::Ready(Ok(count)) => {
                 session.taken(self.from == Side::Client, count);
                 self.streak = if count < SMALL { self.streak.saturating_add(1) } else { 0 };
-                if self.streak >= DEMOTE && session.listener().config.relay == RelayMode::Auto {
+                if self.streak >= DEMOTE && session.listener.config.relay == RelayMode::Auto {
                     self.splicing = false;
                     self.streak = 0;
                 }
@@ -266,7 +266,7 @@ impl Half {
         };
         session.taken(self.from == Side::Client, count);
         self.streak = if count == SCRATCH { self.streak.saturating_add(1) } else { 0 };
-        if self.streak >= PROMOTE && session.listener().config.relay == RelayMode::Auto {
+        if self.streak >= PROMOTE && session.listener.config.relay == RelayMode::Auto {
             self.splicing = true;
             self.streak = 0;
         }

@@ -12,7 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
-use super::session::{self, Arrival, LoadPermit};
+use super::session::{self, Arrival, Place};
 use super::worker::Worker;
 use crate::addr::{ClientAddr, LocalAddr};
 use crate::admit::{self, GatePermit};
@@ -154,18 +154,18 @@ impl Accepting {
             // Between a swap and the close of a socket nobody wants any more.
             return;
         };
-        let permit = match admit::admit(&listener, process) {
+        let listener = match admit::admit(listener) {
             Ok(permit) => permit,
-            Err(reason) => return self.refuse(&listener, socket, client, reason),
+            Err((listener, reason)) => return self.refuse(&listener, socket, client, reason),
         };
         let home = self.worker.least_busy();
-        let load = LoadPermit::new(&self.worker.plane, home);
-        let arrival = Arrival { socket, client, local: Arc::clone(&self.local), permit, load };
+        let place = Place::new(process, &self.worker.plane, home);
+        let arrival = Arrival { socket, client, local: Arc::clone(&self.local), listener, place };
         if home == self.worker.id {
             return session::start(&self.worker, arrival);
         }
         if let Err(mut arrival) = self.worker.hand_over(home, arrival) {
-            arrival.load = LoadPermit::new(&self.worker.plane, self.worker.id);
+            arrival.place.move_to(&self.worker.plane, self.worker.id);
             session::start(&self.worker, arrival);
         }
     }

@@ -14,10 +14,8 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use super::connect::Connected;
 use super::half::{End, Event, Half, Side, State, is_reset};
 use super::session::Session;
-use super::source_ports::Lease;
 use super::stream::Stream;
 use crate::config::RelayMode;
-use crate::pool::BackendPermit;
 use crate::sys::{clock, socket};
 use crate::telemetry::record::CloseReason;
 
@@ -27,9 +25,6 @@ const CARRY: Duration = Duration::from_secs(60);
 /// A connected session.
 pub struct Relay {
     session: Rc<Session>,
-    /// The backend's slot and, if it is one of ours, the source port; given back at the end.
-    _permit: BackendPermit,
-    lease: Option<Box<Lease>>,
     client: Stream,
     backend: Stream,
     to_backend: Half,
@@ -53,11 +48,11 @@ pub enum Verdict {
 
 impl Relay {
     pub fn new(session: Rc<Session>, connected: Connected<Stream>) -> Relay {
-        let splicing = session.listener().config.relay == RelayMode::Splice;
+        let splicing = session.listener.config.relay == RelayMode::Splice;
+        session.holds.slot.set(Some(connected.permit));
+        session.holds.lease.set(connected.opened.lease.map(Box::new));
         let mut relay = Relay {
             session,
-            _permit: connected.permit,
-            lease: connected.opened.lease.map(Box::new),
             client: connected.client,
             backend: connected.opened.stream,
             to_backend: Half::new(Side::Client, splicing),
@@ -75,8 +70,9 @@ impl Relay {
         let verdict = ready!(self.poll_verdict(cx));
         if let Verdict::Clean(reason) = verdict {
             self.over = true;
-            if let Some(lease) = &mut self.lease {
+            if let Some(mut lease) = self.session.holds.lease.take() {
                 lease.closed_by_us = reason == CloseReason::ClientClosed;
+                self.session.holds.lease.set(Some(lease));
             }
         }
         Poll::Ready(verdict)
@@ -178,7 +174,7 @@ impl Relay {
 
     /// The times that apply now: which ends the session, and how long until then. The lowest is waited for.
     fn next_limit(&self) -> Option<(Duration, CloseReason)> {
-        let timeouts = &self.session.listener().config.timeouts;
+        let timeouts = &self.session.listener.config.timeouts;
         let now = clock::coarse_ms();
         let quiet = Duration::from_millis(now.saturating_sub(self.session.last_byte_ms.get()));
         let half_closed = self.first_end.and(timeouts.half_closed);
@@ -223,7 +219,7 @@ impl Relay {
 
     /// Resets `to` once the kernel has delivered all we gave it, at most `half_closed` later.
     pub async fn carry(mut self, to: Side, reason: CloseReason) -> CloseReason {
-        let limit = self.session.listener().config.timeouts.half_closed.unwrap_or(CARRY);
+        let limit = self.session.listener.config.timeouts.half_closed.unwrap_or(CARRY);
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(1);
         let stream = match to {

@@ -2,7 +2,7 @@
 //! record. Each stage returns the reason if it ends the session; `run` records exactly once, whatever
 //! happened; guards give back what was taken.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -16,16 +16,17 @@ use crossbeam_utils::CachePadded;
 
 use super::connect;
 use super::relay::{Relay, Verdict};
+use super::source_ports::Lease;
 use super::stream::Stream;
 use super::worker::Worker;
-use crate::addr::{ClientAddr, LocalAddr};
-use crate::admit::Permit;
+use crate::addr::{ClientAddr, LocalAddr, PackedClientAddr};
+use crate::admit::{GatePermit, ListenerPermit};
 use crate::config::OnRefuse;
 use crate::plane::{Plane, SessionFilter, SessionRow, WorkerLoad};
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
-use crate::pool::{Pool, SESSION_BOUNDS};
+use crate::pool::{BackendPermit, Pool, SESSION_BOUNDS};
 use crate::snapshot::Listener;
-use crate::sys::clock;
+use crate::sys::clock::{self, Moment};
 use crate::telemetry::record::{Bytes, CloseReason, Record, Stage};
 
 /// What a refused client may have sent already is read before the close, up to this, so that it sees an end
@@ -37,36 +38,48 @@ pub struct Arrival {
     pub socket: OwnedFd,
     pub client: ClientAddr,
     pub local: Arc<LocalAddr>,
-    pub permit: Permit,
-    pub load: LoadPermit,
+    pub listener: ListenerPermit,
+    pub place: Place,
 }
 
-/// One session counted as a worker's load, from the choice of the worker on.
-pub struct LoadPermit(Arc<CachePadded<WorkerLoad>>);
+/// One session's place in the process's limit and in a worker's load, from the choice of the worker on.
+pub struct Place(Arc<CachePadded<WorkerLoad>>);
 
 /// One session. Everything in it belongs to one worker: no atomics. There may be hundreds of thousands of them,
 /// so what is rare is small here or boxed.
 pub struct Session {
     pub id: u64,
     pub worker: Rc<Worker>,
-    pub client: ClientAddr,
-    pub local: Arc<LocalAddr>,
-    pub started: Instant,
     /// Of the last attempt.
-    pub backend: RefCell<Option<Arc<Backend>>>,
-    pub times: Cell<Times>,
+    backend: Cell<Option<Arc<Backend>>>,
+    /// While relaying: the slot on the backend and, if it is one of ours, the source port.
+    pub holds: Holds,
+    pub started: Moment,
     pub bytes: Cell<Bytes>,
     /// Coarse clock of the last byte either way.
     pub last_byte_ms: Cell<u64>,
     waker: Cell<Option<Waker>>,
-    pub failed_attempts: Cell<u32>,
+    pub local: Arc<LocalAddr>,
+    client: PackedClientAddr,
+    pub times: Cell<Times>,
     /// Its place in the worker's roster.
     seat: Cell<u32>,
+    pub failed_attempts: Cell<u8>,
     pub stage: Cell<Stage>,
     cut: Cell<Option<CloseReason>>,
-    /// Given back when the session is gone; the load last, for at no load all else must be given back.
-    permit: Permit,
-    _load: LoadPermit,
+    /// Why it ended; `internal` until that is known.
+    reason: Cell<CloseReason>,
+    /// Its settings, as they were when it was accepted.
+    pub listener: ListenerPermit,
+    /// Given back last: at no load all else must be given back.
+    _place: Place,
+}
+
+/// What a relayed session holds besides its places.
+#[derive(Default)]
+pub struct Holds {
+    pub slot: Cell<Option<BackendPermit>>,
+    pub lease: Cell<Option<Box<Lease>>>,
 }
 
 /// How long the backend took, in microseconds; an hour and more is all the same here.
@@ -80,32 +93,34 @@ pub struct Times {
 
 /// Takes an arrival in and lets it live on this worker.
 pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
-    let Arrival { socket, client, mut local, permit, load } = arrival;
+    let Arrival { socket, client, mut local, listener, place } = arrival;
     if worker.plane.session_log.is_on() {
         // The listening socket may be a wildcard; the log wants the address the client really dialled.
         local = Arc::new(crate::sys::socket::local_addr(&socket));
     }
-    permit.listener().live.counters.of(worker.id).sessions.add(1);
+    listener.live.counters.of(worker.id).sessions.add(1);
     let session = Rc::new(Session {
         id: worker.plane.next_session_id(),
         worker: Rc::clone(worker),
-        client,
-        local,
-        started: Instant::now(),
-        backend: RefCell::new(None),
-        times: Cell::default(),
+        backend: Cell::default(),
+        holds: Holds::default(),
+        started: Moment::now(),
         bytes: Cell::default(),
         last_byte_ms: Cell::new(clock::coarse_ms()),
         waker: Cell::default(),
-        failed_attempts: Cell::new(0),
+        local,
+        client: client.into(),
+        times: Cell::default(),
         seat: Cell::new(0),
+        failed_attempts: Cell::new(0),
         stage: Cell::new(Stage::Route),
         cut: Cell::new(None),
-        permit,
-        _load: load,
+        reason: Cell::new(CloseReason::Internal),
+        listener,
+        _place: place,
     });
     session.seat.set(worker.sessions.borrow_mut().enter(Rc::clone(&session)));
-    let ending = Ending { session: Rc::clone(&session), reason: CloseReason::Internal };
+    let ending = Ending(Rc::clone(&session));
     let life = Life::Reaching(Box::pin(reach(session, socket)));
     tokio::task::spawn_local(Run { life, ending });
 }
@@ -153,7 +168,7 @@ impl Future for Run {
                 Life::Over => return Poll::Ready(()),
             };
             self.life = Life::Over;
-            self.ending.reason = reason;
+            self.ending.0.reason.set(reason);
             return Poll::Ready(());
         }
     }
@@ -177,7 +192,7 @@ fn route(session: &Session) -> Result<Arc<Pool>, CloseReason> {
 
 /// Ends a client that never reached a backend, as `on_refuse` says.
 fn refuse(session: &Session, client: &Stream, reason: CloseReason) -> CloseReason {
-    match session.listener().config.on_refuse {
+    match session.listener.config.on_refuse {
         OnRefuse::Reset => client.reset_on_close(),
         OnRefuse::Close => {
             client.finish();
@@ -191,12 +206,23 @@ impl Session {
     /// The pool as it is now; a reload may have replaced it since the session was accepted.
     pub fn pool(&self) -> Option<Arc<Pool>> {
         let snapshot = self.worker.plane.snapshot.load();
-        snapshot.pools.get(self.listener().config.pool.as_ref()?).map(Arc::clone)
+        snapshot.pools.get(self.listener.config.pool.as_ref()?).map(Arc::clone)
     }
 
-    /// Its settings, as they were when it was accepted.
-    pub fn listener(&self) -> &Listener {
-        self.permit.listener()
+    pub fn client(&self) -> ClientAddr {
+        self.client.unpack()
+    }
+
+    pub fn set_backend(&self, backend: Arc<Backend>) {
+        self.backend.set(Some(backend));
+    }
+
+    /// Does something with the backend of the last attempt, if there was one.
+    pub fn with_backend<T>(&self, work: impl FnOnce(&Arc<Backend>) -> T) -> Option<T> {
+        let backend = self.backend.take()?;
+        let result = work(&backend);
+        self.backend.set(Some(backend));
+        Some(result)
     }
 
     /// Registers the session's task and says whether somebody wants it to end.
@@ -231,15 +257,15 @@ impl Session {
         let mut bytes = self.bytes.get();
         if from_client {
             bytes.client_received += count;
-            self.listener().live.counters.of(self.worker.id).received_bytes.add(count);
+            self.listener.live.counters.of(self.worker.id).received_bytes.add(count);
         } else {
             if bytes.backend_received == 0 {
                 self.first_byte();
             }
             bytes.backend_received += count;
-            if let Some(backend) = self.backend.borrow().as_ref() {
+            self.with_backend(|backend| {
                 backend.live.counters.of(self.worker.id).received_bytes.add(count);
-            }
+            });
         }
         self.bytes.set(bytes);
         self.last_byte_ms.set(clock::coarse_ms());
@@ -255,12 +281,12 @@ impl Session {
                 self.times.set(Times { first_byte_from, ..self.times.get() });
             }
             bytes.backend_sent += count;
-            if let Some(backend) = self.backend.borrow().as_ref() {
+            self.with_backend(|backend| {
                 backend.live.counters.of(self.worker.id).sent_bytes.add(count);
-            }
+            });
         } else {
             bytes.client_sent += count;
-            self.listener().live.counters.of(self.worker.id).sent_bytes.add(count);
+            self.listener.live.counters.of(self.worker.id).sent_bytes.add(count);
         }
         self.bytes.set(bytes);
         let load = self.worker.load();
@@ -275,24 +301,22 @@ impl Session {
         let took = self.started.elapsed().saturating_sub(from);
         let first_byte = NonZeroU32::new(microseconds(took).max(1));
         self.times.set(Times { first_byte, ..times });
-        if let Some(backend) = self.backend.borrow().as_ref() {
+        self.with_backend(|backend| {
             let counters = backend.live.counters.of(self.worker.id);
             counters.first_byte_duration.observe(&CONNECT_BOUNDS, took);
             let of_pool = backend.shared.counters.of(self.worker.id);
             of_pool.first_byte_duration.observe(&CONNECT_BOUNDS, took);
             backend.observe_latency(took, Instant::now());
-        }
+        });
     }
 
     pub fn matches(&self, filter: &SessionFilter) -> bool {
-        let backend = self.backend.borrow();
         filter.id.is_none_or(|id| id == self.id)
-            && filter.client.is_none_or(|ip| self.client.ip() == Some(ip))
+            && filter.client.is_none_or(|ip| self.client().ip() == Some(ip))
             && filter.pool.as_deref().is_none_or(|pool| self.pool_name().as_deref() == Some(pool))
-            && filter
-                .backend
-                .as_deref()
-                .is_none_or(|name| backend.as_ref().is_some_and(|backend| &*backend.name == name))
+            && filter.backend.as_deref().is_none_or(|name| {
+                self.with_backend(|backend| &*backend.name == name) == Some(true)
+            })
     }
 
     pub fn row(&self) -> SessionRow {
@@ -300,10 +324,10 @@ impl Session {
         let bytes = self.bytes.get();
         SessionRow {
             id: self.id,
-            listener: Arc::clone(&self.listener().config.name),
+            listener: Arc::clone(&self.listener.config.name),
             pool: self.pool_name(),
-            backend: self.backend.borrow().as_ref().map(|backend| Arc::clone(&backend.name)),
-            client: self.client.to_string(),
+            backend: self.with_backend(|backend| Arc::clone(&backend.name)),
+            client: self.client().to_string(),
             age: self.started.elapsed(),
             idle: Duration::from_millis(idle),
             received_bytes: bytes.client_received,
@@ -313,7 +337,7 @@ impl Session {
     }
 
     fn pool_name(&self) -> Option<Arc<str>> {
-        self.listener().config.pool.clone()
+        self.listener.config.pool.clone()
     }
 }
 
@@ -326,32 +350,31 @@ fn microseconds(time: Duration) -> u32 {
 }
 
 /// Records the session when it goes out of scope, and takes it off the worker's roster.
-struct Ending {
-    session: Rc<Session>,
-    reason: CloseReason,
-}
+struct Ending(Rc<Session>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        let session = &self.session;
+        let session = &self.0;
         session.worker.sessions.borrow_mut().leave(session.seat.get());
-        let (stage, reason) = (session.stage.get(), self.reason);
+        let (stage, reason) = (session.stage.get(), session.reason.get());
         let worker = session.worker.id;
-        session.listener().live.counters.of(worker).closed(stage, reason).add(1);
-        if let (Stage::Relay, Some(backend)) = (stage, session.backend.borrow().as_ref()) {
-            let durations = &backend.shared.counters.of(worker).session_duration;
-            durations.observe(&SESSION_BOUNDS, session.started.elapsed());
+        session.listener.live.counters.of(worker).closed(stage, reason).add(1);
+        if stage == Stage::Relay {
+            session.with_backend(|backend| {
+                let durations = &backend.shared.counters.of(worker).session_duration;
+                durations.observe(&SESSION_BOUNDS, session.started.elapsed());
+            });
         }
         let log = &session.worker.plane.session_log;
         if log.wants(reason) {
             log.write(Record {
                 id: session.id,
-                listener: Arc::clone(&session.listener().config.name),
-                client: session.client,
+                listener: Arc::clone(&session.listener.config.name),
+                client: session.client(),
                 local: *session.local,
                 pool: session.pool_name(),
-                backend: session.backend.borrow().as_ref().map(|b| Arc::clone(&b.name)),
-                tried: session.failed_attempts.get(),
+                backend: session.with_backend(|backend| Arc::clone(&backend.name)),
+                tried: u32::from(session.failed_attempts.get()),
                 stage,
                 reason,
                 bytes: session.bytes.get(),
@@ -394,16 +417,26 @@ pub fn record_refusal(
     }
 }
 
-impl LoadPermit {
-    pub fn new(plane: &Plane, worker: usize) -> LoadPermit {
+impl Place {
+    /// `process` is the place in the process's limit.
+    pub fn new(process: GatePermit, plane: &Plane, worker: usize) -> Place {
+        process.keep();
         let load = Arc::clone(&plane.workers[worker]);
         load.sessions.fetch_add(1, Relaxed);
-        LoadPermit(load)
+        Place(load)
+    }
+
+    pub fn move_to(&mut self, plane: &Plane, worker: usize) {
+        let load = Arc::clone(&plane.workers[worker]);
+        load.sessions.fetch_add(1, Relaxed);
+        self.0.sessions.fetch_sub(1, Relaxed);
+        self.0 = load;
     }
 }
 
-impl Drop for LoadPermit {
+impl Drop for Place {
     fn drop(&mut self) {
+        self.0.gate.leave();
         self.0.sessions.fetch_sub(1, Relaxed);
     }
 }
