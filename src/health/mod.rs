@@ -1,5 +1,5 @@
 //! Which backends are fit to serve: probes, the verdict they add up to, and ejection by what sessions saw. Runs on a
-//! thread of its own; the data plane calls `outlier` alone, and reads only what ends up in the backends' rows.
+//! thread of its own. What sessions report ends up in `pool::outlier`; what is decided here, in the backends' rows.
 //!
 //! ```text
 //!            probe passed / failed                       connect made / failed (workers)
@@ -18,6 +18,5 @@ pub mod monitor;
 mod watch;
 pub mod probe;
 pub mod verdict;
-pub mod outlier;
 pub mod transition;
 mod herald;

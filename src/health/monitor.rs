@@ -18,11 +18,11 @@ use tokio::time::MissedTickBehavior;
 use super::herald::{Cutter, Herald};
 use super::probe::Prober;
 use super::transition;
-use super::verdict::Standing;
 use super::watch::{Current, Rules, Watched, watch};
 use crate::addr::{BackendAddr, ListenAddr};
 use crate::pool::Pool;
 use crate::pool::backend::{Backend, Live};
+use crate::pool::fitness::Standing;
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::Events;
 

@@ -4,9 +4,9 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::outlier::Ejection;
-use super::verdict::Standing;
 use crate::pool::backend::{Backend, BackendState};
+use crate::pool::fitness::Standing;
+use crate::pool::outlier::Ejection;
 
 /// What happened to a backend: its new state, and the ejection that ended with it.
 #[derive(Debug)]

@@ -12,26 +12,7 @@
 //! which answers now and then neither comes up nor stays up by luck.
 
 use crate::config::{Health, Start};
-use crate::pool::backend::BackendState;
-
-/// What the probes say of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    Down,
-    /// Too few probes yet to say.
-    Starting,
-    Up,
-}
-
-impl From<Standing> for BackendState {
-    fn from(standing: Standing) -> BackendState {
-        match standing {
-            Standing::Down => BackendState::Down,
-            Standing::Starting => BackendState::Starting,
-            Standing::Up => BackendState::Up,
-        }
-    }
-}
+use crate::pool::fitness::Standing;
 
 /// How many results in a row it takes.
 #[derive(Clone, Copy, Debug)]

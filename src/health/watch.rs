@@ -14,10 +14,11 @@ use tokio::time;
 use super::herald::Herald;
 use super::probe::{Outcome, Prober};
 use super::transition;
-use super::verdict::{Standing, Thresholds, Verdict};
+use super::verdict::{Thresholds, Verdict};
 use crate::config::Health;
 use crate::pool::Pool;
 use crate::pool::backend::{Backend, BackendState, CONNECT_BOUNDS};
+use crate::pool::fitness::Standing;
 
 /// How one pool is probed; the same object until its settings change.
 pub struct Rules {

@@ -5,14 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Shared;
+use super::fitness::{ProbeCounters, Standing};
 use super::latency::Latency;
+use super::outlier::Outlier;
 use super::slots::{Slot, WEIGHT_UNIT};
 use super::slow_start::effective_weight;
 use crate::addr::BackendAddr;
 use crate::config;
-use crate::health::outlier::Outlier;
-use crate::health::probe::ProbeCounters;
-use crate::health::verdict::Standing;
 use crate::telemetry::counters::{Counter, Histogram, PerWorker, SharedCounter};
 
 /// A backend of one version of its pool. Identity across reloads is pool, name and address.

@@ -11,7 +11,9 @@
 pub mod backend;
 pub mod balance;
 mod build;
+pub mod fitness;
 pub mod latency;
+pub mod outlier;
 pub mod members;
 pub mod slots;
 pub mod slow_start;
@@ -27,7 +29,6 @@ use tokio::sync::Notify;
 
 use crate::addr::{BackendAddr, ClientAddr};
 use crate::config;
-use crate::health::outlier;
 use crate::telemetry::counters::{Histogram, PerWorker, SharedCounter};
 use backend::{Backend, CONNECT_BOUNDS, Live};
 use members::Ask;

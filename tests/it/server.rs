@@ -52,6 +52,7 @@ impl Server {
                         std::thread::spawn(move || serve(stream, conduct));
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        // A listener that can be told to stop cannot block in accept.
                         std::thread::sleep(Duration::from_millis(1));
                     }
                     // A client that left already.
@@ -104,6 +105,7 @@ fn serve(mut stream: TcpStream, conduct: Conduct) {
 fn say(stream: &mut TcpStream, pieces: &[&str]) {
     for (number, piece) in pieces.iter().enumerate() {
         if number > 0 {
+            // So that the pieces arrive apart: nobody tells when the one before was read.
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = stream.write_all(piece.as_bytes());

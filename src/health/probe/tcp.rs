@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use socket2::{SockAddr, Socket};
 use tokio::net::TcpStream;
 
-use super::{Fault, ProbeResult};
+use super::Fault;
+use crate::pool::fitness::ProbeResult;
 use crate::sys::socket::{self, Outgoing};
 
 const PLAIN: Outgoing = Outgoing { keepalive: None, buffer: None, user_timeout: None };

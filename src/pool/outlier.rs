@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::backend::{Backend, BackendState};
+use super::{Pool, Shared};
 use crate::config::Passive;
-use crate::pool::backend::{Backend, BackendState};
-use crate::pool::{Pool, Shared};
 
 /// Failures remembered at most; a larger `passive.failures` acts as this.
 const MOST_FAILURES: usize = 1_000;
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
     use crate::config::{self, Balance};
     use crate::health::transition::{self, announce};
-    use crate::health::verdict::Standing;
+    use crate::pool::fitness::Standing;
     use crate::pool::tests::{build, config_of};
     use proptest::prelude::*;
 
