@@ -201,31 +201,47 @@ impl Worker {
     }
 }
 
-/// The open sessions of a worker: eight bytes each, for there may be very many.
+/// The open sessions of a worker: eight bytes each, in rows that never move, for there may be very many.
 #[derive(Default)]
 pub struct Roster {
-    seats: Vec<Option<Rc<Session>>>,
+    // Boxed although a Vec is on the heap: a growing Vec would copy, and leave its old self behind.
+    #[allow(clippy::vec_box)]
+    rows: Vec<Box<[Option<Rc<Session>>; ROW]>>,
     free: Vec<u32>,
 }
+
+/// Seats of one row of the roster.
+const ROW: usize = 256;
 
 impl Roster {
     /// Answers the seat, to be given up with `leave`.
     pub fn enter(&mut self, session: Rc<Session>) -> u32 {
-        if let Some(seat) = self.free.pop() {
-            self.seats[seat as usize] = Some(session);
-            return seat;
+        if self.free.is_empty() {
+            let first = self.rows.len() * ROW;
+            self.rows.push(Box::new(std::array::from_fn(|_| None)));
+            let seats = first..first + ROW;
+            // Lowest on top, so that the roster stays as short as it can.
+            self.free.extend(seats.rev().map(|seat| {
+                u32::try_from(seat).expect("descriptors run out long before 2^32 sessions")
+            }));
         }
-        self.seats.push(Some(session));
-        u32::try_from(self.seats.len() - 1).expect("descriptors run out long before 2^32 sessions")
+        let seat = self.free.pop().expect("a row was added if there was none");
+        *self.at(seat) = Some(session);
+        seat
     }
 
     pub fn leave(&mut self, seat: u32) {
-        self.seats[seat as usize] = None;
+        *self.at(seat) = None;
         self.free.push(seat);
     }
 
     pub fn present(&self) -> impl Iterator<Item = &Rc<Session>> {
-        self.seats.iter().flatten()
+        self.rows.iter().flat_map(|row| row.iter()).flatten()
+    }
+
+    fn at(&mut self, seat: u32) -> &mut Option<Rc<Session>> {
+        let seat = seat as usize;
+        &mut self.rows[seat / ROW][seat % ROW]
     }
 }
 
