@@ -16,6 +16,7 @@ use super::counters::{Histogram, PerWorker};
 use super::record::{CloseReason, Stage, can_occur};
 use crate::plane::Plane;
 use crate::pool::backend::{Backend, BackendState, CONNECT_BOUNDS, Live};
+use crate::pool::fitness::ProbeResult;
 use crate::pool::slots::WEIGHT_UNIT;
 use crate::pool::{Pool, PoolCounters, SESSION_BOUNDS};
 use crate::reload::Reloads;
@@ -350,6 +351,8 @@ impl Page {
             &CONNECT_BOUNDS,
             &first,
         );
+        let probe = [&pool.shared.probe_duration];
+        self.distribution("maitred_probe_duration_seconds", name, &CONNECT_BOUNDS, &probe);
         let session = parts(cells, |cell| &cell.session_duration);
         self.distribution("maitred_session_duration_seconds", name, &SESSION_BOUNDS, &session);
     }
@@ -396,6 +399,11 @@ impl Page {
         ] {
             let labels: Labels = &[("pool", pool), ("backend", name), ("reason", reason)];
             self.counter("maitred_backend_connect_failures_total", labels, float(count.value()));
+        }
+        for result in ProbeResult::ALL {
+            let labels: Labels = &[("pool", pool), ("backend", name), ("result", result.as_str())];
+            let count = live.probes.of(result).value();
+            self.counter("maitred_probes_total", labels, float(count));
         }
         let status = live.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for to in BackendState::ALL {
