@@ -3,14 +3,19 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
 
-use crate::config::Config;
+use crate::admin;
+use crate::admin::http::{self, Serving};
+use crate::config::{Config, LogLevel};
 use crate::life::{self, Signals, Source};
 use crate::supervisor::{BindError, Supervisor};
 use crate::telemetry::events::EventKind;
 use crate::telemetry::log::{self, Log};
+use crate::telemetry::metrics::Sources;
 use crate::telemetry::record::Record;
 use crate::telemetry::session_line;
 use crate::telemetry::session_log::SessionLog;
@@ -18,6 +23,7 @@ use crate::telemetry::session_log::SessionLog;
 /// Why the process could not start.
 #[derive(Debug)]
 pub enum StartError {
+    Admin(SocketAddr, io::Error),
     Bind(BindError),
     Io(&'static str, io::Error),
 }
@@ -26,17 +32,26 @@ pub enum StartError {
 pub struct Started {
     pub runtime: Runtime,
     pub supervisor: Supervisor,
+    pub admin: Admin,
     pub signals: Signals,
     pub log: &'static Log,
+}
+
+/// The admin server, which a reload may move.
+pub struct Admin {
+    state: Arc<admin::State>,
+    wanted: Option<SocketAddr>,
+    serving: Option<Serving>,
+    log: &'static Log,
 }
 
 /// Starts, serves, drains.
 pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     let started = start(config)?;
-    let Started { runtime, supervisor, signals, log } = started;
+    let Started { runtime, supervisor, admin, signals, log } = started;
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    runtime.block_on(life::live(supervisor, signals, source));
+    runtime.block_on(life::live(supervisor, admin, signals, source));
     log.output.flush();
     Ok(())
 }
@@ -59,17 +74,85 @@ pub fn start(config: Config) -> Result<Started, StartError> {
     };
     let sessions = SessionLog::start(config.log.sessions, write)
         .map_err(|error| StartError::Io("the session log's thread", error))?;
+    let wanted = config.admin.listen;
+    let bound = wanted.map(http::bind).transpose().map_err(|error| admin_error(wanted, error))?;
     let supervisor = Supervisor::start(config, sessions).map_err(StartError::Bind)?;
+    let mut admin = Admin::new(&supervisor, log);
+    admin.serve(wanted, bound).map_err(|error| admin_error(wanted, error))?;
     let version = env!("CARGO_PKG_VERSION");
     let workers = supervisor.workers();
     supervisor.events.note(EventKind::Start, format!("maitred {version}, {workers} workers"));
     drop(_context);
-    Ok(Started { runtime, supervisor, signals, log })
+    Ok(Started { runtime, supervisor, admin, signals, log })
+}
+
+impl Admin {
+    fn new(supervisor: &Supervisor, log: &'static Log) -> Admin {
+        let sources = Sources {
+            plane: Arc::clone(&supervisor.plane),
+            reloads: Arc::clone(&supervisor.reloads),
+            log_dropped: Arc::clone(&log.output.dropped),
+        };
+        let state = admin::State {
+            sources,
+            events: Arc::clone(&supervisor.events),
+            started: supervisor.started,
+            version: env!("CARGO_PKG_VERSION"),
+            sessions: Box::new(supervisor.lister()),
+        };
+        Admin { state: Arc::new(state), wanted: None, serving: None, log }
+    }
+
+    /// Binds another address, if another one is wanted; nothing is changed yet.
+    pub fn rebind(&self, wanted: Option<SocketAddr>) -> Result<Option<http::Bound>, StartError> {
+        match wanted {
+            Some(address) if self.wanted != wanted => {
+                http::bind(address).map(Some).map_err(|error| admin_error(wanted, error))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Serves on `bound`; without one, goes on where it is, or stops if nothing is wanted.
+    pub fn serve(
+        &mut self,
+        wanted: Option<SocketAddr>,
+        bound: Option<http::Bound>,
+    ) -> io::Result<()> {
+        self.wanted = wanted;
+        if let Some(bound) = bound {
+            let serving = http::serve(bound, Arc::clone(&self.state))?;
+            tracing::info!(address = %serving.address, "admin listening");
+            self.serving = Some(serving);
+        } else if wanted.is_none() {
+            self.serving = None;
+        }
+        Ok(())
+    }
+
+    pub fn set_log_level(&self, level: LogLevel) {
+        self.log.set_level(level);
+    }
+
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.serving.as_ref().map(|serving| serving.address)
+    }
+}
+
+fn admin_error(wanted: Option<SocketAddr>, error: io::Error) -> StartError {
+    StartError::Admin(wanted.unwrap_or(SocketAddr::from(([0; 4], 0))), error)
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            StartError::Admin(address, error) => {
+                write!(
+                    f,
+                    "cannot bind the admin address {address}: {error}\n  hint: another maitred may have it; \
+                     choose another with `--admin ADDRESS` or `admin: {{listen: …}}`, or `none`"
+                )
+            }
             StartError::Bind(error) => error.fmt(f),
             StartError::Io(what, error) => write!(f, "cannot set up {what}: {error}"),
         }

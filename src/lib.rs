@@ -18,5 +18,6 @@ pub mod reload;
 pub mod drain;
 
 pub mod telemetry;
+pub mod admin;
 pub mod demo;
 pub mod sys;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 use crate::config::Config;
+use crate::daemon::Admin;
 use crate::drain;
 use crate::supervisor::Supervisor;
 
@@ -62,10 +63,15 @@ impl Signals {
 pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
 /// Serves until a signal ends it.
-pub async fn live(mut supervisor: Supervisor, mut signals: Signals, source: Source) {
+pub async fn live(
+    mut supervisor: Supervisor,
+    mut admin: Admin,
+    mut signals: Signals,
+    source: Source,
+) {
     loop {
         match signals.next().await {
-            Signal::Reload => reload(&mut supervisor, &source).await,
+            Signal::Reload => reload(&mut supervisor, &mut admin, &source).await,
             Signal::Ignored(name) => tracing::info!("{name} has no meaning yet and is ignored"),
             Signal::Drain => {
                 let shutdown = supervisor.plane.snapshot.load().config.process.shutdown;
@@ -82,14 +88,29 @@ pub async fn live(mut supervisor: Supervisor, mut signals: Signals, source: Sour
 }
 
 /// Reads and applies the configuration. Reading happens aside: probes and admin go on meanwhile.
-async fn reload(supervisor: &mut Supervisor, source: &Source) {
+async fn reload(supervisor: &mut Supervisor, admin: &mut Admin, source: &Source) {
     let source = Arc::clone(source);
     let begun = Instant::now();
     let read = tokio::task::spawn_blocking(move || source()).await;
     let read =
         read.unwrap_or_else(|panic| Err(format!("reading the configuration failed: {panic}")));
+    // Bound before anything is changed, like every socket.
+    let bound = read.and_then(|config| {
+        let bound = admin.rebind(config.admin.listen).map_err(|error| error.to_string())?;
+        Ok((config, bound))
+    });
+    let (read, bound) = match bound {
+        Ok((config, bound)) => (Ok(config), bound),
+        Err(report) => (Err(report), None),
+    };
+    let wanted = read.as_ref().ok().map(|config| (config.admin.listen, config.log.level));
     // The outcome is in log, events and metrics; a signal has nobody to answer.
-    let _ = supervisor.reload_with(read, begun);
+    if let (Ok(_), Some((listen, level))) = (supervisor.reload_with(read, begun), wanted) {
+        if let Err(error) = admin.serve(listen, bound) {
+            tracing::error!(%error, "the admin address cannot be served");
+        }
+        admin.set_log_level(level);
+    }
 }
 
 /// Says that accepting goes on but readiness is over.

@@ -42,7 +42,7 @@ impl Demo {
         let summary = started.runtime.block_on(demo::play(
             &started.supervisor,
             stage,
-            None,
+            started.admin.address(),
             self.limit,
             &mut started.signals,
         ))?;

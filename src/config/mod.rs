@@ -225,6 +225,21 @@ pub enum Balance {
     TwoChoices,
 }
 
+impl Balance {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Balance::ConsistentHash => "consistent_hash",
+            Balance::FirstAvailable => "first_available",
+            Balance::IpHash => "ip_hash",
+            Balance::LeastConnections => "least_connections",
+            Balance::LeastLatency => "least_latency",
+            Balance::Random => "random",
+            Balance::RoundRobin => "round_robin",
+            Balance::TwoChoices => "two_choices",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hash {
     pub key: HashKey,

@@ -96,7 +96,10 @@ async fn serve(
             return;
         }
         if let Some(outage) = outage {
-            tokio::time::sleep(outage.away).await;
+            let back = Instant::now() + outage.away;
+            while Instant::now() < back && !stop.load(Relaxed) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod counters;
 pub mod events;
 pub mod log;
+pub mod metrics;
 pub mod record;
 pub mod session_line;
 pub mod session_log;

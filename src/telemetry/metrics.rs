@@ -1,0 +1,436 @@
+//! Every metric there is, by name, and how a scrape fills it. Names are API: dashboards are written against
+//! them. Labels come from the configuration alone, never from a client.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus::core::Collector;
+use prometheus::proto::{
+    Bucket, Counter as CounterValue, Gauge, Histogram as HistogramValue, LabelPair, Metric,
+    MetricFamily, MetricType,
+};
+use prometheus::{Encoder, TextEncoder};
+
+use super::counters::{Histogram, PerWorker};
+use super::record::{CloseReason, Stage, can_occur};
+use crate::plane::Plane;
+use crate::pool::backend::{Backend, BackendState, CONNECT_BOUNDS, Live};
+use crate::pool::slots::WEIGHT_UNIT;
+use crate::pool::{Pool, PoolCounters, SESSION_BOUNDS};
+use crate::reload::Reloads;
+use crate::snapshot::Listener;
+
+use Kind::{Counter, Distribution, Value};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Distribution,
+    Value,
+}
+
+/// Name, kind and help of every metric but the standard `process_*`.
+pub const METRICS: &[(&str, Kind, &str)] = &[
+    ("maitred_accept_errors_total", Counter, "Connections that could not be accepted, by reason."),
+    ("maitred_backend_connect_duration_seconds", Distribution, "Time to connect to a backend."),
+    (
+        "maitred_backend_connect_failures_total",
+        Counter,
+        "Failed connection attempts to a backend, by reason.",
+    ),
+    (
+        "maitred_backend_first_byte_duration_seconds",
+        Distribution,
+        "Time from connected, or from the client's first bytes if they came first, to the backend's first byte.",
+    ),
+    ("maitred_backend_received_bytes_total", Counter, "Payload bytes received from a backend."),
+    (
+        "maitred_backend_retries_total",
+        Counter,
+        "Further attempts elsewhere that this backend's failure caused.",
+    ),
+    ("maitred_backend_sent_bytes_total", Counter, "Payload bytes sent to a backend."),
+    ("maitred_backend_sessions_active", Value, "Sessions connecting to or relayed with a backend."),
+    ("maitred_backend_sessions_limit", Value, "max_sessions of a backend; +Inf if none."),
+    ("maitred_backend_sessions_total", Counter, "Sessions connected to a backend."),
+    ("maitred_backend_state", Value, "1 for the state a backend is in, 0 for the others."),
+    (
+        "maitred_backend_transitions_total",
+        Counter,
+        "Changes of a backend's state, by the state it came into.",
+    ),
+    (
+        "maitred_backend_weight",
+        Value,
+        "Weight of a backend as it counts now: 0 if it takes no new sessions, less than configured during slow start.",
+    ),
+    ("maitred_build_info", Value, "Always 1; the version is in the label."),
+    (
+        "maitred_config_info",
+        Value,
+        "Always 1; the SHA-256 of the configuration's text is in the label.",
+    ),
+    (
+        "maitred_config_last_reload_successful",
+        Value,
+        "1 if the last reload (or the start) succeeded.",
+    ),
+    (
+        "maitred_config_last_reload_timestamp_seconds",
+        Value,
+        "When the configuration in force was last read.",
+    ),
+    ("maitred_draining", Value, "1 from the signal to drain on."),
+    ("maitred_listener_received_bytes_total", Counter, "Payload bytes received from clients."),
+    (
+        "maitred_listener_refused_total",
+        Counter,
+        "Sessions that ended before a backend was asked, by reason.",
+    ),
+    ("maitred_listener_sent_bytes_total", Counter, "Payload bytes sent to clients."),
+    ("maitred_listener_sessions_active", Value, "Open sessions of a listener."),
+    ("maitred_listener_sessions_limit", Value, "limits.sessions of a listener; +Inf if none."),
+    ("maitred_listener_sessions_total", Counter, "Connections accepted, refused ones too."),
+    ("maitred_log_dropped_total", Counter, "Log lines dropped because nobody read them in time."),
+    ("maitred_pool_backends", Value, "Backends of a pool, by state."),
+    ("maitred_pool_held_sessions", Value, "Sessions waiting for a backend."),
+    ("maitred_pool_no_backend_total", Counter, "Times no backend was up for a session."),
+    ("maitred_probe_duration_seconds", Distribution, "Time a health probe took."),
+    ("maitred_probes_total", Counter, "Health probes, by result."),
+    ("maitred_reloads_total", Counter, "Reloads, by result."),
+    ("maitred_session_bytes_total", Counter, "Payload bytes passed on, by the way they went."),
+    ("maitred_session_closed_total", Counter, "Endings, by stage and reason."),
+    (
+        "maitred_session_duration_seconds",
+        Distribution,
+        "Time from accept to close of sessions that were relayed.",
+    ),
+    ("maitred_sessions_limit", Value, "max_sessions of the process."),
+    ("maitred_source_ports_exhausted_total", Counter, "Connections that found no source port."),
+    (
+        "maitred_source_ports_in_use",
+        Value,
+        "Source ports handed out by maitred rather than the kernel.",
+    ),
+    (
+        "maitred_worker_busy_seconds_total",
+        Counter,
+        "Time a worker spent running rather than waiting.",
+    ),
+];
+
+/// What a scrape reads besides the plane.
+pub struct Sources {
+    pub plane: Arc<Plane>,
+    pub reloads: Arc<Reloads>,
+    /// Dropped lines of the program's own log; the session log's are the plane's.
+    pub log_dropped: Arc<super::counters::SharedCounter>,
+}
+
+/// The whole exposition, in the text format 0.0.4.
+pub fn exposition(sources: &Sources) -> String {
+    let mut page = Page::default();
+    page.process(sources);
+    let snapshot = sources.plane.snapshot.load_full();
+    let departed = sources.plane.departed.load_full();
+    for listener in snapshot.listeners.values() {
+        page.listener(listener);
+    }
+    for listener in departed.listeners.iter().filter(|listener| listener.is_in_use()) {
+        page.listener(listener);
+    }
+    for pool in snapshot.pools.values() {
+        page.pool(pool);
+    }
+    for pool in departed.pools.iter().filter(|pool| pool.is_in_use()) {
+        page.pool(pool);
+    }
+    let mut families = page.finish();
+    families.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
+    let mut text = Vec::new();
+    match TextEncoder::new().encode(&families, &mut text) {
+        Ok(()) => String::from_utf8_lossy(&text).into_owned(),
+        // Only a family without metrics fails to encode, and `finish` leaves those out.
+        Err(error) => format!("# {error}\n"),
+    }
+}
+
+/// Families being filled.
+#[derive(Default)]
+struct Page {
+    families: BTreeMap<&'static str, Vec<Metric>>,
+}
+
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+impl Page {
+    fn counter(&mut self, name: &'static str, labels: Labels, value: f64) {
+        let mut counter = CounterValue::default();
+        counter.set_value(value);
+        let mut metric = Metric::from_label(pairs(labels));
+        metric.set_counter(counter);
+        self.families.entry(name).or_default().push(metric);
+    }
+
+    fn value(&mut self, name: &'static str, labels: Labels, value: f64) {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        let mut metric = Metric::from_label(pairs(labels));
+        metric.set_gauge(gauge);
+        self.families.entry(name).or_default().push(metric);
+    }
+
+    fn distribution<const N: usize>(
+        &mut self,
+        name: &'static str,
+        pool: &str,
+        bounds: &[f64; N],
+        parts: &[&Histogram<N>],
+    ) {
+        let mut below = 0;
+        let buckets = bounds.iter().enumerate().map(|(index, bound)| {
+            below += parts.iter().map(|part| part.bucket(index)).sum::<u64>();
+            let mut bucket = Bucket::default();
+            bucket.set_cumulative_count(below);
+            bucket.set_upper_bound(*bound);
+            bucket
+        });
+        let mut histogram = HistogramValue::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(parts.iter().map(|part| part.count()).sum());
+        histogram.set_sample_sum(parts.iter().map(|part| part.sum_seconds()).sum());
+        let mut metric = Metric::from_label(pairs(&[("pool", pool)]));
+        metric.set_histogram(histogram);
+        self.families.entry(name).or_default().push(metric);
+    }
+
+    fn finish(mut self) -> Vec<MetricFamily> {
+        let families = METRICS.iter().filter_map(|(name, kind, help)| {
+            let metrics = self.families.remove(name)?;
+            let mut family = MetricFamily::default();
+            family.set_name((*name).to_owned());
+            family.set_help((*help).to_owned());
+            family.set_field_type(match kind {
+                Counter => MetricType::COUNTER,
+                Distribution => MetricType::HISTOGRAM,
+                Value => MetricType::GAUGE,
+            });
+            family.set_metric(metrics);
+            Some(family)
+        });
+        let families = families.collect();
+        debug_assert!(self.families.is_empty(), "every metric stands in METRICS");
+        families
+    }
+
+    fn process(&mut self, sources: &Sources) {
+        let plane = &sources.plane;
+        let errors = &plane.accept_errors;
+        for (reason, count) in [
+            ("aborted", &errors.aborted),
+            ("no_descriptors", &errors.no_descriptors),
+            ("no_memory", &errors.no_memory),
+            ("other", &errors.other),
+        ] {
+            self.counter(
+                "maitred_accept_errors_total",
+                &[("reason", reason)],
+                float(count.value()),
+            );
+        }
+        self.value("maitred_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        let sha256 = plane.snapshot.load().config.sha256.clone();
+        self.value("maitred_config_info", &[("sha256", &sha256)], 1.0);
+        let reloads = &sources.reloads;
+        let successful = reloads.last_succeeded.load(Relaxed);
+        self.value("maitred_config_last_reload_successful", &[], flag(successful));
+        let time = float(reloads.last_success.load(Relaxed));
+        self.value("maitred_config_last_reload_timestamp_seconds", &[], time);
+        for (result, count) in [
+            ("applied", &reloads.applied),
+            ("refused", &reloads.refused),
+            ("unchanged", &reloads.unchanged),
+        ] {
+            self.counter("maitred_reloads_total", &[("result", result)], float(count.value()));
+        }
+        self.value("maitred_draining", &[], flag(plane.draining.load(Relaxed)));
+        let dropped = sources.log_dropped.value() + plane.session_log.dropped.value();
+        self.counter("maitred_log_dropped_total", &[], float(dropped));
+        self.value("maitred_sessions_limit", &[], float(plane.gate.limit()));
+        let ports = &plane.source_ports;
+        self.value("maitred_source_ports_in_use", &[], float(ports.in_use.load(Relaxed) as u64));
+        let exhausted = float(ports.exhausted.value());
+        self.counter("maitred_source_ports_exhausted_total", &[], exhausted);
+        let sum = |read: fn(&crate::plane::WorkerLoad) -> u64| {
+            float(plane.workers.iter().map(|worker| read(worker)).sum())
+        };
+        let copied = sum(|worker| worker.copied_bytes.value());
+        self.counter("maitred_session_bytes_total", &[("path", "copy")], copied);
+        let spliced = sum(|worker| worker.spliced_bytes.value());
+        self.counter("maitred_session_bytes_total", &[("path", "splice")], spliced);
+        for (id, worker) in plane.workers.iter().enumerate() {
+            let busy = worker.busy().as_secs_f64();
+            self.counter("maitred_worker_busy_seconds_total", &[("worker", &id.to_string())], busy);
+        }
+    }
+
+    fn listener(&mut self, listener: &Listener) {
+        let name: &str = &listener.config.name;
+        let labels: Labels = &[("listener", name), ("protocol", "tcp")];
+        let counters = &listener.live.counters;
+        let sum = |read: fn(&crate::snapshot::ListenerCounters) -> u64| float(counters.sum(read));
+        let accepted = sum(|cell| cell.sessions.value());
+        self.counter("maitred_listener_sessions_total", labels, accepted);
+        let active = float(listener.live.active.load(Relaxed));
+        self.value("maitred_listener_sessions_active", labels, active);
+        let limit = listener.config.max_sessions.map_or(f64::INFINITY, float);
+        self.value("maitred_listener_sessions_limit", labels, limit);
+        let received = sum(|cell| cell.received_bytes.value());
+        self.counter("maitred_listener_received_bytes_total", labels, received);
+        self.counter(
+            "maitred_listener_sent_bytes_total",
+            labels,
+            sum(|cell| cell.sent_bytes.value()),
+        );
+        for reason in CloseReason::ALL {
+            let mut refused = None;
+            for stage in Stage::ALL.into_iter().filter(|stage| can_occur(*stage, reason)) {
+                let count = counters.sum(|cell| cell.closed(stage, reason).value());
+                let labels: Labels =
+                    &[("listener", name), ("stage", stage.as_str()), ("reason", reason.as_str())];
+                self.counter("maitred_session_closed_total", labels, float(count));
+                if matches!(stage, Stage::Admit | Stage::Preread | Stage::Route) {
+                    *refused.get_or_insert(0) += count;
+                }
+            }
+            if let Some(refused) = refused {
+                let labels: Labels =
+                    &[("listener", name), ("protocol", "tcp"), ("reason", reason.as_str())];
+                self.counter("maitred_listener_refused_total", labels, float(refused));
+            }
+        }
+    }
+
+    fn pool(&mut self, pool: &Pool) {
+        let name: &str = &pool.name;
+        let labels: Labels = &[("pool", name)];
+        self.counter(
+            "maitred_pool_no_backend_total",
+            labels,
+            float(pool.shared.no_backend.value()),
+        );
+        let held = float(u64::from(pool.shared.held.load(Relaxed)));
+        self.value("maitred_pool_held_sessions", labels, held);
+        let mut states = [0u64; BackendState::ALL.len()];
+        for backend in &pool.backends {
+            let state = backend.status().state;
+            states[state as usize] += 1;
+            self.backend(backend, state);
+        }
+        for state in BackendState::ALL {
+            let labels: Labels = &[("pool", name), ("state", state.as_str())];
+            self.value("maitred_pool_backends", labels, float(states[state as usize]));
+        }
+        for (backend, live) in pool.departed() {
+            self.live(name, backend, &live);
+        }
+        let cells = &pool.shared.counters;
+        let connect = parts(cells, |cell| &cell.connect_duration);
+        self.distribution(
+            "maitred_backend_connect_duration_seconds",
+            name,
+            &CONNECT_BOUNDS,
+            &connect,
+        );
+        let first = parts(cells, |cell| &cell.first_byte_duration);
+        self.distribution(
+            "maitred_backend_first_byte_duration_seconds",
+            name,
+            &CONNECT_BOUNDS,
+            &first,
+        );
+        let session = parts(cells, |cell| &cell.session_duration);
+        self.distribution("maitred_session_duration_seconds", name, &SESSION_BOUNDS, &session);
+    }
+
+    /// What only a backend of the configuration has.
+    fn backend(&mut self, backend: &Backend, now: BackendState) {
+        let (pool, name): (&str, &str) = (&backend.pool, &backend.name);
+        let labels: Labels = &[("pool", pool), ("backend", name)];
+        let limit = backend.max_sessions.map_or(f64::INFINITY, f64::from);
+        self.value("maitred_backend_sessions_limit", labels, limit);
+        let weight = backend.live.slot.hot().weight.load(Relaxed);
+        self.value("maitred_backend_weight", labels, f64::from(weight) / f64::from(WEIGHT_UNIT));
+        for state in BackendState::ALL {
+            let labels: Labels = &[("pool", pool), ("backend", name), ("state", state.as_str())];
+            self.value("maitred_backend_state", labels, flag(state == now));
+        }
+        self.live(pool, name, &backend.live);
+    }
+
+    /// What counts on until the last session on a backend has ended.
+    fn live(&mut self, pool: &str, name: &str, live: &Live) {
+        let labels: Labels = &[("pool", pool), ("backend", name)];
+        let sum = |read: fn(&crate::pool::backend::BackendCounters) -> u64| {
+            float(live.counters.sum(read))
+        };
+        self.counter("maitred_backend_sessions_total", labels, sum(|cell| cell.sessions.value()));
+        let active = f64::from(live.slot.hot().in_flight.load(Relaxed));
+        self.value("maitred_backend_sessions_active", labels, active);
+        let received = sum(|cell| cell.received_bytes.value());
+        self.counter("maitred_backend_received_bytes_total", labels, received);
+        self.counter(
+            "maitred_backend_sent_bytes_total",
+            labels,
+            sum(|cell| cell.sent_bytes.value()),
+        );
+        self.counter("maitred_backend_retries_total", labels, sum(|cell| cell.retries.value()));
+        let failures = &live.connect_failures;
+        for (reason, count) in [
+            ("no_descriptors", &failures.no_descriptors),
+            ("no_source_port", &failures.no_source_port),
+            ("refused", &failures.refused),
+            ("timeout", &failures.timeout),
+            ("unreachable", &failures.unreachable),
+        ] {
+            let labels: Labels = &[("pool", pool), ("backend", name), ("reason", reason)];
+            self.counter("maitred_backend_connect_failures_total", labels, float(count.value()));
+        }
+        let status = live.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for to in BackendState::ALL {
+            let labels: Labels = &[("pool", pool), ("backend", name), ("to", to.as_str())];
+            self.counter(
+                "maitred_backend_transitions_total",
+                labels,
+                float(status.transitions(to)),
+            );
+        }
+    }
+}
+
+fn parts<const N: usize>(
+    cells: &PerWorker<PoolCounters>,
+    of: impl Fn(&PoolCounters) -> &Histogram<N>,
+) -> Vec<&Histogram<N>> {
+    cells.cells().map(of).collect()
+}
+
+fn pairs(labels: Labels) -> Vec<LabelPair> {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    labels.iter().map(pair).collect()
+}
+
+/// Prometheus has only floats: exact up to 2^53, which no count here reaches in a lifetime.
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+fn flag(on: bool) -> f64 {
+    if on { 1.0 } else { 0.0 }
+}
