@@ -2,7 +2,7 @@
 //! Canonical form is made here, once: an IPv4-mapped IPv6 address is the IPv4 address.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 
 /// Who connected to us, canonical. A client of a unix socket has no address.
@@ -10,6 +10,15 @@ use std::path::PathBuf;
 pub enum ClientAddr {
     Inet(SocketAddr),
     Unix,
+}
+
+/// A client's address in 24 bytes instead of 32, for what there are very many of.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedClientAddr {
+    ip: [u8; 16],
+    scope: u32,
+    port: u16,
+    is_inet: bool,
 }
 
 /// Where a backend is.
@@ -52,6 +61,33 @@ impl ClientAddr {
             ClientAddr::Inet(address) => Some(address.ip()),
             ClientAddr::Unix => None,
         }
+    }
+}
+
+impl From<ClientAddr> for PackedClientAddr {
+    fn from(client: ClientAddr) -> Self {
+        let ClientAddr::Inet(address) = client else {
+            return PackedClientAddr { ip: [0; 16], scope: 0, port: 0, is_inet: false };
+        };
+        let (ip, scope) = match address {
+            SocketAddr::V4(address) => (address.ip().to_ipv6_mapped(), 0),
+            SocketAddr::V6(address) => (*address.ip(), address.scope_id()),
+        };
+        PackedClientAddr { ip: ip.octets(), scope, port: address.port(), is_inet: true }
+    }
+}
+
+impl PackedClientAddr {
+    /// Everything but the flow label, which nobody asks for.
+    pub fn unpack(self) -> ClientAddr {
+        if !self.is_inet {
+            return ClientAddr::Unix;
+        }
+        let ip = Ipv6Addr::from(self.ip);
+        ClientAddr::Inet(match ip.to_canonical() {
+            IpAddr::V4(ip) => SocketAddr::from((ip, self.port)),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, self.port, 0, self.scope).into(),
+        })
     }
 }
 
@@ -126,6 +162,16 @@ mod tests {
     fn a_mapped_client_is_its_ipv4_address() {
         let client = ClientAddr::new("[::ffff:192.0.2.7]:9".parse().unwrap());
         assert_eq!(client.to_string(), "192.0.2.7:9");
+    }
+
+    #[test]
+    fn packing_keeps_every_client() {
+        for text in ["192.0.2.7:9", "[2001:db8::7]:65535", "[fe80::1%3]:1", "0.0.0.0:0"] {
+            let client = ClientAddr::new(text.parse().unwrap());
+            assert_eq!(PackedClientAddr::from(client).unpack(), client, "{text}");
+        }
+        assert_eq!(PackedClientAddr::from(ClientAddr::Unix).unpack(), ClientAddr::Unix);
+        assert_eq!(size_of::<PackedClientAddr>(), 24);
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
 
 /// Binds, starts workers and the control plane's tasks.
 pub fn start(config: Config) -> Result<Started, StartError> {
+    // Before the first thread. Huge pages would round a small process up by megabytes, and there is nothing
+    // large here that they could make faster; a kernel that refuses costs memory, nothing else.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let log = log::start(config.log.format, config.log.level)
         .map_err(|error| StartError::Io("the log's thread", error))?;
     log.set_level(config.log.level);

@@ -9,6 +9,7 @@ pub mod tcp;
 
 pub mod admit;
 pub mod pool;
+pub mod health;
 
 pub mod plane;
 pub mod daemon;

@@ -26,7 +26,7 @@ pub struct Plane {
     /// What is bound now, by the address the configuration names.
     pub served: ArcSwap<BTreeMap<ListenAddr, Served>>,
     pub gate: Arc<Gate>,
-    pub workers: Box<[CachePadded<WorkerLoad>]>,
+    pub workers: Box<[Arc<CachePadded<WorkerLoad>>]>,
     pub accept_errors: AcceptErrors,
     pub source_ports: Arc<PortStats>,
     pub session_log: SessionLog,
@@ -51,8 +51,9 @@ pub struct Served {
 }
 
 /// One worker, seen from outside.
-#[derive(Default)]
 pub struct WorkerLoad {
+    /// The process's limit, which every session of the worker counts against.
+    pub gate: Arc<Gate>,
     /// Sessions on this worker, and those on their way to it.
     pub sessions: AtomicUsize,
     pub copied_bytes: Counter,
@@ -116,8 +117,8 @@ impl Plane {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             departed: ArcSwap::default(),
             served: ArcSwap::default(),
+            workers: (0..workers.max(1)).map(|_| WorkerLoad::new(&gate)).collect(),
             gate,
-            workers: (0..workers.max(1)).map(|_| CachePadded::default()).collect(),
             accept_errors: AcceptErrors::default(),
             source_ports: Arc::default(),
             session_log,
@@ -137,6 +138,16 @@ impl Plane {
 }
 
 impl WorkerLoad {
+    fn new(gate: &Arc<Gate>) -> Arc<CachePadded<WorkerLoad>> {
+        Arc::new(CachePadded::new(WorkerLoad {
+            gate: Arc::clone(gate),
+            sessions: AtomicUsize::new(0),
+            copied_bytes: Counter::default(),
+            spliced_bytes: Counter::default(),
+            metrics: OnceLock::new(),
+        }))
+    }
+
     pub fn set_metrics(&self, metrics: RuntimeMetrics) {
         // A worker starts once; a second call would be the same runtime's.
         let _ = self.metrics.set(metrics);

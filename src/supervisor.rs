@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::addr::{ListenAddr, LocalAddr};
 use crate::admit::Gate;
 use crate::config::Config;
+use crate::health::monitor::Monitor;
 use crate::plane::{Cut, Plane, Served, SessionFilter, SessionRow};
 use crate::reload::{self, Reloads};
 use crate::snapshot::Snapshot;
@@ -33,6 +34,7 @@ pub struct Supervisor {
     pub started: SystemTime,
     workers: Box<[Mailbox]>,
     threads: Vec<JoinHandle<io::Result<()>>>,
+    monitor: Monitor,
     /// What is bound, by the address the configuration names.
     served: BTreeMap<ListenAddr, Served>,
     descriptors: u64,
@@ -63,13 +65,16 @@ impl Supervisor {
         let gate = Gate::new(max_sessions(&config, descriptors));
         let plane = Plane::new(workers, gate, session_log);
         let (mailboxes, mails) = worker::mailboxes(workers);
+        let events: Arc<Events> = Arc::default();
+        let monitor = start_monitor(&events, &mailboxes, descriptors)?;
         let mut supervisor = Supervisor {
             plane,
-            events: Arc::default(),
+            events,
             reloads: Arc::default(),
             started: SystemTime::now(),
             workers: mailboxes,
             threads: Vec::new(),
+            monitor,
             served: BTreeMap::new(),
             descriptors,
         };
@@ -96,9 +101,7 @@ impl Supervisor {
             let thread = std::thread::Builder::new()
                 .name(format!("tcp-{id}"))
                 .spawn(move || worker::run(id, plane, all, mail, share))
-                .map_err(|error| BindError {
-                    failures: vec![("worker".into(), ListenAddr::DualStack(0), error)],
-                })?;
+                .map_err(|error| no_thread("worker", error))?;
             self.threads.push(thread);
         }
         Ok(())
@@ -156,6 +159,7 @@ impl Supervisor {
         for pool in snapshot.pools.values() {
             pool.activate(now, SystemTime::now());
         }
+        self.monitor.apply(&snapshot);
         self.listen(&config, opened);
         let closed = self.unlisten(&config);
         self.plane.served.store(Arc::new(self.served.clone()));
@@ -294,6 +298,7 @@ impl Supervisor {
 
     /// Ends the workers; sessions still open then are dropped with them.
     pub fn stop(mut self) {
+        self.monitor.stop();
         for worker in 0..self.workers() {
             self.send(worker, Command::Stop);
         }
@@ -376,6 +381,31 @@ fn summary(changes: &[String]) -> String {
         text.push_str(&format!(", and {} more", changes.len() - SHOWN));
     }
     text
+}
+
+/// The monitor, which cuts the sessions of a dead backend through the workers' mailboxes.
+fn start_monitor(
+    events: &Arc<Events>,
+    workers: &[Mailbox],
+    descriptors: u64,
+) -> Result<Monitor, BindError> {
+    /// One descriptor each; more at once would only be a burst.
+    const PROBES: u64 = 512;
+    let workers: Box<[Mailbox]> = workers.into();
+    let cut = move |filter: SessionFilter, reason| {
+        for worker in &workers {
+            // A worker that is gone has no sessions.
+            worker.send(Command::Cut(Cut { filter: filter.clone(), reason }));
+        }
+    };
+    let in_flight = (limits::kept_back(descriptors) / 4).min(PROBES);
+    let in_flight = usize::try_from(in_flight).unwrap_or(1);
+    Monitor::start(Arc::clone(events), Arc::new(cut), in_flight)
+        .map_err(|error| no_thread("health", error))
+}
+
+fn no_thread(name: &str, error: io::Error) -> BindError {
+    BindError { failures: vec![(name.into(), ListenAddr::DualStack(0), error)] }
 }
 
 fn max_sessions(config: &Config, descriptors: u64) -> u64 {

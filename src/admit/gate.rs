@@ -13,7 +13,7 @@ pub struct Gate {
 }
 
 /// One place; given back on drop.
-pub struct GatePermit(Arc<Gate>);
+pub struct GatePermit(Option<Arc<Gate>>);
 
 impl Gate {
     pub fn new(limit: u64) -> Arc<Gate> {
@@ -45,7 +45,7 @@ impl Gate {
                 (open < limit).then_some(open + 1)
             })
             .ok()
-            .map(|_| GatePermit(Arc::clone(self)))
+            .map(|_| GatePermit(Some(Arc::clone(self))))
     }
 
     /// Waits for a place. A waiter registers before it looks again, so that no wake-up falls between.
@@ -65,13 +65,29 @@ impl Gate {
     }
 }
 
-impl Drop for GatePermit {
-    fn drop(&mut self) {
-        let before = self.0.open.fetch_sub(1, Ordering::SeqCst);
+impl GatePermit {
+    /// Hands the duty to give the place back over to whoever calls `Gate::leave` later.
+    pub fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Gate {
+    /// Gives back a place whose permit was kept.
+    pub fn leave(&self) {
+        let before = self.open.fetch_sub(1, Ordering::SeqCst);
         // Only at the limit can anybody be waiting. A waiter that was woken and found the place taken by a
         // faster one waits again, and is woken by that one's end.
-        if before >= self.0.limit.load(Ordering::SeqCst) {
-            self.0.freed.notify_one();
+        if before >= self.limit.load(Ordering::SeqCst) {
+            self.freed.notify_one();
+        }
+    }
+}
+
+impl Drop for GatePermit {
+    fn drop(&mut self) {
+        if let Some(gate) = &self.0 {
+            gate.leave();
         }
     }
 }

@@ -5,33 +5,34 @@ mod gate;
 
 pub use gate::{Gate, GatePermit};
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::snapshot::Listener;
 use crate::telemetry::record::CloseReason;
 
-/// One session's place in its listener's limit.
-pub struct ListenerPermit {
-    listener: Arc<Listener>,
-}
+/// One session's place in its listener's limit, and its settings as they were when it was accepted.
+pub struct ListenerPermit(Arc<Listener>);
 
-/// Every place a session holds from accept to close; its backend's is taken by the pick.
-pub struct Permit {
-    pub process: GatePermit,
-    pub listener: ListenerPermit,
-}
-
-/// The checks in order, cheap ones first. The process's own limit was taken before accept(), which pauses at
-/// it; `process` is that place.
-pub fn admit(listener: &Arc<Listener>, process: GatePermit) -> Result<Permit, CloseReason> {
+/// The checks in order, cheap ones first. The process's own limit was taken before accept(), which pauses at it;
+/// the backend's is taken by the pick.
+pub fn admit(listener: Arc<Listener>) -> Result<ListenerPermit, (Arc<Listener>, CloseReason)> {
     if !listener.live.enter(listener.config.max_sessions) {
-        return Err(CloseReason::OverLimit);
+        return Err((listener, CloseReason::OverLimit));
     }
-    Ok(Permit { process, listener: ListenerPermit { listener: Arc::clone(listener) } })
+    Ok(ListenerPermit(listener))
+}
+
+impl Deref for ListenerPermit {
+    type Target = Listener;
+
+    fn deref(&self) -> &Listener {
+        &self.0
+    }
 }
 
 impl Drop for ListenerPermit {
     fn drop(&mut self) {
-        self.listener.live.leave();
+        self.0.live.leave();
     }
 }

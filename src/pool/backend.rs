@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Shared;
+use super::fitness::{ProbeCounters, Standing};
 use super::latency::Latency;
+use super::outlier::Outlier;
 use super::slots::{Slot, WEIGHT_UNIT};
 use super::slow_start::effective_weight;
 use crate::addr::BackendAddr;
@@ -39,6 +41,9 @@ pub struct Live {
     pub connect_failures: ConnectFailures,
     /// What `least_latency` compares.
     pub latency: Latency,
+    /// Failed connects in a row, and the ejection they led to.
+    pub outlier: Outlier,
+    pub probes: ProbeCounters,
     /// Written by the control plane alone (health, hand); the lock is never taken by a pick or a relay.
     pub status: Mutex<Status>,
 }
@@ -93,6 +98,8 @@ impl BackendState {
 pub struct Status {
     pub state: BackendState,
     pub why: String,
+    /// What the probes say, also while a hand or an ejection overrules them.
+    pub verdict: Standing,
     pub since: SystemTime,
     /// Monotonic, for slow start.
     pub up_since: Option<Instant>,
@@ -103,12 +110,19 @@ pub struct Status {
 impl Status {
     /// Of a backend nobody has looked at yet.
     pub fn new(is_probed: bool, wall: SystemTime) -> Self {
-        let (state, why) = if is_probed {
-            (BackendState::Starting, "no probe has decided yet")
+        let (verdict, why) = if is_probed {
+            (Standing::Starting, "no probe has decided yet")
         } else {
-            (BackendState::Up, WITHOUT_PROBES)
+            (Standing::Up, WITHOUT_PROBES)
         };
-        Status { state, why: why.into(), since: wall, up_since: None, transitions: [0; 6] }
+        Status {
+            state: verdict.into(),
+            why: why.into(),
+            verdict,
+            since: wall,
+            up_since: None,
+            transitions: [0; 6],
+        }
     }
 
     pub fn transitions(&self, to: BackendState) -> u64 {
@@ -125,6 +139,8 @@ impl Live {
             counters: PerWorker::new(workers),
             connect_failures: ConnectFailures::default(),
             latency: Latency::default(),
+            outlier: Outlier::default(),
+            probes: ProbeCounters::default(),
             status: Mutex::new(status),
         }
     }
@@ -171,21 +187,32 @@ impl Backend {
         now: Instant,
         wall: SystemTime,
     ) -> bool {
+        self.change(now, wall, |_| Some((state, why.into()))).is_some()
+    }
+
+    /// The same with the new state decided upon sight of the old one, so that of several who decide at once each
+    /// knows what the one before decided. `None` leaves the state as it is. Returns the state before a change.
+    pub fn change(
+        &self,
+        now: Instant,
+        wall: SystemTime,
+        decide: impl FnOnce(&mut Status) -> Option<(BackendState, String)>,
+    ) -> Option<BackendState> {
         let mut status = self.status();
-        if status.why != why {
-            status.why = why.into();
+        let (state, why) = decide(&mut status)?;
+        status.why = why;
+        let before = status.state;
+        if before == state {
+            return None;
         }
-        if status.state == state {
-            return false;
-        }
-        let recovers = matches!(status.state, BackendState::Down | BackendState::Ejected)
+        let recovers = matches!(before, BackendState::Down | BackendState::Ejected)
             && state == BackendState::Up;
         status.up_since = recovers.then_some(now);
         status.state = state;
         status.since = wall;
         status.transitions[state.position()] += 1;
         self.write_weights(&status, now);
-        true
+        Some(before)
     }
 
     /// Recomputes the row's weights from status and settings: a tick of slow start, or after new settings.
@@ -201,10 +228,14 @@ impl Backend {
     /// Makes these settings the ones that count, when the version of the pool they belong to is swapped in.
     pub(super) fn activate(&self, now: Instant, wall: SystemTime) {
         self.write_limit();
-        let state = self.status().state;
         // Probes are gone, and with them whoever could still change the verdict. An ejection ends by itself.
-        if !self.is_probed && matches!(state, BackendState::Starting | BackendState::Down) {
-            self.set_state(BackendState::Up, WITHOUT_PROBES, now, wall);
+        if !self.is_probed {
+            self.change(now, wall, |status| {
+                status.verdict = Standing::Up;
+                let state = status.state;
+                matches!(state, BackendState::Starting | BackendState::Down)
+                    .then(|| (BackendState::Up, WITHOUT_PROBES.into()))
+            });
         }
         self.refresh_weight(now);
     }
@@ -218,6 +249,11 @@ impl Backend {
     /// The status; a panic of another holder leaves it whole, for every write is a plain store.
     pub fn status(&self) -> MutexGuard<'_, Status> {
         self.live.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the pool wants a first verdict before the first session.
+    pub fn takes_nothing_at_start(&self) -> bool {
+        self.start == config::Start::Down
     }
 
     /// The row's `weight` and `forced_weight` in this status.

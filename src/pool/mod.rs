@@ -11,12 +11,14 @@
 pub mod backend;
 pub mod balance;
 mod build;
+pub mod fitness;
 pub mod latency;
+pub mod outlier;
 pub mod members;
 pub mod slots;
 pub mod slow_start;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod tier;
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
@@ -65,6 +67,10 @@ pub struct Shared {
     /// `pool_no_backend_total`.
     pub no_backend: SharedCounter,
     pub counters: PerWorker<PoolCounters>,
+    /// Backends ejected now; `passive.max_ejected` is held against it.
+    pub ejected: AtomicU32,
+    /// `probe_duration_seconds`, in `CONNECT_BOUNDS`. All probes run on one thread: its only writer.
+    pub probe_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
 }
 
 /// Statistics of one worker about one pool: they do not shrink when a backend is removed.
@@ -161,6 +167,10 @@ impl Pool {
     pub fn activate(&self, now: Instant, wall: SystemTime) {
         for backend in &self.backends {
             backend.activate(now, wall);
+            outlier::enlist(backend, now, wall);
+        }
+        for (_, live) in self.departed() {
+            live.outlier.retire();
         }
         self.wake_held();
     }
@@ -196,6 +206,8 @@ impl Shared {
             held: AtomicU32::new(0),
             changed: Notify::new(),
             no_backend: SharedCounter::default(),
+            ejected: AtomicU32::new(0),
+            probe_duration: Histogram::default(),
             counters: PerWorker::new(workers),
         }
     }

@@ -17,6 +17,7 @@ use super::source_ports::{From, Lease};
 use super::stream::Stream;
 use crate::config::{Hold, WhenFull, WhenNoneUp};
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
+use crate::pool::outlier;
 use crate::pool::{BackendPermit, PickError, PickKey, Picked, Pool, Tried};
 use crate::sys::socket::{self, Outgoing, Peeked};
 use crate::telemetry::record::{CloseReason, Stage};
@@ -109,11 +110,11 @@ pub async fn connect(
             },
         };
         session.stage.set(Stage::Connect);
-        if let Some(before) = session.backend.borrow().as_ref() {
+        session.with_backend(|before| {
             before.live.counters.of(session.worker.id).retries.add(1);
-        }
+        });
         tried.push(picked.index);
-        *session.backend.borrow_mut() = Some(Arc::clone(&picked.backend));
+        session.set_backend(Arc::clone(&picked.backend));
         let begun = Instant::now();
         match attempt(session, client, &pool, &picked.backend, &mut watch).await? {
             Ok(opened) => {
@@ -133,7 +134,7 @@ pub async fn connect(
 }
 
 fn pick(session: &Session, pool: &Pool, tried: &Tried) -> Result<Picked, PickError> {
-    pool.pick(&PickKey { client: session.client }, tried, Instant::now())
+    pool.pick(&PickKey { client: session.client() }, tried, Instant::now())
 }
 
 /// Whether the pool lets a client wait rather than turning it away.
@@ -196,8 +197,8 @@ async fn wait(
 
 fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Instant) {
     let took = begun.elapsed();
-    session.first_byte_from.set(Some(Instant::now()));
-    session.connect_time.set(Some(took));
+    outlier::succeeded(backend);
+    session.connected(took);
     let counters = backend.live.counters.of(session.worker.id);
     counters.sessions.add(1);
     counters.connect_duration.observe(&CONNECT_BOUNDS, took);
@@ -207,7 +208,7 @@ fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Instant) 
 }
 
 fn failed(session: &Session, pool: &Pool, backend: &Backend, why: Failure) {
-    session.failed_attempts.set(session.failed_attempts.get() + 1);
+    session.failed_attempts.set(session.failed_attempts.get().saturating_add(1));
     let failures = &backend.live.connect_failures;
     match why {
         Failure::NoDescriptors => &failures.no_descriptors,
@@ -217,7 +218,9 @@ fn failed(session: &Session, pool: &Pool, backend: &Backend, why: Failure) {
         Failure::Unreachable => &failures.unreachable,
     }
     .add(1);
-    let _ = pool;
+    if why.is_backends_fault() {
+        outlier::failed(pool, backend, Instant::now());
+    }
 }
 
 /// One attempt. The outer error ends the session (the client left, or somebody cut it), the inner one only
@@ -259,7 +262,7 @@ async fn attempt(
 
 /// Begins a connection; it is made or fails in the background.
 fn open(session: &Session, pool: &Pool, backend: &Backend) -> io::Result<Opened> {
-    let address = socket::backend_sockaddr(&backend.address, session.local)?
+    let address = socket::backend_sockaddr(&backend.address, *session.local)?
         .ok_or_else(|| io::Error::from_raw_os_error(libc::EHOSTUNREACH))?;
     let config = &session.listener.config;
     let options = Outgoing {

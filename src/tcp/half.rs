@@ -65,7 +65,6 @@ pub enum State {
 /// What was taken from the source and not yet given to the sink.
 enum Pending {
     Buffer(Bytes),
-    Nothing,
     Pipe(Pipe),
 }
 
@@ -73,7 +72,8 @@ enum Pending {
 pub struct Half {
     from: Side,
     pub state: State,
-    pending: Pending,
+    /// Boxed: an idle direction has nothing pending.
+    pending: Option<Box<Pending>>,
     /// Full reads in a row while copying, small transfers in a row while splicing.
     streak: u8,
     splicing: bool,
@@ -96,7 +96,7 @@ impl Half {
         Half {
             from,
             state: State::Open,
-            pending: Pending::Nothing,
+            pending: None,
             streak: 0,
             splicing,
             source_was_reset: false,
@@ -160,8 +160,8 @@ impl Half {
     ) -> Poll<io::Result<usize>> {
         let mut delivered = 0;
         loop {
-            let (count, splice) = match &mut self.pending {
-                Pending::Nothing => return Poll::Ready(Ok(delivered)),
+            let Some(pending) = &mut self.pending else { return Poll::Ready(Ok(delivered)) };
+            let (count, splice) = match &mut **pending {
                 Pending::Buffer(bytes) => match sink.poll_write(cx, bytes) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -177,7 +177,7 @@ impl Half {
                         let rest = Bytes::from(pipe.take_all()?);
                         session.worker.pipes.borrow_mut().forbid();
                         self.drop_pending(session);
-                        self.pending = Pending::Buffer(rest);
+                        self.pending = Some(Box::new(Pending::Buffer(rest)));
                         (0, false)
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -186,12 +186,11 @@ impl Half {
             };
             delivered += count;
             session.delivered(self.from == Side::Client, count, splice);
-            let empty = match &self.pending {
-                Pending::Nothing => true,
+            let is_empty = self.pending.as_deref().is_none_or(|pending| match pending {
                 Pending::Buffer(bytes) => bytes.is_empty(),
                 Pending::Pipe(pipe) => pipe.bytes() == 0,
-            };
-            if empty {
+            });
+            if is_empty {
                 self.drop_pending(session);
             }
         }
@@ -226,7 +225,7 @@ impl Half {
     ) -> Poll<Result<Taken, Fault>> {
         let outcome = source.poll_fill(cx, &mut pipe, QUOTA);
         if pipe.bytes() > 0 {
-            self.pending = Pending::Pipe(pipe);
+            self.pending = Some(Box::new(Pending::Pipe(pipe)));
         } else {
             session.worker.pipes.borrow_mut().give_back(pipe);
         }
@@ -278,13 +277,14 @@ impl Half {
         };
         session.delivered(self.from == Side::Client, written, false);
         if written < count {
-            self.pending = Pending::Buffer(Bytes::copy_from_slice(&scratch[written..count]));
+            let rest = Bytes::copy_from_slice(&scratch[written..count]);
+            self.pending = Some(Box::new(Pending::Buffer(rest)));
         }
         Poll::Ready(Ok(Taken::Bytes(written)))
     }
 
     pub fn drop_pending(&mut self, session: &Session) {
-        if let Pending::Pipe(pipe) = std::mem::replace(&mut self.pending, Pending::Nothing) {
+        if let Some(Pending::Pipe(pipe)) = self.pending.take().map(|pending| *pending) {
             session.worker.pipes.borrow_mut().give_back(pipe);
         }
     }

@@ -12,7 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
-use super::session::{self, Arrival, LoadPermit};
+use super::session::{self, Arrival, Place};
 use super::worker::Worker;
 use crate::addr::{ClientAddr, LocalAddr};
 use crate::admit::{self, GatePermit};
@@ -58,7 +58,7 @@ impl Acceptor {
 
 /// Starts accepting on `socket`, which listens already.
 pub fn start(worker: &Rc<Worker>, name: Arc<str>, socket: OwnedFd) -> io::Result<Acceptor> {
-    let local = socket::local_addr(&socket);
+    let local = Arc::new(socket::local_addr(&socket));
     let socket = socket::watch(socket)?;
     let shared = Rc::new(Shared {
         name: RefCell::new(name),
@@ -75,7 +75,7 @@ struct Accepting {
     worker: Rc<Worker>,
     shared: Rc<Shared>,
     /// What clients dialled, as far as the listening socket knows.
-    local: LocalAddr,
+    local: Arc<LocalAddr>,
 }
 
 impl Accepting {
@@ -154,18 +154,18 @@ impl Accepting {
             // Between a swap and the close of a socket nobody wants any more.
             return;
         };
-        let permit = match admit::admit(&listener, process) {
+        let listener = match admit::admit(listener) {
             Ok(permit) => permit,
-            Err(reason) => return self.refuse(&listener, socket, client, reason),
+            Err((listener, reason)) => return self.refuse(&listener, socket, client, reason),
         };
         let home = self.worker.least_busy();
-        let load = LoadPermit::new(Arc::clone(&self.worker.plane), home);
-        let arrival = Arrival { socket, client, local: self.local, listener, permit, load };
+        let place = Place::new(process, &self.worker.plane, home);
+        let arrival = Arrival { socket, client, local: Arc::clone(&self.local), listener, place };
         if home == self.worker.id {
             return session::start(&self.worker, arrival);
         }
         if let Err(mut arrival) = self.worker.hand_over(home, arrival) {
-            arrival.load = LoadPermit::new(Arc::clone(&self.worker.plane), self.worker.id);
+            arrival.place.move_to(&self.worker.plane, self.worker.id);
             session::start(&self.worker, arrival);
         }
     }
@@ -176,7 +176,7 @@ impl Accepting {
             socket::reset_on_close(&socket);
         }
         drop(socket);
-        session::record_refusal(&self.worker, listener, client, self.local, Stage::Admit, why);
+        session::record_refusal(&self.worker, listener, client, *self.local, Stage::Admit, why);
     }
 
     /// Counts an accept error; says whether accepting must rest before the next try.

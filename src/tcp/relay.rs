@@ -6,11 +6,12 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use super::connect::Connected;
 use super::half::{End, Event, Half, Side, State, is_reset};
 use super::session::Session;
 use super::stream::Stream;
@@ -21,8 +22,9 @@ use crate::telemetry::record::CloseReason;
 /// The bound on delivering before a reset is carried on, where `half_closed` is `none`.
 const CARRY: Duration = Duration::from_secs(60);
 
-struct Relay<'a> {
-    session: &'a Rc<Session>,
+/// A connected session.
+pub struct Relay {
+    session: Rc<Session>,
     client: Stream,
     backend: Stream,
     to_backend: Half,
@@ -30,48 +32,53 @@ struct Relay<'a> {
     /// Whose end came first; it names the session's.
     first_end: Option<(Side, End)>,
     timer: Option<Pin<Box<Sleep>>>,
-    opened: Instant,
     /// Whether the ending is decided; dropped before that, both sides are reset.
     over: bool,
 }
 
 /// How the relay is over.
-enum Verdict {
-    /// Both directions ended by FIN, or there is nobody left to tell.
+pub enum Verdict {
+    /// One side was reset: the other is, once it has everything.
+    Carry { to: Side, reason: CloseReason },
+    /// Both directions ended by FIN.
     Clean(CloseReason),
     /// We end it: a reset on both sides.
     Cut(CloseReason),
-    /// One side was reset: the other is, once it has everything.
-    Carry { to: Side, reason: CloseReason },
 }
 
-/// Relays until the end; says why it ended.
-pub async fn relay(session: &Rc<Session>, client: Stream, backend: Stream) -> CloseReason {
-    let splicing = session.listener.config.relay == RelayMode::Splice;
-    let mut relay = Relay {
-        session,
-        client,
-        backend,
-        to_backend: Half::new(Side::Client, splicing),
-        to_client: Half::new(Side::Backend, splicing),
-        first_end: None,
-        timer: None,
-        opened: Instant::now(),
-        over: false,
-    };
-    relay.arm();
-    match poll_fn(|cx| relay.poll(cx)).await {
-        Verdict::Clean(reason) => {
-            relay.over = true;
-            reason
-        }
-        Verdict::Cut(reason) => reason,
-        Verdict::Carry { to, reason } => relay.carry(to, reason).await,
+impl Relay {
+    pub fn new(session: Rc<Session>, connected: Connected<Stream>) -> Relay {
+        let splicing = session.listener.config.relay == RelayMode::Splice;
+        session.holds.slot.set(Some(connected.permit));
+        session.holds.lease.set(connected.opened.lease.map(Box::new));
+        let mut relay = Relay {
+            session,
+            client: connected.client,
+            backend: connected.opened.stream,
+            to_backend: Half::new(Side::Client, splicing),
+            to_client: Half::new(Side::Backend, splicing),
+            first_end: None,
+            timer: None,
+            over: false,
+        };
+        relay.arm();
+        relay
     }
-}
 
-impl Relay<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
+    /// Moves what can be moved both ways; ready when the session is over.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
+        let verdict = ready!(self.poll_verdict(cx));
+        if let Verdict::Clean(reason) = verdict {
+            self.over = true;
+            if let Some(mut lease) = self.session.holds.lease.take() {
+                lease.closed_by_us = reason == CloseReason::ClientClosed;
+                self.session.holds.lease.set(Some(lease));
+            }
+        }
+        Poll::Ready(verdict)
+    }
+
+    fn poll_verdict(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
         if let Some(reason) = self.session.poll_cut(cx) {
             return Poll::Ready(Verdict::Cut(reason));
         }
@@ -92,8 +99,8 @@ impl Relay<'_> {
     fn poll_half(&mut self, from: Side, cx: &mut Context<'_>) -> Poll<Event> {
         let (client, backend) = (&mut self.client, &mut self.backend);
         match from {
-            Side::Client => self.to_backend.poll(client, backend, self.session, cx),
-            Side::Backend => self.to_client.poll(backend, client, self.session, cx),
+            Side::Client => self.to_backend.poll(client, backend, &self.session, cx),
+            Side::Backend => self.to_client.poll(backend, client, &self.session, cx),
         }
     }
 
@@ -174,9 +181,9 @@ impl Relay<'_> {
         [
             timeouts.idle.map(|limit| (limit.saturating_sub(quiet), CloseReason::Idle)),
             half_closed.map(|limit| (limit.saturating_sub(quiet), CloseReason::HalfClosedTimeout)),
-            timeouts
-                .max_lifetime
-                .map(|limit| (limit.saturating_sub(self.opened.elapsed()), CloseReason::Lifetime)),
+            timeouts.max_lifetime.map(|limit| {
+                (limit.saturating_sub(self.session.started.elapsed()), CloseReason::Lifetime)
+            }),
         ]
         .into_iter()
         .flatten()
@@ -211,7 +218,7 @@ impl Relay<'_> {
     }
 
     /// Resets `to` once the kernel has delivered all we gave it, at most `half_closed` later.
-    async fn carry(mut self, to: Side, reason: CloseReason) -> CloseReason {
+    pub async fn carry(mut self, to: Side, reason: CloseReason) -> CloseReason {
         let limit = self.session.listener.config.timeouts.half_closed.unwrap_or(CARRY);
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(1);
@@ -232,10 +239,10 @@ impl Relay<'_> {
     }
 }
 
-impl Drop for Relay<'_> {
+impl Drop for Relay {
     fn drop(&mut self) {
-        self.to_backend.drop_pending(self.session);
-        self.to_client.drop_pending(self.session);
+        self.to_backend.drop_pending(&self.session);
+        self.to_client.drop_pending(&self.session);
         if !self.over {
             // Cut, or the worker stops: truncation must not look like a clean end.
             self.client.reset_on_close();

@@ -2,26 +2,31 @@
 //! record. Each stage returns the reason if it ends the session; `run` records exactly once, whatever
 //! happened; guards give back what was taken.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use super::connect::{self, Connected};
-use super::relay;
+use crossbeam_utils::CachePadded;
+
+use super::connect;
+use super::relay::{Relay, Verdict};
+use super::source_ports::Lease;
 use super::stream::Stream;
 use super::worker::Worker;
-use crate::addr::{ClientAddr, LocalAddr};
-use crate::admit::Permit;
+use crate::addr::{ClientAddr, LocalAddr, PackedClientAddr};
+use crate::admit::{GatePermit, ListenerPermit};
 use crate::config::OnRefuse;
-use crate::plane::{Plane, SessionFilter, SessionRow};
+use crate::plane::{Plane, SessionFilter, SessionRow, WorkerLoad};
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
-use crate::pool::{Pool, SESSION_BOUNDS};
+use crate::pool::{BackendPermit, Pool, SESSION_BOUNDS};
 use crate::snapshot::Listener;
-use crate::sys::clock;
+use crate::sys::clock::{self, Moment};
 use crate::telemetry::record::{Bytes, CloseReason, Record, Stage};
 
 /// What a refused client may have sent already is read before the close, up to this, so that it sees an end
@@ -32,101 +37,152 @@ const POLITE: usize = 256 * 1024;
 pub struct Arrival {
     pub socket: OwnedFd,
     pub client: ClientAddr,
-    pub local: LocalAddr,
-    pub listener: Arc<Listener>,
-    pub permit: Permit,
-    pub load: LoadPermit,
+    pub local: Arc<LocalAddr>,
+    pub listener: ListenerPermit,
+    pub place: Place,
 }
 
-/// One session counted as a worker's load, from the choice of the worker on.
-pub struct LoadPermit {
-    plane: Arc<Plane>,
-    worker: usize,
-}
+/// One session's place in the process's limit and in a worker's load, from the choice of the worker on.
+pub struct Place(Arc<CachePadded<WorkerLoad>>);
 
-/// One session. Everything in it belongs to one worker: no atomics.
+/// One session. Everything in it belongs to one worker: no atomics. There may be hundreds of thousands of them,
+/// so what is rare is small here or boxed.
 pub struct Session {
     pub id: u64,
     pub worker: Rc<Worker>,
-    pub listener: Arc<Listener>,
-    pub client: ClientAddr,
-    pub local: LocalAddr,
-    pub started: Instant,
-    pub stage: Cell<Stage>,
     /// Of the last attempt.
-    pub backend: RefCell<Option<Arc<Backend>>>,
-    pub failed_attempts: Cell<u32>,
-    /// When the backend could first have spoken: connected, or given the client's first bytes.
-    pub first_byte_from: Cell<Option<Instant>>,
-    pub connect_time: Cell<Option<Duration>>,
-    pub first_byte_time: Cell<Option<Duration>>,
+    backend: Cell<Option<Arc<Backend>>>,
+    /// While relaying: the slot on the backend and, if it is one of ours, the source port.
+    pub holds: Holds,
+    pub started: Moment,
     pub bytes: Cell<Bytes>,
     /// Coarse clock of the last byte either way.
     pub last_byte_ms: Cell<u64>,
+    waker: Cell<Option<Waker>>,
+    pub local: Arc<LocalAddr>,
+    client: PackedClientAddr,
+    pub times: Cell<Times>,
+    /// Its place in the worker's roster.
+    seat: Cell<u32>,
+    pub failed_attempts: Cell<u8>,
+    pub stage: Cell<Stage>,
     cut: Cell<Option<CloseReason>>,
-    waker: RefCell<Option<Waker>>,
+    /// Why it ended; `internal` until that is known.
+    reason: Cell<CloseReason>,
+    /// Its settings, as they were when it was accepted.
+    pub listener: ListenerPermit,
+    /// Given back last: at no load all else must be given back.
+    _place: Place,
+}
+
+/// What a relayed session holds besides its places.
+#[derive(Default)]
+pub struct Holds {
+    pub slot: Cell<Option<BackendPermit>>,
+    pub lease: Cell<Option<Box<Lease>>>,
+}
+
+/// How long the backend took, in microseconds; an hour and more is all the same here.
+#[derive(Clone, Copy, Default)]
+pub struct Times {
+    pub connect: Option<NonZeroU32>,
+    pub first_byte: Option<NonZeroU32>,
+    /// When the backend could first have spoken, since the start: connected, or given the client's first bytes.
+    first_byte_from: u32,
 }
 
 /// Takes an arrival in and lets it live on this worker.
 pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
-    let Arrival { socket, client, local, listener, permit, load } = arrival;
-    // The listening socket may be a wildcard; the log wants the address the client really dialled.
-    let local = if worker.plane.session_log.is_on() {
-        crate::sys::socket::local_addr(&socket)
-    } else {
-        local
-    };
+    let Arrival { socket, client, mut local, listener, place } = arrival;
+    if worker.plane.session_log.is_on() {
+        // The listening socket may be a wildcard; the log wants the address the client really dialled.
+        local = Arc::new(crate::sys::socket::local_addr(&socket));
+    }
     listener.live.counters.of(worker.id).sessions.add(1);
     let session = Rc::new(Session {
         id: worker.plane.next_session_id(),
         worker: Rc::clone(worker),
-        listener,
-        client,
-        local,
-        started: Instant::now(),
-        stage: Cell::new(Stage::Route),
-        backend: RefCell::new(None),
-        failed_attempts: Cell::new(0),
-        first_byte_from: Cell::new(None),
-        connect_time: Cell::new(None),
-        first_byte_time: Cell::new(None),
-        bytes: Cell::new(Bytes::default()),
+        backend: Cell::default(),
+        holds: Holds::default(),
+        started: Moment::now(),
+        bytes: Cell::default(),
         last_byte_ms: Cell::new(clock::coarse_ms()),
+        waker: Cell::default(),
+        local,
+        client: client.into(),
+        times: Cell::default(),
+        seat: Cell::new(0),
+        failed_attempts: Cell::new(0),
+        stage: Cell::new(Stage::Route),
         cut: Cell::new(None),
-        waker: RefCell::new(None),
+        reason: Cell::new(CloseReason::Internal),
+        listener,
+        _place: place,
     });
-    worker.sessions.borrow_mut().insert(session.id, Rc::clone(&session));
-    tokio::task::spawn_local(run(session, socket, (permit, load)));
+    session.seat.set(worker.sessions.borrow_mut().enter(Rc::clone(&session)));
+    let ending = Ending(Rc::clone(&session));
+    let life = Life::Reaching(Box::pin(reach(session, socket)));
+    tokio::task::spawn_local(Run { life, ending });
 }
 
-/// Lives, and records the ending exactly once. A panic below ends in `internal` by way of the guard's drop.
-async fn run(session: Rc<Session>, socket: OwnedFd, _places: (Permit, LoadPermit)) {
-    let mut ending = Ending { session: &session, reason: CloseReason::Internal };
-    ending.reason = match life(&session, socket).await {
-        Ok(reason) | Err(reason) => reason,
-    };
+/// A session's task: lives, and records the ending exactly once. A panic below ends in `internal` by way of the
+/// guard's drop. Written out rather than an `async fn`, which would keep room for every stage at once; what
+/// reaching a backend needs is boxed and given back before the session settles down to relay.
+struct Run {
+    life: Life,
+    ending: Ending,
 }
 
-async fn life(session: &Rc<Session>, socket: OwnedFd) -> Result<CloseReason, CloseReason> {
-    let client = Stream::new(socket).map_err(|_| CloseReason::NoDescriptors)?;
-    let pool = match route(session) {
-        Ok(pool) => pool,
-        Err(reason) => return Err(refuse(session, &client, reason)),
-    };
-    // Boxed: what connecting needs is given back before the session settles down to relay.
-    let connected = match Box::pin(connect::connect(session, &client, pool)).await {
-        Ok(connected) => connected,
-        Err(reason) => return Err(refuse(session, &client, reason)),
-    };
-    session.stage.set(Stage::Relay);
-    let Connected { opened, permit: _permit, client } =
-        connected.with_client(client).map_err(|_| CloseReason::Internal)?;
-    let mut lease = opened.lease;
-    let reason = relay::relay(session, client, opened.stream).await;
-    if let Some(lease) = &mut lease {
-        lease.closed_by_us = reason == CloseReason::ClientClosed;
+enum Life {
+    Reaching(Pin<Box<dyn Future<Output = Result<Relay, CloseReason>>>>),
+    Relaying(Relay),
+    /// One side was reset; the other is, once it has everything.
+    Carrying(Pin<Box<dyn Future<Output = CloseReason>>>),
+    Over,
+}
+
+impl Future for Run {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let reason = match &mut self.life {
+                Life::Reaching(reaching) => match ready!(reaching.as_mut().poll(cx)) {
+                    Ok(relay) => {
+                        self.life = Life::Relaying(relay);
+                        continue;
+                    }
+                    Err(reason) => reason,
+                },
+                Life::Relaying(relay) => match ready!(relay.poll(cx)) {
+                    Verdict::Clean(reason) | Verdict::Cut(reason) => reason,
+                    Verdict::Carry { to, reason } => {
+                        if let Life::Relaying(relay) = std::mem::replace(&mut self.life, Life::Over)
+                        {
+                            self.life = Life::Carrying(Box::pin(relay.carry(to, reason)));
+                        }
+                        continue;
+                    }
+                },
+                Life::Carrying(carrying) => ready!(carrying.as_mut().poll(cx)),
+                Life::Over => return Poll::Ready(()),
+            };
+            self.life = Life::Over;
+            self.ending.0.reason.set(reason);
+            return Poll::Ready(());
+        }
     }
-    Ok(reason)
+}
+
+/// The stages up to a connected backend.
+async fn reach(session: Rc<Session>, socket: OwnedFd) -> Result<Relay, CloseReason> {
+    let client = Stream::new(socket).map_err(|_| CloseReason::NoDescriptors)?;
+    let pool = route(&session).map_err(|reason| refuse(&session, &client, reason))?;
+    let connected = connect::connect(&session, &client, pool).await;
+    let connected = connected.map_err(|reason| refuse(&session, &client, reason))?;
+    session.stage.set(Stage::Relay);
+    let connected = connected.with_client(client).map_err(|_| CloseReason::Internal)?;
+    Ok(Relay::new(session, connected))
 }
 
 /// What no route claims goes to the listener's pool.
@@ -153,12 +209,26 @@ impl Session {
         snapshot.pools.get(self.listener.config.pool.as_ref()?).map(Arc::clone)
     }
 
+    pub fn client(&self) -> ClientAddr {
+        self.client.unpack()
+    }
+
+    pub fn set_backend(&self, backend: Arc<Backend>) {
+        self.backend.set(Some(backend));
+    }
+
+    /// Does something with the backend of the last attempt, if there was one.
+    pub fn with_backend<T>(&self, work: impl FnOnce(&Arc<Backend>) -> T) -> Option<T> {
+        let backend = self.backend.take()?;
+        let result = work(&backend);
+        self.backend.set(Some(backend));
+        Some(result)
+    }
+
     /// Registers the session's task and says whether somebody wants it to end.
     pub fn poll_cut(&self, cx: &Context<'_>) -> Option<CloseReason> {
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
+        let waker = self.waker.take().filter(|waker| waker.will_wake(cx.waker()));
+        self.waker.set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
         self.cut.get()
     }
 
@@ -167,9 +237,18 @@ impl Session {
         if self.cut.get().is_none() {
             self.cut.set(Some(reason));
         }
-        if let Some(waker) = self.waker.borrow().as_ref() {
-            waker.wake_by_ref();
+        if let Some(waker) = self.waker.take() {
+            // It registers again at its next turn.
+            waker.wake();
         }
+    }
+
+    /// The backend answered the connect; now it may speak.
+    pub fn connected(&self, took: Duration) {
+        let times = self.times.get();
+        let connect = NonZeroU32::new(microseconds(took).max(1));
+        let first_byte_from = microseconds(self.started.elapsed());
+        self.times.set(Times { connect, first_byte_from, ..times });
     }
 
     /// Payload taken from one side.
@@ -184,9 +263,9 @@ impl Session {
                 self.first_byte();
             }
             bytes.backend_received += count;
-            if let Some(backend) = self.backend.borrow().as_ref() {
+            self.with_backend(|backend| {
                 backend.live.counters.of(self.worker.id).received_bytes.add(count);
-            }
+            });
         }
         self.bytes.set(bytes);
         self.last_byte_ms.set(clock::coarse_ms());
@@ -198,12 +277,13 @@ impl Session {
         let mut bytes = self.bytes.get();
         if from_client {
             if bytes.backend_sent == 0 && bytes.backend_received == 0 {
-                self.first_byte_from.set(Some(Instant::now()));
+                let first_byte_from = microseconds(self.started.elapsed());
+                self.times.set(Times { first_byte_from, ..self.times.get() });
             }
             bytes.backend_sent += count;
-            if let Some(backend) = self.backend.borrow().as_ref() {
+            self.with_backend(|backend| {
                 backend.live.counters.of(self.worker.id).sent_bytes.add(count);
-            }
+            });
         } else {
             bytes.client_sent += count;
             self.listener.live.counters.of(self.worker.id).sent_bytes.add(count);
@@ -216,26 +296,27 @@ impl Session {
 
     /// The backend spoke for the first time: how long did it let us wait?
     fn first_byte(&self) {
-        let took = self.first_byte_from.get().unwrap_or(self.started).elapsed();
-        self.first_byte_time.set(Some(took));
-        if let Some(backend) = self.backend.borrow().as_ref() {
+        let times = self.times.get();
+        let from = Duration::from_micros(u64::from(times.first_byte_from));
+        let took = self.started.elapsed().saturating_sub(from);
+        let first_byte = NonZeroU32::new(microseconds(took).max(1));
+        self.times.set(Times { first_byte, ..times });
+        self.with_backend(|backend| {
             let counters = backend.live.counters.of(self.worker.id);
             counters.first_byte_duration.observe(&CONNECT_BOUNDS, took);
             let of_pool = backend.shared.counters.of(self.worker.id);
             of_pool.first_byte_duration.observe(&CONNECT_BOUNDS, took);
             backend.observe_latency(took, Instant::now());
-        }
+        });
     }
 
     pub fn matches(&self, filter: &SessionFilter) -> bool {
-        let backend = self.backend.borrow();
         filter.id.is_none_or(|id| id == self.id)
-            && filter.client.is_none_or(|ip| self.client.ip() == Some(ip))
+            && filter.client.is_none_or(|ip| self.client().ip() == Some(ip))
             && filter.pool.as_deref().is_none_or(|pool| self.pool_name().as_deref() == Some(pool))
-            && filter
-                .backend
-                .as_deref()
-                .is_none_or(|name| backend.as_ref().is_some_and(|backend| &*backend.name == name))
+            && filter.backend.as_deref().is_none_or(|name| {
+                self.with_backend(|backend| &*backend.name == name) == Some(true)
+            })
     }
 
     pub fn row(&self) -> SessionRow {
@@ -245,8 +326,8 @@ impl Session {
             id: self.id,
             listener: Arc::clone(&self.listener.config.name),
             pool: self.pool_name(),
-            backend: self.backend.borrow().as_ref().map(|backend| Arc::clone(&backend.name)),
-            client: self.client.to_string(),
+            backend: self.with_backend(|backend| Arc::clone(&backend.name)),
+            client: self.client().to_string(),
             age: self.started.elapsed(),
             idle: Duration::from_millis(idle),
             received_bytes: bytes.client_received,
@@ -260,38 +341,45 @@ impl Session {
     }
 }
 
-/// Records the session when it goes out of scope, and takes it off the worker's table.
-struct Ending<'a> {
-    session: &'a Rc<Session>,
-    reason: CloseReason,
+fn duration(microseconds: NonZeroU32) -> Duration {
+    Duration::from_micros(u64::from(microseconds.get()))
 }
 
-impl Drop for Ending<'_> {
+fn microseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}
+
+/// Records the session when it goes out of scope, and takes it off the worker's roster.
+struct Ending(Rc<Session>);
+
+impl Drop for Ending {
     fn drop(&mut self) {
-        let session = self.session;
-        session.worker.sessions.borrow_mut().remove(&session.id);
-        let (stage, reason) = (session.stage.get(), self.reason);
+        let session = &self.0;
+        session.worker.sessions.borrow_mut().leave(session.seat.get());
+        let (stage, reason) = (session.stage.get(), session.reason.get());
         let worker = session.worker.id;
         session.listener.live.counters.of(worker).closed(stage, reason).add(1);
-        if let (Stage::Relay, Some(backend)) = (stage, session.backend.borrow().as_ref()) {
-            let durations = &backend.shared.counters.of(worker).session_duration;
-            durations.observe(&SESSION_BOUNDS, session.started.elapsed());
+        if stage == Stage::Relay {
+            session.with_backend(|backend| {
+                let durations = &backend.shared.counters.of(worker).session_duration;
+                durations.observe(&SESSION_BOUNDS, session.started.elapsed());
+            });
         }
         let log = &session.worker.plane.session_log;
         if log.wants(reason) {
             log.write(Record {
                 id: session.id,
                 listener: Arc::clone(&session.listener.config.name),
-                client: session.client,
-                local: session.local,
+                client: session.client(),
+                local: *session.local,
                 pool: session.pool_name(),
-                backend: session.backend.borrow().as_ref().map(|b| Arc::clone(&b.name)),
-                tried: session.failed_attempts.get(),
+                backend: session.with_backend(|backend| Arc::clone(&backend.name)),
+                tried: u32::from(session.failed_attempts.get()),
                 stage,
                 reason,
                 bytes: session.bytes.get(),
-                connect: session.connect_time.get(),
-                first_byte: session.first_byte_time.get(),
+                connect: session.times.get().connect.map(duration),
+                first_byte: session.times.get().first_byte.map(duration),
                 duration: session.started.elapsed(),
             });
         }
@@ -329,15 +417,26 @@ pub fn record_refusal(
     }
 }
 
-impl LoadPermit {
-    pub fn new(plane: Arc<Plane>, worker: usize) -> LoadPermit {
-        plane.workers[worker].sessions.fetch_add(1, Relaxed);
-        LoadPermit { plane, worker }
+impl Place {
+    /// `process` is the place in the process's limit.
+    pub fn new(process: GatePermit, plane: &Plane, worker: usize) -> Place {
+        process.keep();
+        let load = Arc::clone(&plane.workers[worker]);
+        load.sessions.fetch_add(1, Relaxed);
+        Place(load)
+    }
+
+    pub fn move_to(&mut self, plane: &Plane, worker: usize) {
+        let load = Arc::clone(&plane.workers[worker]);
+        load.sessions.fetch_add(1, Relaxed);
+        self.0.sessions.fetch_sub(1, Relaxed);
+        self.0 = load;
     }
 }
 
-impl Drop for LoadPermit {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.plane.workers[self.worker].sessions.fetch_sub(1, Relaxed);
+        self.0.gate.leave();
+        self.0.sessions.fetch_sub(1, Relaxed);
     }
 }

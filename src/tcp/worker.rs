@@ -64,7 +64,7 @@ pub struct Worker {
     pub source_ports: Arc<SourcePorts>,
     pub scratch: RefCell<Box<[u8]>>,
     pub pipes: RefCell<PipeStock>,
-    pub sessions: RefCell<HashMap<u64, Rc<Session>>>,
+    pub sessions: RefCell<Roster>,
     /// Spent for a moment when there are no descriptors left, to refuse a client instead of hanging it.
     pub reserve: RefCell<Reserve>,
     all: Box<[Mailbox]>,
@@ -114,7 +114,7 @@ pub fn run(
         source_ports: share.source_ports,
         scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
         pipes: RefCell::new(PipeStock::new(share.pipes)),
-        sessions: RefCell::new(HashMap::new()),
+        sessions: RefCell::default(),
         reserve: RefCell::new(Reserve::new()),
         all,
     });
@@ -169,7 +169,7 @@ impl Worker {
 
     fn cut(&self, cut: &Cut) {
         // Cutting wakes, it does not run the session: the table is not changed under the iterator.
-        for session in self.sessions.borrow().values() {
+        for session in self.sessions.borrow().present() {
             if session.matches(&cut.filter) {
                 session.cut(cut.reason);
             }
@@ -178,7 +178,7 @@ impl Worker {
 
     fn list(&self, filter: &SessionFilter) -> Vec<SessionRow> {
         let sessions = self.sessions.borrow();
-        let wanted = sessions.values().filter(|session| session.matches(filter));
+        let wanted = sessions.present().filter(|session| session.matches(filter));
         wanted.take(ROWS).map(|session| session.row()).collect()
     }
 
@@ -198,6 +198,50 @@ impl Worker {
     /// Hands an accepted session to another worker, or gives it back if that one is too busy to listen.
     pub fn hand_over(&self, to: usize, arrival: Arrival) -> Result<(), Arrival> {
         self.all[to].arrivals.try_send(arrival).map_err(|error| error.into_inner())
+    }
+}
+
+/// The open sessions of a worker: eight bytes each, in rows that never move, for there may be very many.
+#[derive(Default)]
+pub struct Roster {
+    // Boxed although a Vec is on the heap: a growing Vec would copy, and leave its old self behind.
+    #[allow(clippy::vec_box)]
+    rows: Vec<Box<[Option<Rc<Session>>; ROW]>>,
+    free: Vec<u32>,
+}
+
+/// Seats of one row of the roster.
+const ROW: usize = 256;
+
+impl Roster {
+    /// Answers the seat, to be given up with `leave`.
+    pub fn enter(&mut self, session: Rc<Session>) -> u32 {
+        if self.free.is_empty() {
+            let first = self.rows.len() * ROW;
+            self.rows.push(Box::new(std::array::from_fn(|_| None)));
+            let seats = first..first + ROW;
+            // Lowest on top, so that the roster stays as short as it can.
+            self.free.extend(seats.rev().map(|seat| {
+                u32::try_from(seat).expect("descriptors run out long before 2^32 sessions")
+            }));
+        }
+        let seat = self.free.pop().expect("a row was added if there was none");
+        *self.at(seat) = Some(session);
+        seat
+    }
+
+    pub fn leave(&mut self, seat: u32) {
+        *self.at(seat) = None;
+        self.free.push(seat);
+    }
+
+    pub fn present(&self) -> impl Iterator<Item = &Rc<Session>> {
+        self.rows.iter().flat_map(|row| row.iter()).flatten()
+    }
+
+    fn at(&mut self, seat: u32) -> &mut Option<Rc<Session>> {
+        let seat = seat as usize;
+        &mut self.rows[seat / ROW][seat % ROW]
     }
 }
 

@@ -1,0 +1,76 @@
+//! What follows from a transition: the event, cutting sessions, the ramp of slow start. One per monitor.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::transition::{self, Transition};
+use crate::config::OnDown;
+use crate::plane::SessionFilter;
+use crate::pool::Pool;
+use crate::pool::backend::{Backend, BackendState};
+use crate::telemetry::events::Events;
+use crate::telemetry::record::CloseReason;
+
+/// How the control plane cuts sessions without knowing where they live.
+pub type Cutter = Arc<dyn Fn(SessionFilter, CloseReason) + Send + Sync>;
+
+pub struct Herald {
+    events: Arc<Events>,
+    cut: Cutter,
+    /// Pools in which somebody recovers slowly, and until when at most.
+    ramps: RefCell<HashMap<Arc<str>, Instant>>,
+}
+
+impl Herald {
+    pub fn new(events: Arc<Events>, cut: Cutter) -> Herald {
+        Herald { events, cut, ramps: RefCell::default() }
+    }
+
+    pub fn tell(&self, pool: &Pool, backend: &Backend, transition: &Transition, now: Instant) {
+        if let Some(text) = transition::announce_ended(transition.ended.as_ref()) {
+            self.note(backend, &text);
+        }
+        self.note(backend, &format!("{}: {}", transition.to.as_str(), transition.why));
+        match transition.to {
+            BackendState::Up => self.note_ramp(backend, now),
+            BackendState::Down if pool.config.on_down == OnDown::Reset => {
+                let filter = SessionFilter {
+                    pool: Some(backend.pool.to_string()),
+                    backend: Some(backend.name.to_string()),
+                    ..SessionFilter::default()
+                };
+                (self.cut)(filter, CloseReason::BackendDown);
+            }
+            _ => {}
+        }
+    }
+
+    /// `text` reads on after the backend's name.
+    pub fn note(&self, backend: &Backend, text: &str) {
+        let (pool, name) = (&backend.pool, &backend.name);
+        self.events.note_backend(pool, name, format!("{pool}/{name} {text}"));
+    }
+
+    /// Remembers to raise the backend's weight, if it has to grow.
+    pub fn note_ramp(&self, backend: &Backend, now: Instant) {
+        let Some(window) = backend.slow_start else { return };
+        let Some(end) = backend.status().up_since.map(|since| since + window) else { return };
+        if end > now {
+            let mut ramps = self.ramps.borrow_mut();
+            let until = ramps.entry(Arc::clone(&backend.pool)).or_insert(end);
+            *until = end.max(*until);
+        }
+    }
+
+    /// Whether the weights of `pool` are to be computed anew; once more after the last ramp, for the whole weight.
+    pub fn is_ramping(&self, pool: &str, now: Instant) -> bool {
+        let mut ramps = self.ramps.borrow_mut();
+        let Some(until) = ramps.get(pool) else { return false };
+        if *until <= now {
+            ramps.remove(pool);
+        }
+        true
+    }
+}

@@ -1,0 +1,134 @@
+//! One active probe: from a socket to a result, within one timeout. What the results add up to is the verdict's
+//! business. Called by the backends' watches.
+
+mod tcp;
+mod exchange;
+mod http;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use socket2::SockAddr;
+
+use crate::config;
+use crate::pool::fitness::ProbeResult;
+
+/// How one probe ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub result: ProbeResult,
+    /// What more there is to say, such as the status received.
+    pub detail: Option<Cow<'static, str>>,
+    pub took: Duration,
+}
+
+/// Reads on after "last:", for example "refused after 0.4 ms".
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.result.as_str())?;
+        if let Some(detail) = &self.detail {
+            write!(f, " ({detail})")?;
+        }
+        write!(f, " after {:.1} ms", self.took.as_secs_f64() * 1e3)
+    }
+}
+
+/// Why a probe did not pass.
+#[derive(Debug)]
+struct Fault {
+    result: ProbeResult,
+    detail: Option<Cow<'static, str>>,
+}
+
+impl Fault {
+    fn mismatch(detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { result: ProbeResult::Mismatch, detail: Some(detail.into()) }
+    }
+
+    /// Of a connection that is not made yet.
+    fn connecting(error: &io::Error) -> Fault {
+        let result = match error.raw_os_error() {
+            Some(
+                libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::EADDRNOTAVAIL
+                | libc::EADDRINUSE
+                | libc::ENETDOWN,
+            ) => ProbeResult::LocalError,
+            Some(libc::ETIMEDOUT) => ProbeResult::Timeout,
+            Some(
+                libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EACCES
+                | libc::EPERM
+                | libc::EINVAL,
+            ) => ProbeResult::Unreachable,
+            // ECONNREFUSED, a reset during the handshake; of unix sockets: no such file, queue full.
+            _ => ProbeResult::Refused,
+        };
+        let detail = (result == ProbeResult::LocalError).then(|| error.to_string().into());
+        Fault { result, detail }
+    }
+
+    /// Of a connection that broke: it was made, so it is the answer that is missing.
+    fn talking(error: &io::Error) -> Fault {
+        Fault::mismatch(format!("the connection broke: {}", error.kind()))
+    }
+}
+
+/// How the backends of one pool are probed; made once and used for all of them.
+pub struct Prober {
+    method: Method,
+    timeout: Duration,
+    source: Vec<IpAddr>,
+}
+
+enum Method {
+    Exchange(exchange::Exchange),
+    Http(http::Http),
+    Tcp,
+}
+
+impl Prober {
+    /// `None` if the pool is not probed.
+    pub fn new(health: &config::Health, source: &[IpAddr]) -> Option<Prober> {
+        let method = match &health.probe {
+            config::Probe::Exchange { send, expect } => {
+                Method::Exchange(exchange::Exchange::new(send.as_deref(), expect.as_ref()))
+            }
+            config::Probe::Http { path, host, status } => {
+                Method::Http(http::Http::new(path, host.as_deref(), status))
+            }
+            config::Probe::None => return None,
+            config::Probe::Tcp => Method::Tcp,
+        };
+        Some(Prober { method, timeout: health.timeout, source: source.to_vec() })
+    }
+
+    /// Probes once; the timeout is of the whole.
+    pub async fn probe(&self, address: &SockAddr) -> Outcome {
+        let begun = Instant::now();
+        let ended = tokio::time::timeout(self.timeout, self.attempt(address)).await;
+        let took = begun.elapsed();
+        match ended {
+            Ok(Ok(())) => Outcome { result: ProbeResult::Passed, detail: None, took },
+            Ok(Err(Fault { result, detail })) => Outcome { result, detail, took },
+            Err(_) => Outcome { result: ProbeResult::Timeout, detail: None, took },
+        }
+    }
+
+    async fn attempt(&self, address: &SockAddr) -> Result<(), Fault> {
+        let stream = tcp::connect(address, &self.source).await?;
+        match &self.method {
+            Method::Exchange(exchange) => exchange.run(stream).await,
+            Method::Http(http) => http.run(stream, address).await,
+            Method::Tcp => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Connecting, which is all a `tcp` probe does and the first thing every other one does. The kernel chooses the
+//! source port. Closing resets: probes must not fill the port range with TIME_WAIT.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::{SockAddr, Socket};
+use tokio::net::TcpStream;
+
+use super::Fault;
+use crate::pool::fitness::ProbeResult;
+use crate::sys::socket::{self, Outgoing};
+
+const PLAIN: Outgoing = Outgoing { keepalive: None, buffer: None, user_timeout: None };
+
+/// A connection to `address`. tokio's stream only issues recv and send, so it serves unix sockets as well.
+pub(super) async fn connect(address: &SockAddr, source: &[IpAddr]) -> Result<TcpStream, Fault> {
+    let stream = begin(address, source).map_err(|error| Fault::connecting(&error))?;
+    stream.writable().await.map_err(|error| Fault::connecting(&error))?;
+    match stream.take_error() {
+        Err(error) | Ok(Some(error)) => return Err(Fault::connecting(&error)),
+        Ok(None) => {}
+    }
+    // Nobody listens, and the kernel happened to choose the very port as our own: the socket reached itself.
+    if address.as_socket().is_some() && stream.local_addr().ok() == stream.peer_addr().ok() {
+        return Err(Fault { result: ProbeResult::Refused, detail: None });
+    }
+    Ok(stream)
+}
+
+fn begin(address: &SockAddr, source: &[IpAddr]) -> io::Result<TcpStream> {
+    let socket = socket::outgoing(address, PLAIN)?;
+    socket::reset_on_close(&socket);
+    if let Some(address) = address.as_socket() {
+        bind_source(&socket, address, source)?;
+    }
+    match socket.connect(address) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    TcpStream::from_std(socket.into())
+}
+
+/// Any of the addresses of the right family; without one the kernel chooses.
+fn bind_source(socket: &Socket, address: SocketAddr, source: &[IpAddr]) -> io::Result<()> {
+    let fitting: Vec<&IpAddr> =
+        source.iter().filter(|source| source.is_ipv4() == address.is_ipv4()).collect();
+    let Some(source) = fastrand::choice(fitting) else { return Ok(()) };
+    socket::set_bind_address_no_port(socket)?;
+    socket.bind(&SocketAddr::new(*source, 0).into())
+}

@@ -1,0 +1,108 @@
+//! From a verdict or an ejection to the backend's state. The order of locks is the ejection's book, then the status;
+//! what is decided here is decided under both, so that a worker that ejects and a probe that decides cannot undo
+//! each other's work. Hands come first: `drain` and `maintenance` stay, the verdict is noted below them.
+
+use std::time::{Instant, SystemTime};
+
+use crate::pool::backend::{Backend, BackendState};
+use crate::pool::fitness::Standing;
+use crate::pool::outlier::Ejection;
+
+/// What happened to a backend: its new state, and the ejection that ended with it.
+#[derive(Debug)]
+pub struct Transition {
+    pub to: BackendState,
+    pub why: String,
+    pub ended: Option<Ejection>,
+}
+
+/// The probes have a new verdict.
+pub fn settle(
+    backend: &Backend,
+    verdict: Standing,
+    why: String,
+    now: Instant,
+    wall: SystemTime,
+) -> Option<Transition> {
+    let outlier = &backend.live.outlier;
+    let mut book = outlier.book();
+    let to = BackendState::from(verdict);
+    let reason = why.clone();
+    let changed = backend.change(now, wall, |status| {
+        status.verdict = verdict;
+        let by_hand = matches!(status.state, BackendState::Drain | BackendState::Maintenance);
+        (!by_hand).then_some((to, reason))
+    });
+    changed?;
+    // Down says more than ejected, and up ends it.
+    let ended = outlier.end(&mut book);
+    Some(Transition { to, why, ended })
+}
+
+/// A probe begun at `begun` passed: whoever is ejected since before that is back.
+pub fn vindicate(
+    backend: &Backend,
+    begun: Instant,
+    now: Instant,
+    wall: SystemTime,
+) -> Option<Transition> {
+    if !backend.live.outlier.is_ejected() {
+        return None;
+    }
+    end_ejection(backend, "a probe passed", now, wall, |ejection| ejection.since <= begun)
+}
+
+/// Ends an ejection whose time is over, or for which there is no rule any more.
+pub fn expire(
+    backend: &Backend,
+    is_ruled: bool,
+    now: Instant,
+    wall: SystemTime,
+) -> Option<Transition> {
+    let why = if is_ruled { "the ejection is over" } else { "passive ejection is off" };
+    end_ejection(backend, why, now, wall, |ejection| !is_ruled || now >= ejection.until)
+}
+
+fn end_ejection(
+    backend: &Backend,
+    why: &str,
+    now: Instant,
+    wall: SystemTime,
+    is_over: impl FnOnce(&Ejection) -> bool,
+) -> Option<Transition> {
+    let outlier = &backend.live.outlier;
+    let mut book = outlier.book();
+    if !is_over(book.ejection()?) {
+        return None;
+    }
+    let ended = outlier.end(&mut book);
+    let mut to = BackendState::Up;
+    backend.change(now, wall, |status| {
+        if status.verdict == Standing::Starting && backend.takes_nothing_at_start() {
+            // Only `try_all` got sessions here; being left alone for a while proved nothing.
+            to = BackendState::Starting;
+        }
+        (status.state == BackendState::Ejected).then(|| (to, why.into()))
+    })?;
+    Some(Transition { to, why: why.into(), ended })
+}
+
+/// Tells of an ejection that nobody was told of yet.
+pub fn announce(backend: &Backend) -> Option<String> {
+    let mut book = backend.live.outlier.book();
+    let ejection = book.ejection()?;
+    if std::mem::replace(&mut ejection.is_announced, true) {
+        return None;
+    }
+    Some(describe(ejection))
+}
+
+/// The same of one that ended before it was announced.
+pub fn announce_ended(ended: Option<&Ejection>) -> Option<String> {
+    ended.filter(|ejection| !ejection.is_announced).map(describe)
+}
+
+fn describe(ejection: &Ejection) -> String {
+    let Ejection { failures, length, .. } = ejection;
+    format!("ejected for {length:?}: {failures} connects failed in a row")
+}

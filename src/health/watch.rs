@@ -1,0 +1,125 @@
+//! The watch over one backend: probes it at its interval for as long as the task lives, and brings what the probes
+//! add up to into the backend's state.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use socket2::SockAddr;
+use tokio::sync::Semaphore;
+use tokio::time;
+
+use super::herald::Herald;
+use super::probe::{Outcome, Prober};
+use super::transition;
+use super::verdict::{Thresholds, Verdict};
+use crate::config::Health;
+use crate::pool::Pool;
+use crate::pool::backend::{Backend, BackendState, CONNECT_BOUNDS};
+use crate::pool::fitness::Standing;
+
+/// How one pool is probed; the same object until its settings change.
+pub struct Rules {
+    pub health: Health,
+    pub source: Vec<IpAddr>,
+    pub prober: Prober,
+}
+
+/// One backend under watch.
+pub struct Watched {
+    /// The version in use: an older one would write older settings into the row that both share.
+    pub current: RefCell<Current>,
+    pub address: SockAddr,
+    pub rules: Rc<Rules>,
+}
+
+#[derive(Clone)]
+pub struct Current {
+    pub pool: Arc<Pool>,
+    pub backend: Arc<Backend>,
+}
+
+/// Probes for ever, first after `first`. From one probe's start to the next is one interval, also while results are
+/// counted: a failure is seen within `fall` intervals and one timeout.
+pub async fn watch(
+    watched: Rc<Watched>,
+    herald: Rc<Herald>,
+    permits: Rc<Semaphore>,
+    first: Duration,
+) {
+    let health = &watched.rules.health;
+    let standing = watched.current.borrow().backend.status().verdict;
+    let mut verdict = Verdict::new(Thresholds::of(health), standing);
+    let mut next = time::Instant::now() + first;
+    loop {
+        time::sleep_until(next).await;
+        // The semaphore is never closed.
+        let Ok(_permit) = permits.acquire().await else { return };
+        let begun = Instant::now();
+        next = time::Instant::now() + jittered(health.interval, health.jitter, fastrand::f64());
+        let is_wanted = watched.current().backend.status().state != BackendState::Maintenance;
+        if is_wanted {
+            let outcome = watched.rules.prober.probe(&watched.address).await;
+            watched.take_in(&mut verdict, &outcome, begun, &herald);
+        }
+    }
+}
+
+/// `interval` give or take `percent` of it; `draw` is from 0 to 1.
+fn jittered(interval: Duration, percent: u32, draw: f64) -> Duration {
+    let share = f64::from(percent.min(100)) / 100.0;
+    interval.mul_f64(1.0 + share * (2.0 * draw - 1.0))
+}
+
+impl Watched {
+    pub fn current(&self) -> Current {
+        self.current.borrow().clone()
+    }
+
+    fn take_in(&self, verdict: &mut Verdict, outcome: &Outcome, begun: Instant, herald: &Herald) {
+        let Current { pool, backend } = self.current();
+        backend.live.probes.of(outcome.result).add(1);
+        pool.shared.probe_duration.observe(&CONNECT_BOUNDS, outcome.took);
+        let Some(passed) = outcome.result.vote() else {
+            tracing::debug!(pool = &*pool.name, backend = &*backend.name, "probe: {outcome}");
+            return;
+        };
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let transition = match verdict.observe(passed) {
+            Some(standing) => {
+                let why = reason(standing, verdict.in_a_row(), outcome);
+                transition::settle(&backend, standing, why, now, wall)
+            }
+            None if passed => transition::vindicate(&backend, begun, now, wall),
+            None => None,
+        };
+        if let Some(transition) = transition {
+            herald.tell(&pool, &backend, &transition, now);
+        }
+    }
+}
+
+fn reason(standing: Standing, count: u32, last: &Outcome) -> String {
+    let probes = if count == 1 { "probe" } else { "probes" };
+    match standing {
+        Standing::Up => format!("{count} {probes} passed, last: {last}"),
+        Standing::Down | Standing::Starting => format!("{count} {probes} failed, last: {last}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_goes_both_ways_by_at_most_its_share() {
+        let interval = Duration::from_secs(10);
+        assert_eq!(jittered(interval, 10, 0.0), Duration::from_secs(9));
+        assert_eq!(jittered(interval, 10, 0.5), interval);
+        assert_eq!(jittered(interval, 10, 1.0), Duration::from_secs(11));
+        assert_eq!(jittered(interval, 0, 0.9), interval);
+        assert_eq!(jittered(interval, 100, 0.0), Duration::ZERO);
+    }
+}

@@ -1,0 +1,91 @@
+//! What probes found out about a backend, as it is kept beside it: the standing, and how often they ended how. The
+//! health checks write it; sessions never look here, only at the weight that follows from it.
+
+use super::backend::BackendState;
+use crate::telemetry::counters::SharedCounter;
+
+/// What the probes say of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Down,
+    /// Too few probes yet to say.
+    Starting,
+    Up,
+}
+
+impl From<Standing> for BackendState {
+    fn from(standing: Standing) -> BackendState {
+        match standing {
+            Standing::Down => BackendState::Down,
+            Standing::Starting => BackendState::Starting,
+            Standing::Up => BackendState::Up,
+        }
+    }
+}
+
+/// The words of `probes_total{result}` and log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeResult {
+    /// Our own lack (descriptors, ports, memory): says nothing about the backend.
+    LocalError,
+    Mismatch,
+    Passed,
+    Refused,
+    Timeout,
+    Unreachable,
+}
+
+/// `probes_total{result}` of one backend.
+#[derive(Debug, Default)]
+pub struct ProbeCounters {
+    pub local_error: SharedCounter,
+    pub mismatch: SharedCounter,
+    pub passed: SharedCounter,
+    pub refused: SharedCounter,
+    pub timeout: SharedCounter,
+    pub unreachable: SharedCounter,
+}
+
+impl ProbeResult {
+    pub const ALL: [ProbeResult; 6] = [
+        ProbeResult::LocalError,
+        ProbeResult::Mismatch,
+        ProbeResult::Passed,
+        ProbeResult::Refused,
+        ProbeResult::Timeout,
+        ProbeResult::Unreachable,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ProbeResult::LocalError => "local_error",
+            ProbeResult::Mismatch => "mismatch",
+            ProbeResult::Passed => "passed",
+            ProbeResult::Refused => "refused",
+            ProbeResult::Timeout => "timeout",
+            ProbeResult::Unreachable => "unreachable",
+        }
+    }
+
+    /// Whether it passed; `None` if that says nothing about the backend.
+    pub fn vote(self) -> Option<bool> {
+        match self {
+            ProbeResult::LocalError => None,
+            ProbeResult::Passed => Some(true),
+            _ => Some(false),
+        }
+    }
+}
+
+impl ProbeCounters {
+    pub fn of(&self, result: ProbeResult) -> &SharedCounter {
+        match result {
+            ProbeResult::LocalError => &self.local_error,
+            ProbeResult::Mismatch => &self.mismatch,
+            ProbeResult::Passed => &self.passed,
+            ProbeResult::Refused => &self.refused,
+            ProbeResult::Timeout => &self.timeout,
+            ProbeResult::Unreachable => &self.unreachable,
+        }
+    }
+}
