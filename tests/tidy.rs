@@ -33,8 +33,9 @@ const LONGEST_FUNCTION: usize = 70;
 /// Words of other balancers that are not ours; identifiers of others that hold one.
 const FOREIGN_WORDS: [&str; 6] =
     ["upstream", "downstream", "endpoint", "target", "peer", "frontend"];
-const NOT_OURS_TO_NAME: [&str; 7] = [
+const NOT_OURS_TO_NAME: [&str; 8] = [
     "with_target",
+    "type Target",
     "target_os",
     "target_arch",
     "target_feature",
