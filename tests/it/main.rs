@@ -12,5 +12,6 @@ mod hold;
 mod listener;
 mod oracle;
 mod passive;
+mod readme;
 mod relay;
 mod server;

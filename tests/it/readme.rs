@@ -1,0 +1,59 @@
+//! What the README and the Dockerfiles say is true.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+fn read(name: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn every_configuration_in_the_readme_is_valid() {
+    let readme = read("README.md");
+    let examples: Vec<&str> =
+        readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 2);
+    for example in examples {
+        let mut check = Command::new(env!("CARGO_BIN_EXE_maitred"))
+            .args(["check", "--config", "-"])
+            .env_remove("MAITRED_CONFIG")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        check.stdin.take().unwrap().write_all(example.as_bytes()).unwrap();
+        let output = check.wait_with_output().unwrap();
+        let faults = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && faults.is_empty(), "{faults}\nin\n{example}");
+    }
+}
+
+#[test]
+fn the_readme_names_every_balancing_algorithm() {
+    let readme = read("README.md");
+    for balance in [
+        "least_connections",
+        "round_robin",
+        "two_choices",
+        "random",
+        "consistent_hash",
+        "ip_hash",
+        "least_latency",
+        "first_available",
+    ] {
+        assert!(readme.contains(&format!("| `{balance}` |")), "{balance}");
+    }
+}
+
+#[test]
+fn both_dockerfiles_make_the_same_image() {
+    let tail = |name: &str| {
+        let text = read(name);
+        text[text.find("\nLABEL").unwrap()..].to_owned()
+    };
+    assert_eq!(tail("Dockerfile"), tail("Dockerfile.binary"));
+    let version = format!("image.version=\"{}\"", env!("CARGO_PKG_VERSION"));
+    assert!(tail("Dockerfile").contains(&version));
+}
