@@ -14,4 +14,5 @@ mod oracle;
 mod passive;
 mod readme;
 mod relay;
+mod reload;
 mod server;
