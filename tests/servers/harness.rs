@@ -16,6 +16,9 @@ use tempfile::TempDir;
 /// How long anything may take that takes well below a second.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Starts maitred as it is.
+pub const SHELL: &str = "exec \"$0\" \"$@\"";
+
 /// A deadline instead of a sleep.
 pub fn wait_for(what: &str, condition: impl FnMut() -> bool) {
     assert!(within(PATIENCE, condition), "waited in vain for {what}");
@@ -112,8 +115,14 @@ impl Process {
     }
 
     /// What it printed, when it has ended; its output is to be piped, and short.
-    pub fn outcome(mut self) -> (ExitStatus, String, String) {
-        let status = self.end();
+    pub fn outcome(self) -> (ExitStatus, String, String) {
+        self.outcome_within(20)
+    }
+
+    pub fn outcome_within(mut self, seconds: u64) -> (ExitStatus, String, String) {
+        let ended = within(Duration::from_secs(seconds), || self.has_ended().is_some());
+        assert!(ended, "a process does not end");
+        let status = self.ended.unwrap();
         let (mut out, mut err) = (String::new(), String::new());
         if let Some(mut pipe) = self.child.stdout.take() {
             pipe.read_to_string(&mut out).unwrap();
@@ -201,7 +210,7 @@ pub struct Maitred {
 impl Maitred {
     /// `rest` is the configuration from `listeners` on.
     pub fn start(rest: &str) -> Maitred {
-        Maitred::start_as("exec \"$0\" \"$@\"", "", rest)
+        Maitred::start_as(SHELL, "", rest)
     }
 
     /// Started by this line of shell, which is to `exec "$0" "$@"`; `more` are further sections.
@@ -334,6 +343,16 @@ pools:
     health: {{probe: {probe}, interval: 100ms, timeout: 1s, rise: 2, fall: 2}}
 ",
         backends(ports)
+    )
+}
+
+/// One listener `main`, and a pool of this one backend without probes.
+pub fn plain(port: u16, backend: u16) -> String {
+    format!(
+        "listeners: {{main: {{bind: \"127.0.0.1:{port}\", pool: main}}}}
+pools: {{main: {{backends: [{}], health: {{probe: none}}}}}}
+",
+        backends(&[backend])
     )
 }
 

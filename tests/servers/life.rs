@@ -1,7 +1,7 @@
 //! The life of the real binary: signals, reloads under load, exit codes, and a log that nobody reads.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::{self, Read};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -9,70 +9,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Maitred, backends, ended_with, free_port, output, pause, wait_for};
-
-const SHELL: &str = "exec \"$0\" \"$@\"";
-
-/// A backend inside the test that sends back what it gets; it lives as long as the test.
-fn echo() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { continue };
-            std::thread::spawn(move || {
-                let mut buffer = [0; 1024];
-                while let Ok(count @ 1..) = stream.read(&mut buffer) {
-                    let _ = stream.write_all(&buffer[..count]);
-                }
-            });
-        }
-    });
-    port
-}
-
-/// One pool `main` and one listener on it.
-fn plain(port: u16, backend: u16) -> String {
-    format!(
-        "listeners: {{main: {{bind: \"127.0.0.1:{port}\", pool: main}}}}
-pools: {{main: {{backends: [{}], health: {{probe: none}}}}}}
-",
-        backends(&[backend])
-    )
-}
-
-fn connect(port: u16) -> TcpStream {
-    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    stream
-}
-
-/// Sends a few bytes and gets them back.
-fn exchange(stream: &mut TcpStream) -> io::Result<()> {
-    stream.write_all(b"ping")?;
-    let mut answer = [0; 4];
-    stream.read_exact(&mut answer)?;
-    assert_eq!(&answer, b"ping");
-    Ok(())
-}
-
-/// A whole session, to its clean end.
-fn session(port: u16) -> io::Result<()> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    exchange(&mut stream)?;
-    stream.shutdown(Shutdown::Write)?;
-    match stream.read(&mut [0; 8])? {
-        0 => Ok(()),
-        count => Err(io::Error::other(format!("{count} bytes after the end"))),
-    }
-}
+use crate::harness::{
+    Maitred, SHELL, backends, ended_with, free_port, output, pause, plain, wait_for,
+};
+use crate::local::{Conduct, backend, connect, exchange, session};
 
 #[test]
 fn sigterm_drains_and_then_cuts() {
     let port = free_port();
     let shutdown = "process: {shutdown: {timeout: 700ms}}";
-    let mut maitred = Maitred::start_as(SHELL, shutdown, &plain(port, echo()));
+    let mut maitred = Maitred::start_as(SHELL, shutdown, &plain(port, backend(Conduct::Echo)));
     let mut stream = connect(port);
     exchange(&mut stream).unwrap();
     maitred.process.signal(Signal::TERM);
@@ -92,7 +38,7 @@ fn sigterm_drains_and_then_cuts() {
 #[test]
 fn a_drain_ends_with_its_last_session() {
     let port = free_port();
-    let mut maitred = Maitred::start(&plain(port, echo()));
+    let mut maitred = Maitred::start(&plain(port, backend(Conduct::Echo)));
     let mut stream = connect(port);
     exchange(&mut stream).unwrap();
     maitred.process.signal(Signal::TERM);
@@ -109,7 +55,7 @@ fn a_drain_ends_with_its_last_session() {
 #[test]
 fn a_second_sigterm_ends_at_once() {
     let port = free_port();
-    let mut maitred = Maitred::start(&plain(port, echo()));
+    let mut maitred = Maitred::start(&plain(port, backend(Conduct::Echo)));
     let mut stream = connect(port);
     exchange(&mut stream).unwrap();
     maitred.process.signal(Signal::TERM);
@@ -126,7 +72,7 @@ fn a_second_sigterm_ends_at_once() {
 #[test]
 fn a_bad_file_changes_nothing() {
     let port = free_port();
-    let maitred = Maitred::start(&plain(port, echo()));
+    let maitred = Maitred::start(&plain(port, backend(Conduct::Echo)));
     let mut stream = connect(port);
     exchange(&mut stream).unwrap();
     maitred.write_config("listeners: {main: {bind: \"127.0.0.1:1\", pool: nobody}}\n");
@@ -141,7 +87,7 @@ fn a_bad_file_changes_nothing() {
     assert!(place.starts_with(|letter: char| letter.is_ascii_digit()), "no line: {log}");
     exchange(&mut stream).unwrap();
     session(port).unwrap();
-    maitred.write_config(&plain(port, echo()));
+    maitred.write_config(&plain(port, backend(Conduct::Echo)));
     maitred.process.signal(Signal::HUP);
     wait_for("the next reload", || {
         maitred.metric("maitred_config_last_reload_successful", &[]) > 0.5
@@ -169,7 +115,7 @@ pools: {{main: {{backends: [{}], health: {{interval: 100ms}}}}}}
 #[test]
 fn reloads_under_load_cost_no_session() {
     let (port, other) = (free_port(), free_port());
-    let servers = [echo(), echo(), echo()];
+    let servers = [backend(Conduct::Echo), backend(Conduct::Echo), backend(Conduct::Echo)];
     let variants = variants(port, other, &servers);
     let maitred = Maitred::start(&variants[1]);
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -233,7 +179,7 @@ fn exit_codes_tell_refusal_from_wrong_usage() {
     assert!(String::from_utf8_lossy(&busy.stderr).contains(&address), "{busy:?}");
     let usage = output(maitred().args(["run", "--no-such-flag"]));
     assert!(ended_with(usage.status, 2), "{usage:?}");
-    let usage = output(&mut maitred().arg("no-such-command"));
+    let usage = output(maitred().arg("no-such-command"));
     assert!(ended_with(usage.status, 2), "{usage:?}");
 }
 
@@ -243,7 +189,8 @@ fn a_log_that_nobody_reads_stops_no_session() {
     let port = free_port();
     let dir = tempfile::tempdir().unwrap();
     // The pipe of this child is read by nobody.
-    let maitred = Maitred::start_to(Stdio::piped(), dir, SHELL, "", &plain(port, echo()));
+    let maitred =
+        Maitred::start_to(Stdio::piped(), dir, SHELL, "", &plain(port, backend(Conduct::Echo)));
     let begun = Instant::now();
     let mut slowest = Duration::ZERO;
     let mut sessions = 0;
