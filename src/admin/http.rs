@@ -37,6 +37,9 @@ const PAGES: usize = 4;
 /// How long accepting rests when there are no descriptors.
 const REST: Duration = Duration::from_millis(100);
 
+/// Descriptors kept for looking inside when there are no others left.
+const RESERVE: usize = 8;
+
 /// A bound admin address, not serving yet.
 pub struct Bound {
     listener: std::net::TcpListener,
@@ -102,34 +105,58 @@ impl Drop for Serving {
 
 async fn accept(listener: TcpListener, router: Router) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    // Spent for a moment when there are no descriptors left, so that somebody can still look inside.
-    let mut reserve = std::fs::File::open("/dev/null").ok();
+    let mut reserve = Reserve::default();
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) if is_out_of_descriptors(&error) => {
-                drop(reserve.take());
-                let accepted = tokio::time::timeout(REST, listener.accept()).await;
-                let Ok(Ok((stream, _))) = accepted else {
-                    reserve = std::fs::File::open("/dev/null").ok();
-                    tokio::time::sleep(REST).await;
-                    continue;
-                };
-                stream
-            }
-            Err(_) => continue,
-        };
+        let Some(stream) = accept_one(&listener, &mut reserve).await else { continue };
         let connection = connection(stream, router.clone());
         tokio::spawn(async move {
             // Whatever ends it, a scraper or browser connects again.
             let _ = tokio::time::timeout(CONNECTION, connection).await;
             drop(place);
         });
-        if reserve.is_none() {
-            reserve = std::fs::File::open("/dev/null").ok();
-        }
     }
+}
+
+/// Descriptors spent for a moment when there are no others left, so that somebody can still look inside.
+/// Several: in a rush a worker may be quicker and take the one just freed for a session.
+#[derive(Default)]
+struct Reserve(Vec<std::fs::File>);
+
+impl Reserve {
+    /// Gets back what was spent, as far as there are descriptors; says whether it is complete.
+    fn renew(&mut self) -> bool {
+        while self.0.len() < RESERVE {
+            let Ok(file) = std::fs::File::open("/dev/null") else { return false };
+            self.0.push(file);
+        }
+        true
+    }
+}
+
+/// One connection; None if the caller is to try again.
+async fn accept_one(listener: &TcpListener, reserve: &mut Reserve) -> Option<TcpStream> {
+    let accepted = if reserve.renew() {
+        listener.accept().await
+    } else {
+        tokio::time::timeout(REST, listener.accept()).await.ok()?
+    };
+    let mut error = match accepted {
+        Ok((stream, _)) => return Some(stream),
+        Err(error) => error,
+    };
+    while is_out_of_descriptors(&error) {
+        let Some(spent) = reserve.0.pop() else {
+            tokio::time::sleep(REST).await;
+            return None;
+        };
+        drop(spent);
+        error = match tokio::time::timeout(REST, listener.accept()).await.ok()? {
+            Ok((stream, _)) => return Some(stream),
+            Err(error) => error,
+        };
+    }
+    None
 }
 
 fn connection(
