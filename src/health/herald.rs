@@ -32,7 +32,12 @@ impl Herald {
         if let Some(text) = transition::announce_ended(transition.ended.as_ref()) {
             self.note(backend, &text);
         }
-        self.note(backend, &format!("{}: {}", transition.to.as_str(), transition.why));
+        let text = format!("{}: {}", transition.to.as_str(), transition.why);
+        if transition.is_first && transition.to == BackendState::Up {
+            tracing::debug!("{}/{} {text}", backend.pool, backend.name);
+        } else {
+            self.note(backend, &text);
+        }
         match transition.to {
             BackendState::Up => self.note_ramp(backend, now),
             BackendState::Down if pool.config.on_down == OnDown::Reset => {

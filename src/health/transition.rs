@@ -14,6 +14,8 @@ pub struct Transition {
     pub to: BackendState,
     pub why: String,
     pub ended: Option<Ejection>,
+    /// Out of `starting`: at a start there is one for each backend, and most are no news.
+    pub is_first: bool,
 }
 
 /// The probes have a new verdict.
@@ -28,15 +30,17 @@ pub fn settle(
     let mut book = outlier.book();
     let to = BackendState::from(verdict);
     let reason = why.clone();
+    let mut is_first = false;
     let changed = backend.change(now, wall, |status| {
         status.verdict = verdict;
+        is_first = status.state == BackendState::Starting;
         let by_hand = matches!(status.state, BackendState::Drain | BackendState::Maintenance);
         (!by_hand).then_some((to, reason))
     });
     changed?;
     // Down says more than ejected, and up ends it.
     let ended = outlier.end(&mut book);
-    Some(Transition { to, why, ended })
+    Some(Transition { to, why, ended, is_first })
 }
 
 /// A probe begun at `begun` passed: whoever is ejected since before that is back.
@@ -84,7 +88,7 @@ fn end_ejection(
         }
         (status.state == BackendState::Ejected).then(|| (to, why.into()))
     })?;
-    Some(Transition { to, why: why.into(), ended })
+    Some(Transition { to, why: why.into(), ended, is_first: false })
 }
 
 /// Tells of an ejection that nobody was told of yet.

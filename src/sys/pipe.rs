@@ -118,6 +118,11 @@ impl PipeStock {
         }
     }
 
+    /// Closes the pipes nobody uses: an idle process holds no descriptors for them.
+    pub fn close_idle(&mut self) {
+        self.idle.clear();
+    }
+
     pub fn forbid(&mut self) {
         self.forbidden = true;
         self.idle.clear();

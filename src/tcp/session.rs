@@ -356,6 +356,9 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let session = &self.0;
         session.worker.sessions.borrow_mut().leave(session.seat.get());
+        if session.worker.sessions.borrow().is_empty() {
+            session.worker.pipes.borrow_mut().close_idle();
+        }
         let (stage, reason) = (session.stage.get(), session.reason.get());
         let worker = session.worker.id;
         session.listener.live.counters.of(worker).closed(stage, reason).add(1);

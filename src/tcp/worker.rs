@@ -235,6 +235,10 @@ impl Roster {
         self.free.push(seat);
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.free.len() == self.rows.len() * ROW
+    }
+
     pub fn present(&self) -> impl Iterator<Item = &Rc<Session>> {
         self.rows.iter().flat_map(|row| row.iter()).flatten()
     }

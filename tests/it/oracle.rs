@@ -277,15 +277,44 @@ fn sessions() -> u64 {
         .map_or(600, |text| text.parse().expect("MAITRED_ORACLE_SESSIONS is a count"))
 }
 
+/// Descriptors this process has open.
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// The same once the balancer's threads have opened theirs.
+fn settled_descriptors() -> usize {
+    let mut count = descriptors();
+    loop {
+        // Nothing announces that a thread has started; half a second without a change is taken for it.
+        std::thread::sleep(Duration::from_millis(500));
+        let now = descriptors();
+        if now == count {
+            return now;
+        }
+        count = now;
+    }
+}
+
 fn no_fault_by(relay: RelayMode) {
+    // One after the other, so that each can count its descriptors.
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (listeners, addresses): (Vec<_>, Vec<_>) = (0..3).map(|_| loopback()).unzip();
     let mut config = balancer::config(&addresses);
     balancer::listener(&mut config).relay = relay;
     let balancer = Balancer::start(config);
     let seed = fastrand::u64(..);
     let count = sessions();
+    let kept: Vec<TcpListener> = listeners.iter().map(|it| it.try_clone().unwrap()).collect();
+    let idle = settled_descriptors();
     assert_eq!(run(balancer.address(), listeners, count, seed), 0, "seed {seed}");
     assert_eq!(balancer.endings(count as usize).len() as u64, count);
+    if std::env::var_os("MAITRED_ORACLE_SESSIONS").is_some() {
+        // Then nothing else runs in this process. The run took the listeners with it; `kept` has their copies.
+        let idle = idle - kept.len();
+        balancer::wait_for("the idle number of descriptors", || descriptors() == idle);
+    }
 }
 
 #[test]

@@ -1,0 +1,18 @@
+//! Tests of the real binary with real servers and clients. They need the packages of those (each test names the
+//! one it misses) and root: `cargo test --release --test servers -- --test-threads 2`.
+
+// A test that meets what it does not expect is to fail on the spot; its numbers are small, and metrics are floats.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+
+mod descriptors;
+mod harness;
+mod life;
+mod local;
+mod mariadb;
+mod memory;
+mod nginx;
+mod postgresql;
+mod promtool;
+mod redis;
+mod scrape;
+mod source_ports;

@@ -1,0 +1,96 @@
+//! What a session costs in memory: one whose client never reads, and one that says nothing.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::harness::{Maitred, PATIENCE, anonymous, free_port, pause, plain, wait_for, within};
+use crate::local::{Conduct, backend, backend_apart, connect, exchange, idle_clients, session};
+
+/// A client with a small buffer, which it never reads.
+fn deaf_client(port: u16) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+    socket
+}
+
+fn clients_that_never_read(relay: &str) {
+    const CLIENTS: usize = 500;
+    let (port, other) = (free_port(), free_port());
+    let (flood, echo) = (backend(Conduct::Flood), backend(Conduct::Echo));
+    let maitred = Maitred::start(&format!(
+        "listeners:
+  main: {{bind: \"127.0.0.1:{port}\", pool: main, relay: {relay}}}
+  canary: {{bind: \"127.0.0.1:{other}\", pool: canary}}
+pools:
+  main: {{backends: [\"127.0.0.1:{flood}\"], health: {{probe: none}}}}
+  canary: {{backends: [\"127.0.0.1:{echo}\"], health: {{probe: none}}}}
+"
+    ));
+    let mut canary = connect(other);
+    exchange(&mut canary).unwrap();
+    let before = anonymous(maitred.process.id());
+    let clients: Vec<Socket> = (0..CLIENTS).map(|_| deaf_client(port)).collect();
+    let mut slowest = Duration::ZERO;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        let start = Instant::now();
+        exchange(&mut canary).unwrap();
+        slowest = slowest.max(start.elapsed());
+        pause(20);
+    }
+    let active = maitred.metric("maitred_listener_sessions_active", &[("listener", "main")]);
+    assert!(active > CLIENTS as f64 - 0.5, "{active} sessions active");
+    let growth = anonymous(maitred.process.id()).saturating_sub(before) / CLIENTS as u64;
+    println!("clients that never read, {relay}: {growth} B a session; canary at most {slowest:?}");
+    assert!(growth < 128 * 1024);
+    assert!(slowest < Duration::from_secs(1));
+    drop(clients);
+    wait_for("the sessions to end", || {
+        maitred.metric("maitred_listener_sessions_active", &[("listener", "main")]) < 0.5
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_costs_a_buffer() {
+    clients_that_never_read("auto");
+}
+
+#[test]
+fn a_client_that_never_reads_costs_a_buffer_when_copied() {
+    clients_that_never_read("copy");
+}
+
+#[test]
+fn an_idle_session_costs_a_kibibyte() {
+    const SESSIONS: usize = 9000;
+    // Futures are larger without optimisation.
+    const MOST: u64 = if cfg!(debug_assertions) { 8192 } else { 1024 };
+    let (port, server) = (free_port(), free_port());
+    let _backend = backend_apart(server);
+    wait_for("the backend", || session(server).is_ok());
+    let maitred = Maitred::start(&plain(port, server));
+    for _ in 0..300 {
+        session(port).unwrap();
+    }
+    maitred.wait_for_no_session();
+    let before = anonymous(maitred.process.id());
+    let mut clients = idle_clients(port, SESSIONS);
+    let sent = maitred.metric("maitred_listener_sent_bytes_total", &[]);
+    let all = sent + 4.0 * SESSIONS as f64;
+    let are_open = || {
+        assert!(
+            clients.has_ended().is_none(),
+            "the clients failed: are 20 000 descriptors allowed?"
+        );
+        maitred.metric("maitred_listener_sent_bytes_total", &[]) > all - 0.5
+    };
+    assert!(within(3 * PATIENCE, are_open), "waited in vain for {SESSIONS} sessions");
+    let active = maitred.metric("maitred_listener_sessions_active", &[]);
+    assert!((active - SESSIONS as f64).abs() < 0.5, "{active} sessions active");
+    let each = (anonymous(maitred.process.id()) - before) / SESSIONS as u64;
+    println!("{SESSIONS} idle sessions: {each} B each");
+    assert!(each <= MOST, "{each} B a session");
+}

@@ -1,0 +1,116 @@
+//! PostgreSQL behind maitred, under pgbench: a server is killed with all its processes and comes back.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::harness::{
+    Maitred, Process, balanced, free_port, output, program, run_as, succeed, user, wait_for,
+};
+
+const PACKAGE: &str = "postgresql-15";
+
+/// What pgbench printed, and how many of its clients lost their connection.
+struct Bench {
+    said: String,
+    aborted: usize,
+}
+
+fn database_user() -> (u32, u32) {
+    user("postgres", PACKAGE)
+}
+
+fn start(data: &Path, port: u16) -> Process {
+    let mut command = run_as(database_user(), &program("postgres", PACKAGE));
+    command.arg("-D").arg(data).args(["-p", &port.to_string(), "-c", "fsync=off"]);
+    command.args(["-c", "listen_addresses=127.0.0.1", "-c"]);
+    command.arg(format!("unix_socket_directories={}", data.parent().unwrap().display()));
+    let process = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+    wait_for("PostgreSQL", || {
+        let mut psql = client("psql", port);
+        output(psql.args(["-c", "select 1", "postgres"])).status.success()
+    });
+    process
+}
+
+fn client(name: &str, port: u16) -> Command {
+    let mut command = Command::new(program(name, PACKAGE));
+    command.args(["-h", "127.0.0.1", "-U", "postgres", "-p", &port.to_string()]);
+    command
+}
+
+/// Three directories of data with the tables of pgbench in each.
+fn databases() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let (uid, gid) = database_user();
+    chown(dir.path(), Some(uid), Some(gid)).unwrap();
+    let first = dir.path().join("s0");
+    let mut initdb = run_as(database_user(), &program("initdb", PACKAGE));
+    initdb.args(["--no-sync", "-A", "trust", "-U", "postgres", "-D"]).arg(&first);
+    succeed(&mut initdb);
+    let port = free_port();
+    let mut server = start(&first, port);
+    succeed(client("pgbench", port).args(["-i", "-q", "-s", "1", "postgres"]));
+    server.signal(Signal::INT);
+    assert!(server.end().success());
+    for name in ["s1", "s2"] {
+        succeed(Command::new("cp").arg("-a").arg(&first).arg(dir.path().join(name)));
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    dir
+}
+
+fn bench(port: u16, arguments: &[&str]) -> Process {
+    let mut command = client("pgbench", port);
+    command.args(["-n", "-S"]).args(arguments).arg("postgres");
+    Process::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+}
+
+fn finish(bench: Process, may_break: bool) -> Bench {
+    let (status, out, err) = bench.outcome();
+    let said = out + &err;
+    assert!(status.success() || may_break, "pgbench: {status}\n{said}");
+    let aborted = err.lines().filter(|line| line.contains("aborted in command")).count();
+    Bench { said, aborted }
+}
+
+#[test]
+fn a_killed_server_costs_no_more_than_its_own_sessions() {
+    let dir = databases();
+    let ports = [free_port(), free_port(), free_port()];
+    let data = [0, 1, 2].map(|index| dir.path().join(format!("s{index}")));
+    let mut servers = [0, 1, 2].map(|index| start(&data[index], ports[index]));
+    let port = free_port();
+    let probe =
+        "{exchange: {send: {hex: \"00 00 00 08 04 d2 16 2f\"}, expect: {regex: \"^[SN]\"}}}";
+    let maitred = Maitred::start(&balanced(port, &ports, probe));
+    for name in ["s0", "s1", "s2"] {
+        maitred.wait_for_state(name, "up");
+    }
+    let running = bench(port, &["-c", "8", "-T", "4"]);
+    let active = || maitred.metric("maitred_backend_sessions_active", &[("backend", "s1")]);
+    wait_for("all clients", || maitred.metric("maitred_backend_sessions_active", &[]) > 7.5);
+    let on_killed = active() as usize;
+    servers[1].kill();
+    maitred.wait_for_state("s1", "down");
+    servers[1] = start(&data[1], ports[1]);
+    maitred.wait_for_state("s1", "up");
+    let broken = finish(running, true);
+    println!("pgbench during the kill: {} of 8 clients aborted\n{}", broken.aborted, broken.said);
+    assert!((1..=3).contains(&on_killed), "{on_killed} of 8 sessions were on s1");
+    assert_eq!(broken.aborted, on_killed, "{}", broken.said);
+    let before = ["s0", "s1", "s2"].map(|name| maitred.sessions_total(name));
+    for arguments in [&["-c", "9", "-t", "300"][..], &["-C", "-c", "6", "-t", "30"][..]] {
+        let bench = finish(bench(port, arguments), false);
+        assert_eq!(bench.aborted, 0);
+        assert!(bench.said.contains("number of failed transactions: 0"), "{}", bench.said);
+        println!("pgbench {arguments:?}: {}", bench.said.lines().last().unwrap_or_default());
+    }
+    for (name, before) in ["s0", "s1", "s2"].into_iter().zip(before) {
+        assert!(maitred.sessions_total(name) >= before + 3.0, "{name} got its share");
+    }
+}

@@ -1,0 +1,123 @@
+//! Redis behind maitred: redis-benchmark before and after a server is killed and comes back, and own clients
+//! that count what breaks meanwhile.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::harness::{Maitred, Process, balanced, free_port, output, pause, program, wait_for};
+
+fn server(port: u16) -> Process {
+    let mut command = Command::new(program("redis-server", "redis-server"));
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+    command.args(["--appendonly", "no", "--dir", "/tmp"]).stdout(Stdio::null());
+    let process = Process::start(command.stderr(Stdio::null()));
+    wait_for("redis", || exchange(port, 1).is_ok());
+    process
+}
+
+/// One connection: stores and reads a value so many times.
+fn exchange(port: u16, times: u32) -> io::Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    for number in 0..times {
+        let value = format!("value {:>8}", number % 100);
+        stream.write_all(format!("SET key:{port} \"{value}\"\r\n").as_bytes())?;
+        expect(&mut stream, "+OK\r\n")?;
+        stream.write_all(format!("ECHO \"{value}\"\r\n").as_bytes())?;
+        expect(&mut stream, &format!("${}\r\n{value}\r\n", value.len()))?;
+    }
+    Ok(())
+}
+
+fn expect(stream: &mut TcpStream, answer: &str) -> io::Result<()> {
+    let mut buffer = vec![0; answer.len()];
+    stream.read_exact(&mut buffer)?;
+    assert_eq!(String::from_utf8_lossy(&buffer), answer, "not what Redis says");
+    Ok(())
+}
+
+/// Clients that come and go until they are told to stop.
+struct Clients {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<u64>>,
+}
+
+impl Clients {
+    fn start(port: u16, count: u32) -> Clients {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let run = |_| {
+            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+            std::thread::spawn(move || {
+                let mut errors = 0;
+                while !stop.load(Relaxed) {
+                    match exchange(port, 20) {
+                        Ok(()) => done.fetch_add(1, Relaxed),
+                        Err(_) => {
+                            errors += 1;
+                            errors
+                        }
+                    };
+                }
+                errors
+            })
+        };
+        let threads = (0..count).map(run).collect();
+        Clients { stop, done, threads }
+    }
+
+    /// How many sessions broke.
+    fn stop(self) -> u64 {
+        self.stop.store(true, Relaxed);
+        self.threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    }
+}
+
+fn benchmark(port: u16) {
+    let mut command = Command::new(program("redis-benchmark", "redis-tools"));
+    command.args(["-p", &port.to_string(), "-n", "20000", "-c", "20", "-t", "set,get", "-q"]);
+    let output = output(&mut command);
+    let said = String::from_utf8_lossy(&output.stdout).replace('\r', "\n");
+    let said = said + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("rror"), "redis-benchmark: {said}");
+    let lines = said.lines().filter(|line| line.contains("requests per second"));
+    let lines: Vec<&str> = lines.collect();
+    println!("redis-benchmark: {}", lines.join("; "));
+    assert_eq!(lines.len(), 2, "{said}");
+}
+
+#[test]
+fn a_killed_server_costs_no_more_than_its_own_sessions() {
+    const CLIENTS: u32 = 8;
+    let ports = [free_port(), free_port(), free_port()];
+    let mut servers = ports.map(server);
+    let port = free_port();
+    let probe = "{exchange: {send: \"PING\\r\\n\", expect: \"+PONG\"}}";
+    let maitred = Maitred::start(&balanced(port, &ports, probe));
+    benchmark(port);
+    let clients = Clients::start(port, CLIENTS);
+    wait_for("sessions on s1", || maitred.sessions_total("s1") > 20.0);
+    servers[1].kill();
+    maitred.wait_for_state("s1", "down");
+    let at_down = maitred.sessions_total("s1");
+    let done = clients.done.load(Relaxed);
+    pause(400);
+    assert!((maitred.sessions_total("s1") - at_down).abs() < 0.5, "new sessions on a dead server");
+    assert!(clients.done.load(Relaxed) > done, "the others served on");
+    servers[1] = server(ports[1]);
+    maitred.wait_for_state("s1", "up");
+    wait_for("new sessions on s1", || maitred.sessions_total("s1") > at_down + 20.0);
+    let done = clients.done.load(Relaxed);
+    let broken = clients.stop();
+    println!("redis: {done} sessions, {broken} broke");
+    assert!(broken <= u64::from(2 * CLIENTS), "{broken} sessions broke");
+    let before = maitred.sessions_total("s1");
+    benchmark(port);
+    assert!(maitred.sessions_total("s1") >= before + 6.0, "it takes its share again");
+}
