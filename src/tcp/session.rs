@@ -27,7 +27,7 @@ use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::pool::{BackendPermit, Pool, SESSION_BOUNDS};
 use crate::snapshot::Listener;
 use crate::sys::clock::{self, Moment};
-use crate::telemetry::record::{Bytes, CloseReason, Record, Stage};
+use crate::telemetry::record::{Bytes, CloseReason, Record, Stage, can_occur};
 
 /// What a refused client may have sent already is read before the close, up to this, so that it sees an end
 /// and not a reset.
@@ -360,6 +360,7 @@ impl Drop for Ending {
             session.worker.pipes.borrow_mut().close_idle();
         }
         let (stage, reason) = (session.stage.get(), session.reason.get());
+        debug_assert!(can_occur(stage, reason), "{stage:?} cannot end with {reason:?}");
         let worker = session.worker.id;
         session.listener.live.counters.of(worker).closed(stage, reason).add(1);
         if stage == Stage::Relay {
