@@ -151,6 +151,7 @@ pub fn can_occur(stage: Stage, reason: CloseReason) -> bool {
                 | ClientReset
                 | Drained
                 | Killed
+                | NoDescriptors
                 | Internal
         ),
         Stage::Connect => matches!(

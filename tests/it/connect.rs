@@ -36,9 +36,12 @@ fn black_hole() -> BlackHole {
     BlackHole { address, listener, _fill: fill }
 }
 
-/// An address where nobody listens.
-fn refusing() -> SocketAddr {
-    loopback().1
+/// An address where nobody listens, and nobody else can while the socket is kept.
+fn refusing() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
 }
 
 fn first_available(backends: &[SocketAddr]) -> config::Config {
@@ -50,7 +53,8 @@ fn first_available(backends: &[SocketAddr]) -> config::Config {
 #[test]
 fn a_refused_attempt_goes_to_the_next_backend_with_the_bytes_sent_meanwhile() {
     let (backend, address) = loopback();
-    let balancer = Balancer::start(first_available(&[refusing(), address]));
+    let (_bound, refusing) = refusing();
+    let balancer = Balancer::start(first_available(&[refusing, address]));
     let mut client = TcpStream::connect(balancer.address()).unwrap();
     client.write_all(b"hello").unwrap();
     let (mut server, _) = backend.accept().unwrap();
@@ -84,9 +88,10 @@ fn a_silent_backend_costs_its_time_and_the_next_gets_the_bytes_once() {
 
 #[test]
 fn failures_are_told_apart() {
+    let (_bound, refusing) = refusing();
     let hole = black_hole();
     for (address, reason) in [
-        (refusing(), CloseReason::ConnectRefused),
+        (refusing, CloseReason::ConnectRefused),
         (hole.address, CloseReason::ConnectTimeout),
         // A blackhole of the kernel's own: TEST-NET has no route from loopback alone.
         ("255.255.255.255:1".parse().unwrap(), CloseReason::ConnectUnreachable),
@@ -102,7 +107,8 @@ fn failures_are_told_apart() {
 
 #[test]
 fn on_refuse_reset_resets_also_after_failed_attempts() {
-    let mut config = balancer::config(&[refusing()]);
+    let (_bound, refusing) = refusing();
+    let mut config = balancer::config(&[refusing]);
     balancer::listener(&mut config).on_refuse = OnRefuse::Reset;
     let balancer = Balancer::start(config);
     let mut client = TcpStream::connect(balancer.address()).unwrap();

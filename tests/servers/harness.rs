@@ -222,9 +222,8 @@ impl Maitred {
 
     pub fn start_to(out: Stdio, dir: TempDir, shell: &str, more: &str, rest: &str) -> Maitred {
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let head = format!(
-            "version: 1\nadmin: {{listen: \"{admin}\"}}\nlog: {{sessions: all, format: json}}\n{more}\n"
-        );
+        let log = if more.contains("log:") { "" } else { "log: {sessions: all, format: json}" };
+        let head = format!("version: 1\nadmin: {{listen: \"{admin}\"}}\n{log}\n{more}\n");
         let err = File::create(dir.path().join("err")).unwrap();
         let config = dir.path().join("maitred.yaml");
         fs::write(&config, format!("{head}{rest}")).unwrap();
