@@ -25,8 +25,13 @@ pub async fn drain(
     let ended = tokio::select! {
         ended = async {
             tokio::time::sleep(delay).await;
-            supervisor.stop_accepting().await;
             let deadline = timeout.map(|timeout| Instant::now() + timeout);
+            // What is queued is accepted first, and at `max_sessions` that waits for sessions to end.
+            let stopped = supervisor.stop_accepting();
+            match timeout {
+                None => stopped.await,
+                Some(timeout) => drop(tokio::time::timeout(timeout, stopped).await),
+            }
             supervisor::wait_for_sessions(&supervisor.plane, deadline).await
         } => ended,
         () = second(signals) => {

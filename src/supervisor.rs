@@ -254,8 +254,10 @@ impl Supervisor {
             Err(report) => {
                 self.reloads.refused.add(1);
                 self.reloads.last_succeeded.store(false, Relaxed);
-                self.events.note(EventKind::Reload, "reload refused: nothing changed".into());
-                tracing::error!("reload refused, the configuration in force stays:\n{report}");
+                let first = report.lines().next().unwrap_or_default();
+                let what = format!("reload refused, the configuration in force stays: {first}");
+                self.events.warn(EventKind::Reload, what);
+                tracing::error!("why the reload was refused:\n{report}");
             }
         }
         outcome

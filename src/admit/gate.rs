@@ -61,6 +61,13 @@ impl Gate {
                 return permit;
             }
             freed.await;
+            if let Some(permit) = self.try_enter() {
+                // Places given back since then, below the limit, woke nobody: pass it on.
+                if self.open() < self.limit() {
+                    self.freed.notify_one();
+                }
+                return permit;
+            }
         }
     }
 }
@@ -109,6 +116,27 @@ mod tests {
         drop(first);
         drop(waiting.await.unwrap());
         assert_eq!(gate.open(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_burst_of_ends_wakes_as_many_as_it_has_places_for() {
+        let gate = Gate::new(2);
+        let held = [gate.enter().await, gate.enter().await];
+        let waiting: Vec<_> = (0..2)
+            .map(|_| {
+                let gate = Arc::clone(&gate);
+                tokio::spawn(async move { gate.enter().await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        // Both end before either waiter has its turn.
+        drop(held);
+        let mut entered = Vec::new();
+        for waiter in waiting {
+            let limit = std::time::Duration::from_secs(5);
+            entered.push(tokio::time::timeout(limit, waiter).await.unwrap().unwrap());
+        }
+        assert_eq!(gate.open(), 2);
     }
 
     #[test]

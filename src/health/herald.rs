@@ -35,6 +35,9 @@ impl Herald {
         let text = format!("{}: {}", transition.to.as_str(), transition.why);
         if transition.is_first && transition.to == BackendState::Up {
             tracing::debug!("{}/{} {text}", backend.pool, backend.name);
+        } else if transition.to == BackendState::Down {
+            let (pool, name) = (&backend.pool, &backend.name);
+            self.events.warn_backend(pool, name, format!("{pool}/{name} {text}"));
         } else {
             self.note(backend, &text);
         }

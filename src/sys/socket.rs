@@ -206,13 +206,14 @@ pub fn peek(socket: impl AsFd) -> Peeked {
         return Peeked::Nothing;
     }
     let flags = fds[0].revents();
-    if flags.intersects(PollFlags::ERR | PollFlags::HUP) {
+    // HUP alone is no reset: a unix client that closed has it too.
+    if flags.contains(PollFlags::ERR) {
         return Peeked::Reset;
     }
-    if !flags.intersects(PollFlags::IN | PollFlags::RDHUP) {
+    if !flags.intersects(PollFlags::IN | PollFlags::RDHUP | PollFlags::HUP) {
         return Peeked::Nothing;
     }
-    let fin = flags.contains(PollFlags::RDHUP);
+    let fin = flags.intersects(PollFlags::RDHUP | PollFlags::HUP);
     let mut byte = [0u8; 1];
     match rustix::net::recv(&socket, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
         Ok((0, _)) => Peeked::Ended,
@@ -278,6 +279,22 @@ pub fn timestamps_agreed(socket: impl AsFd) -> io::Result<bool> {
     // SAFETY: every field of tcp_info is an integer, for which the zeroes written above are valid.
     let info = unsafe { info.assume_init() };
     Ok(info.tcpi_options & TCPI_OPT_TIMESTAMPS != 0)
+}
+
+/// What a refused client may have sent already is read before the close, up to this.
+const POLITE: usize = 256 * 1024;
+
+/// Sends the FIN and takes what can be taken without waiting: closing with unread bytes would reset.
+pub fn end_politely(socket: impl AsFd, scratch: &mut [u8]) {
+    // A socket that is gone already needs no FIN.
+    let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
+    let mut taken = 0;
+    while taken < POLITE {
+        match rustix::net::recv(&socket, &mut *scratch, RecvFlags::DONTWAIT) {
+            Ok((0, _)) | Err(_) => return,
+            Ok((count, _)) => taken += count,
+        }
+    }
 }
 
 /// From now on, closing this socket resets the connection and discards what is unsent.

@@ -28,6 +28,7 @@ use super::stream::Stream;
 use super::worker::SCRATCH;
 use crate::config::RelayMode;
 use crate::sys::pipe::{Pipe, is_unsupported};
+use crate::sys::socket::{self, Peeked};
 use crate::telemetry::record::CloseReason;
 
 /// Bytes one direction may move before the others' turn comes.
@@ -231,6 +232,13 @@ impl Half {
         }
         match outcome {
             Poll::Pending => Poll::Pending,
+            // At a mark of urgent data splice says 0 with bytes still there: no end, only nothing for splice.
+            Poll::Ready(Ok(0))
+                if matches!(socket::peek(source), Peeked::Bytes { .. } | Peeked::Reset) =>
+            {
+                self.splicing = false;
+                Poll::Ready(Ok(Taken::Bytes(0)))
+            }
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(Taken::End)),
             Poll::Ready(Ok(count)) => {
                 session.taken(self.from == Side::Client, count);

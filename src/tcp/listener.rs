@@ -24,6 +24,9 @@ use crate::telemetry::record::{CloseReason, Stage};
 /// More at once starves the sessions that are already open (measured by others: 4 beats 64 by a quarter).
 const BATCH: usize = 4;
 
+/// Accepted at most from a socket that is being closed: clients may come faster than the queue empties.
+const QUEUE: usize = 65_536;
+
 /// How long accepting rests when the process is out of descriptors or memory.
 const REST: Duration = Duration::from_millis(100);
 
@@ -66,7 +69,14 @@ pub fn start(worker: &Rc<Worker>, name: Arc<str>, socket: OwnedFd) -> io::Result
         closing: RefCell::new(None),
         close: Notify::new(),
     });
-    let accepting = Accepting { worker: Rc::clone(worker), shared: Rc::clone(&shared), local };
+    let accepting = Accepting {
+        worker: Rc::clone(worker),
+        shared: Rc::clone(&shared),
+        local,
+        last: RefCell::default(),
+    };
+    // Known from the start, also if a reload removes it before anybody came.
+    accepting.listener();
     tokio::task::spawn_local(accepting.run());
     Ok(Acceptor { shared })
 }
@@ -76,6 +86,8 @@ struct Accepting {
     shared: Rc<Shared>,
     /// What clients dialled, as far as the listening socket knows.
     local: Arc<LocalAddr>,
+    /// The listener as it last was in a snapshot.
+    last: RefCell<Option<Arc<Listener>>>,
 }
 
 impl Accepting {
@@ -104,7 +116,9 @@ impl Accepting {
 
     /// Everything queued is accepted before the socket closes: closing would reset it.
     async fn finish(self) {
-        while self.queued() {
+        let mut rounds = 0;
+        while rounds < QUEUE / BATCH && self.queued() {
+            rounds += 1;
             let permit = self.worker.plane.gate.enter().await;
             if self.take(permit) {
                 tokio::time::sleep(REST).await;
@@ -146,7 +160,11 @@ impl Accepting {
 
     fn listener(&self) -> Option<Arc<Listener>> {
         let snapshot = self.worker.plane.snapshot.load();
-        snapshot.listeners.get(&*self.shared.name.borrow()).map(Arc::clone)
+        if let Some(now) = snapshot.listeners.get(&*self.shared.name.borrow()) {
+            *self.last.borrow_mut() = Some(Arc::clone(now));
+        }
+        // Between a swap and the word of it, or while the queue of a removed listener is emptied: as it was.
+        self.last.borrow().clone()
     }
 
     fn arrived(&self, socket: OwnedFd, client: ClientAddr, process: GatePermit) {
@@ -174,6 +192,8 @@ impl Accepting {
     fn refuse(&self, listener: &Listener, socket: OwnedFd, client: ClientAddr, why: CloseReason) {
         if listener.config.on_refuse == OnRefuse::Reset {
             socket::reset_on_close(&socket);
+        } else {
+            socket::end_politely(&socket, &mut self.worker.scratch.borrow_mut());
         }
         drop(socket);
         session::record_refusal(&self.worker, listener, client, *self.local, Stage::Admit, why);

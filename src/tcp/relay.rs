@@ -16,6 +16,7 @@ use super::half::{End, Event, Half, Side, State, is_reset};
 use super::session::Session;
 use super::stream::Stream;
 use crate::config::RelayMode;
+use crate::sys::socket::Peeked;
 use crate::sys::{clock, socket};
 use crate::telemetry::record::CloseReason;
 
@@ -227,6 +228,7 @@ impl Relay {
             Side::Backend => &mut self.backend,
         };
         while socket::unsent_bytes(&*stream).is_ok_and(|bytes| bytes > 0)
+            && socket::peek(&*stream) != Peeked::Reset
             && Instant::now() < deadline
             && poll_fn(|cx| Poll::Ready(self.session.poll_cut(cx))).await.is_none()
         {

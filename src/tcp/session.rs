@@ -27,11 +27,8 @@ use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::pool::{BackendPermit, Pool, SESSION_BOUNDS};
 use crate::snapshot::Listener;
 use crate::sys::clock::{self, Moment};
+use crate::sys::socket;
 use crate::telemetry::record::{Bytes, CloseReason, Record, Stage, can_occur};
-
-/// What a refused client may have sent already is read before the close, up to this, so that it sees an end
-/// and not a reset.
-const POLITE: usize = 256 * 1024;
 
 /// An admitted connection on its way to the worker it will live on.
 pub struct Arrival {
@@ -93,10 +90,10 @@ pub struct Times {
 
 /// Takes an arrival in and lets it live on this worker.
 pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
-    let Arrival { socket, client, mut local, listener, place } = arrival;
+    let Arrival { socket: accepted, client, mut local, listener, place } = arrival;
     if worker.plane.session_log.is_on() {
         // The listening socket may be a wildcard; the log wants the address the client really dialled.
-        local = Arc::new(crate::sys::socket::local_addr(&socket));
+        local = Arc::new(socket::local_addr(&accepted));
     }
     listener.live.counters.of(worker.id).sessions.add(1);
     let session = Rc::new(Session {
@@ -121,7 +118,7 @@ pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
     });
     session.seat.set(worker.sessions.borrow_mut().enter(Rc::clone(&session)));
     let ending = Ending(Rc::clone(&session));
-    let life = Life::Reaching(Box::pin(reach(session, socket)));
+    let life = Life::Reaching(Box::pin(reach(session, accepted)));
     tokio::task::spawn_local(Run { life, ending });
 }
 
@@ -195,8 +192,7 @@ fn refuse(session: &Session, client: &Stream, reason: CloseReason) -> CloseReaso
     match session.listener.config.on_refuse {
         OnRefuse::Reset => client.reset_on_close(),
         OnRefuse::Close => {
-            client.finish();
-            client.discard(&mut session.worker.scratch.borrow_mut(), POLITE);
+            socket::end_politely(client, &mut session.worker.scratch.borrow_mut());
         }
     }
     reason

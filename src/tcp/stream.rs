@@ -101,17 +101,6 @@ impl Stream {
     pub fn reset_on_close(&self) {
         socket::reset_on_close(&self.0);
     }
-
-    /// Takes what can be taken without waiting, at most `most` bytes: closing with unread bytes would reset.
-    pub fn discard(&self, scratch: &mut [u8], most: usize) {
-        let mut taken = 0;
-        while taken < most {
-            match rustix::net::recv(&self.0, &mut *scratch, rustix::net::RecvFlags::DONTWAIT) {
-                Ok((0, _)) | Err(_) => return,
-                Ok((count, _)) => taken += count,
-            }
-        }
-    }
 }
 
 impl AsFd for Stream {

@@ -46,8 +46,24 @@ impl Events {
         self.push(Event { time: SystemTime::now(), kind, pool: None, backend: None, message });
     }
 
+    /// The same for what somebody should look at.
+    pub fn warn(&self, kind: EventKind, message: String) {
+        tracing::warn!(kind = kind.as_str(), "{message}");
+        self.push(Event { time: SystemTime::now(), kind, pool: None, backend: None, message });
+    }
+
     pub fn note_backend(&self, pool: &str, backend: &str, message: String) {
         tracing::info!(kind = "backend", pool, backend, "{message}");
+        self.push_backend(pool, backend, message);
+    }
+
+    /// The same for a backend that was lost.
+    pub fn warn_backend(&self, pool: &str, backend: &str, message: String) {
+        tracing::warn!(kind = "backend", pool, backend, "{message}");
+        self.push_backend(pool, backend, message);
+    }
+
+    fn push_backend(&self, pool: &str, backend: &str, message: String) {
         self.push(Event {
             time: SystemTime::now(),
             kind: EventKind::Backend,

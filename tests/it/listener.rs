@@ -162,3 +162,23 @@ fn a_range_of_ports_serves_each_of_them() {
     }
     wait_for("both to end", || balancer.records.lock().unwrap().len() == 2);
 }
+
+/// The refused client's first bytes are already there: closing with them unread would reset.
+#[test]
+fn a_client_over_the_limit_sees_an_end_though_it_sent_bytes() {
+    let (backend, address) = loopback();
+    let mut config = balancer::config(&[address]);
+    balancer::listener(&mut config).max_sessions = Some(0);
+    let balancer = Balancer::start(config);
+    for _ in 0..50 {
+        let mut client = TcpStream::connect(balancer.address()).unwrap();
+        client.write_all(&[1; 100]).unwrap();
+        match client.read(&mut [0]) {
+            Ok(count) => assert_eq!(count, 0),
+            // Bytes that arrive after the close are answered by a reset whatever we do.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
+    }
+    drop(backend);
+    balancer.endings(50);
+}

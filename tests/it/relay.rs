@@ -190,3 +190,19 @@ fn a_slow_reader_stops_the_sender() {
         assert_eq!(read_end(&mut client).map(|bytes| bytes.len()), Ok(sent), "{relay:?}");
     }
 }
+
+/// Urgent data is no part of what is relayed, but the bytes around it are: splice stops before the mark and then
+/// says "end" with bytes still there.
+#[test]
+fn bytes_after_a_mark_of_urgent_data_are_not_cut_off() {
+    for relay in [RelayMode::Copy, RelayMode::Splice] {
+        let (_balancer, mut client, mut server) =
+            session(|config| balancer::listener(config).relay = relay);
+        client.write_all(b"before").unwrap();
+        socket2::SockRef::from(&client).send_out_of_band(b"!").unwrap();
+        client.write_all(b"after").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let got = read_end(&mut server).unwrap();
+        assert!(got.starts_with(b"before") && got.ends_with(b"after"), "{relay:?}: {got:?}");
+    }
+}
