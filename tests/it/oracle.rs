@@ -36,6 +36,17 @@ enum Ending {
     BackendResets,
 }
 
+impl Ending {
+    /// In the order of their numbers in the header.
+    const ALL: [Ending; 5] = [
+        Ending::Fins,
+        Ending::ClientHalfCloses,
+        Ending::BackendHalfCloses,
+        Ending::ClientResets,
+        Ending::BackendResets,
+    ];
+}
+
 const HEADER: usize = 40;
 
 impl Plan {
@@ -51,18 +62,11 @@ impl Plan {
                 random.usize(0..1 << bits)
             }
         };
-        let ends = [
-            Ending::Fins,
-            Ending::ClientHalfCloses,
-            Ending::BackendHalfCloses,
-            Ending::ClientResets,
-            Ending::BackendResets,
-        ];
         Plan {
             seed: random.u64(..),
             to_backend: size(random),
             to_client: size(random),
-            end: ends[random.usize(..ends.len())],
+            end: Ending::ALL[random.usize(..Ending::ALL.len())],
             chunk: 1 << random.u32(6..18),
         }
     }
@@ -85,18 +89,11 @@ impl Plan {
     fn parse(header: &[u8; HEADER]) -> Plan {
         let word =
             |index: usize| u64::from_le_bytes(header[index * 8..index * 8 + 8].try_into().unwrap());
-        let ends = [
-            Ending::Fins,
-            Ending::ClientHalfCloses,
-            Ending::BackendHalfCloses,
-            Ending::ClientResets,
-            Ending::BackendResets,
-        ];
         Plan {
             seed: word(0),
             to_backend: word(1) as usize,
             to_client: word(2) as usize,
-            end: ends[word(3) as usize],
+            end: Ending::ALL[word(3) as usize],
             chunk: word(4) as usize,
         }
     }
