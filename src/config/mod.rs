@@ -31,6 +31,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::addr::{BackendAddr, ListenAddr};
 
 /// A whole configuration. Listeners and pools stand in file order.
@@ -116,17 +118,102 @@ pub enum SessionLog {
 pub struct Listener {
     pub name: Arc<str>,
     pub bind: Vec<ListenAddr>,
+    pub protocol: Protocol,
     /// `None`: a session that no route claims is closed (`no_route`).
     pub pool: Option<Arc<str>>,
     pub on_refuse: OnRefuse,
     pub relay: RelayMode,
-    /// `limits.sessions`.
+    /// `allow` and `deny`, those of files too.
+    pub access: Access,
+    /// `limits.sessions`; flows, for UDP.
     pub max_sessions: Option<u64>,
+    /// The other limits at the door.
+    pub limits: Limits,
+    /// Of UDP listeners.
+    pub flow: Flow,
     pub timeouts: ListenerTimeouts,
     pub keepalive: Option<Keepalive>,
     /// `None` = auto: the kernel tunes them.
     pub socket_buffers: Option<SocketBuffers>,
     pub backlog: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
+/// Who may come in: the most specific prefix decides, at equal length deny wins. No `allow` = everyone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Access {
+    pub allow: Vec<IpNet>,
+    pub deny: Vec<IpNet>,
+}
+
+/// `None` = no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// Per IPv4 address or IPv6 /64.
+    pub sessions_per_client: Option<u64>,
+    /// New sessions (flows, for UDP).
+    pub rate: Option<Rate>,
+    pub rate_per_client: Option<Rate>,
+    /// UDP.
+    pub datagram_rate: Option<Rate>,
+    pub datagram_rate_per_client: Option<Rate>,
+}
+
+/// So many a second in the long run, and at most `burst` at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    pub per_second: u64,
+    pub burst: u64,
+}
+
+/// How long a UDP flow lives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Flow {
+    /// No datagram either way for this long ends it.
+    pub timeout: Duration,
+    /// `None` = auto: what the descriptor limit allows.
+    pub max_flows: Option<u64>,
+    /// After so many datagrams of the client the next one begins another flow.
+    pub requests: Option<u64>,
+    /// The flow ends after so many replies to each datagram of the client.
+    pub responses: Option<u64>,
+    pub when_full: WhenFlowsFull,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Flow {
+            timeout: Duration::from_secs(60),
+            max_flows: None,
+            requests: None,
+            responses: None,
+            when_full: WhenFlowsFull::Shed,
+        }
+    }
+}
+
+/// What happens to a new client at `max_flows`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFlowsFull {
+    /// The flow that was idle longest makes room.
+    EvictIdle,
+    #[default]
+    Shed,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -170,10 +257,14 @@ impl Default for Listener {
         Listener {
             name: "main".into(),
             bind: Vec::new(),
+            protocol: Protocol::Tcp,
             pool: None,
             on_refuse: OnRefuse::Close,
             relay: RelayMode::Auto,
+            access: Access::default(),
             max_sessions: None,
+            limits: Limits::default(),
+            flow: Flow::default(),
             timeouts: ListenerTimeouts {
                 idle: None,
                 half_closed: Some(Duration::from_secs(60)),
@@ -200,6 +291,8 @@ pub struct Pool {
     pub connect: Connect,
     pub source: Vec<IpAddr>,
     pub source_ports: SourcePorts,
+    pub send_proxy_protocol: Option<ProxyVersion>,
+    pub send_proxy_datagrams: ProxyDatagrams,
     pub health: Health,
     /// `None` = off.
     pub passive: Option<Passive>,
@@ -283,6 +376,20 @@ pub enum SourcePorts {
     Own,
 }
 
+/// The version of the PROXY header a backend is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    V2,
+}
+
+/// Which datagrams of a flow carry it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyDatagrams {
+    Every,
+    #[default]
+    First,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
     /// `auto` is resolved: `Tcp` for a pool that a TCP listener uses, else `None`.
@@ -300,10 +407,43 @@ pub struct Health {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Probe {
-    Exchange { send: Option<Vec<u8>>, expect: Option<Expect> },
-    Http { path: String, host: Option<String>, status: Vec<StatusRange> },
+    /// A query by UDP; any answer that is not SERVFAIL or REFUSED passes.
+    Dns {
+        name: String,
+        record: DnsRecord,
+    },
+    Exchange {
+        send: Option<Vec<u8>>,
+        expect: Option<Expect>,
+    },
+    Http {
+        path: String,
+        host: Option<String>,
+        status: Vec<StatusRange>,
+    },
     None,
     Tcp,
+    /// A datagram; without `expect` it passes if no ICMP error comes back within the timeout.
+    Udp {
+        send: Option<Vec<u8>>,
+        expect: Option<Expect>,
+    },
+}
+
+/// The types of record a probe may ask for, with their numbers (RFC 1035, RFC 3596).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u16)]
+pub enum DnsRecord {
+    #[default]
+    A = 1,
+    Ns = 2,
+    Cname = 5,
+    Soa = 6,
+    Ptr = 12,
+    Mx = 15,
+    Txt = 16,
+    Aaaa = 28,
+    Srv = 33,
 }
 
 /// Found anywhere in the first 16 KiB of the reply = passed.
@@ -339,8 +479,13 @@ pub struct Passive {
 /// What happens to the sessions of a backend that goes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum OnDown {
+    /// Sessions stay; flows move at their next datagram.
     #[default]
+    Auto,
+    /// They stay this long, then sessions are reset and flows move.
+    Drain(Duration),
     Keep,
+    /// Sessions are reset; flows move at their next datagram.
     Reset,
 }
 
@@ -376,6 +521,8 @@ impl Default for Pool {
             connect: Connect { timeout: Duration::from_secs(5), attempts: 3 },
             source: Vec::new(),
             source_ports: SourcePorts::Auto,
+            send_proxy_protocol: None,
+            send_proxy_datagrams: ProxyDatagrams::First,
             health: Health {
                 probe: Probe::Tcp,
                 port: None,
@@ -393,7 +540,7 @@ impl Default for Pool {
                 max_ejected: 50,
             }),
             slow_start: None,
-            on_down: OnDown::Keep,
+            on_down: OnDown::Auto,
             when_none_up: WhenNoneUp::Refuse,
             when_full: WhenFull::Refuse,
             backend_user_timeout: None,

@@ -11,8 +11,8 @@ use super::value::{
     RequestPath, SourceAddress, Statuses, TableSize, Version,
 };
 use super::{
-    Balance, HashKey, LogFormat, LogLevel, OnDown, OnRefuse, RelayMode, SessionLog, SourcePorts,
-    Start,
+    Balance, HashKey, LogFormat, LogLevel, OnDown, OnRefuse, Protocol, RelayMode, SessionLog,
+    SourcePorts, Start,
 };
 
 mapping! {
@@ -364,14 +364,8 @@ words!(SourcePorts, "SourcePorts", later [], {
 });
 words!(Start, "Start", later [], { "up" => Start::Up, "down" => Start::Down });
 words!(OnDown, "OnDown", later ["drain", "idle_first"], {
-    "auto" => OnDown::Keep, "keep" => OnDown::Keep, "reset" => OnDown::Reset,
+    "auto" => OnDown::Auto, "keep" => OnDown::Keep, "reset" => OnDown::Reset,
 });
-
-/// Only TCP yet; the key is read so that a file may say so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    Tcp,
-}
 
 /// A backend in its short or its long form.
 #[derive(Clone, Debug)]

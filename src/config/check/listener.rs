@@ -17,9 +17,13 @@ pub fn build(name: &str, raw: &raw::Listener, faults: &mut Faults) -> Listener {
         bind: raw.bind.value().map_or(default.bind, |bind| {
             bind.0.iter().flat_map(|item| item.value.0.addresses()).collect()
         }),
+        protocol: raw.protocol.copied().unwrap_or(default.protocol),
         pool: raw.pool.value().and_then(|pool| pool.0.as_deref().map(Arc::from)),
         on_refuse: raw.on_refuse.copied().unwrap_or(default.on_refuse),
         relay: raw.relay.copied().unwrap_or(default.relay),
+        access: default.access,
+        limits: default.limits,
+        flow: default.flow,
         max_sessions: raw
             .limits
             .value()

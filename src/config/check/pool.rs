@@ -32,6 +32,8 @@ pub fn build(name: &str, raw: &raw::Pool, used: bool, faults: &mut Faults) -> Po
         connect: connect(raw.connect.value(), default.connect),
         source: raw.source.value().into_iter().flatten().map(|source| source.value.0).collect(),
         source_ports: raw.source_ports.copied().unwrap_or(default.source_ports),
+        send_proxy_protocol: default.send_proxy_protocol,
+        send_proxy_datagrams: default.send_proxy_datagrams,
         health,
         passive: match raw.passive.value() {
             None => default.passive,

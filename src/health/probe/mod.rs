@@ -105,7 +105,9 @@ impl Prober {
             config::Probe::Http { path, host, status } => {
                 Method::Http(http::Http::new(path, host.as_deref(), status))
             }
-            config::Probe::None => return None,
+            config::Probe::None | config::Probe::Dns { .. } | config::Probe::Udp { .. } => {
+                return None;
+            }
             config::Probe::Tcp => Method::Tcp,
         };
         Some(Prober { method, timeout: health.timeout, source: source.to_vec() })
