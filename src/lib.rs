@@ -6,6 +6,7 @@ pub mod config;
 pub mod addr;
 pub mod snapshot;
 pub mod tcp;
+pub mod udp;
 
 pub mod admit;
 pub mod pool;

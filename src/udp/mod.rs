@@ -1,0 +1,6 @@
+//! The UDP data plane: a packet loop per worker. In reading order: the pure core (`flow`, `flow_table`, `train`),
+//! then the shell around it.
+
+pub mod flow;
+pub mod flow_table;
+pub mod train;
