@@ -23,6 +23,13 @@ pub fn admit(listener: Arc<Listener>) -> Result<ListenerPermit, (Arc<Listener>, 
     Ok(ListenerPermit(listener))
 }
 
+impl ListenerPermit {
+    /// A place among at most `limit`.
+    pub fn enter(listener: &Arc<Listener>, limit: Option<u64>) -> Option<ListenerPermit> {
+        listener.live.enter(limit).then(|| ListenerPermit(Arc::clone(listener)))
+    }
+}
+
 impl Deref for ListenerPermit {
     type Target = Listener;
 

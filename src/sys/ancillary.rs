@@ -13,7 +13,7 @@ const HEADER: usize = size_of::<usize>() + 8;
 const ALIGN: usize = size_of::<usize>();
 
 /// A socket address, IPv4 or IPv6, exactly as the kernel gave it; sending back to it costs no conversion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C, align(8))]
 pub struct RawAddr {
     pub(super) bytes: [u8; RawAddr::ROOM],

@@ -251,17 +251,21 @@ impl Inbox {
     pub fn message(&self, index: usize) -> Message<'_> {
         debug_assert!(index < self.count, "only what was read is there");
         let header = &self.headers[index];
-        let length = usize::try_from(header.msg_len).unwrap_or(0).min(ROOM);
         let control = &self.controls[index];
         // SAFETY: the words are initialized and lie in one array; bytes have no alignment and no invalid values.
         let control = unsafe { std::slice::from_raw_parts(control.as_ptr().cast::<u8>(), CONTROL) };
         let used = header.msg_hdr.msg_controllen.min(CONTROL);
         Message {
-            payload: &self.payload[index * ROOM..index * ROOM + length],
+            payload: self.payload(index),
             from: self.names[index],
             beside: Received::read(&control[..used]),
             is_truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
         }
+    }
+
+    pub fn payload(&self, index: usize) -> &[u8] {
+        let length = usize::try_from(self.headers[index].msg_len).unwrap_or(0).min(ROOM);
+        &self.payload[index * ROOM..index * ROOM + length]
     }
 
     pub fn messages(&self) -> impl Iterator<Item = Message<'_>> {

@@ -329,6 +329,7 @@ impl Session {
             received_bytes: bytes.client_received,
             sent_bytes: bytes.client_sent,
             stage: self.stage.get(),
+            worker: self.worker.id,
         }
     }
 
@@ -356,7 +357,10 @@ impl Drop for Ending {
             session.worker.pipes.borrow_mut().close_idle();
         }
         let (stage, reason) = (session.stage.get(), session.reason.get());
-        debug_assert!(can_occur(Protocol::Tcp, stage, reason), "{stage:?} cannot end with {reason:?}");
+        debug_assert!(
+            can_occur(Protocol::Tcp, stage, reason),
+            "{stage:?} cannot end with {reason:?}"
+        );
         let worker = session.worker.id;
         session.listener.live.counters.of(worker).closed(stage, reason).add(1);
         if stage == Stage::Relay {

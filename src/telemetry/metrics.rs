@@ -276,7 +276,7 @@ impl Page {
         let sum = |read: fn(&crate::plane::WorkerLoad) -> u64| {
             float(plane.workers.iter().map(|worker| read(worker)).sum())
         };
-        let copied = sum(|worker| worker.copied_bytes.value());
+        let copied = sum(|worker| worker.copied_bytes.value() + worker.udp_bytes.value());
         self.counter("maitred_session_bytes_total", &[("path", "copy")], copied);
         let spliced = sum(|worker| worker.spliced_bytes.value());
         self.counter("maitred_session_bytes_total", &[("path", "splice")], spliced);
@@ -307,7 +307,10 @@ impl Page {
         );
         for reason in CloseReason::ALL {
             let mut refused = None;
-            for stage in Stage::ALL.into_iter().filter(|stage| can_occur(listener.config.protocol, *stage, reason)) {
+            for stage in Stage::ALL
+                .into_iter()
+                .filter(|stage| can_occur(listener.config.protocol, *stage, reason))
+            {
                 let count = counters.sum(|cell| cell.closed(stage, reason).value());
                 let labels: Labels =
                     &[("listener", name), ("stage", stage.as_str()), ("reason", reason.as_str())];

@@ -226,9 +226,9 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
     }
 
     fn heads(&self) -> impl Iterator<Item = (u64, u32)> {
-        self.queues.iter().filter_map(|queue| {
-            Some((self.peek(queue.first)?.flow.deadline_ms(), queue.first))
-        })
+        self.queues
+            .iter()
+            .filter_map(|queue| Some((self.peek(queue.first)?.flow.deadline_ms(), queue.first)))
     }
 
     /// There are few: one for each listener, and for each timeout it had since its oldest flow began.

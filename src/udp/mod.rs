@@ -4,3 +4,11 @@
 pub mod flow;
 pub mod flow_table;
 pub mod train;
+
+pub mod worker;
+pub mod listener;
+pub mod begin;
+pub mod relay;
+pub mod link;
+pub mod flows;
+pub mod loops;
