@@ -14,6 +14,7 @@ use crate::addr::{BackendAddr, ListenAddr, LocalAddr};
 use crate::config::{Config, Protocol};
 use crate::plane::{Bind, Plane, Served};
 use crate::snapshot::{Listener, Snapshot};
+use crate::sys::datagram;
 use crate::udp::loops::Answerers;
 use crate::udp::worker::{self, Command, Mailbox};
 
@@ -74,7 +75,14 @@ impl Packets {
         for ((_, address), served) in served.iter().filter(|((it, _), _)| *it == Protocol::Udp) {
             let Some(listener) = snapshot.listeners.get(&served.listener) else { continue };
             match fresh.remove(address) {
-                Some(sockets) => new.push((address.clone(), Arc::clone(listener), sockets)),
+                Some(sockets) => {
+                    for socket in &sockets {
+                        if let Err(error) = datagram::open(socket) {
+                            tracing::error!(%address, %error, "cannot receive");
+                        }
+                    }
+                    new.push((address.clone(), Arc::clone(listener), sockets));
+                }
                 None => known.push((address.clone(), Arc::clone(listener))),
             }
         }

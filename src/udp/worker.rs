@@ -45,7 +45,7 @@ pub enum Command {
     Drain,
     /// At most `ROWS` open flows.
     List(SessionFilter, oneshot::Sender<Vec<SessionRow>>),
-    /// Receive on these sockets, which are bound.
+    /// Receive on these sockets, which are open already.
     Listen(Vec<(ListenAddr, Arc<Listener>, OwnedFd)>),
     /// A new snapshot: what is behind these addresses now, and whose datagrams are never served.
     Renew(Vec<(ListenAddr, Arc<Listener>)>, Arc<Answerers>),
@@ -272,7 +272,6 @@ impl Worker {
         let LocalAddr::Inet(local) = socket::local_addr(&socket) else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        datagram::open(&socket)?;
         let entry = self.flows.doors.vacant_entry();
         let index = u32::try_from(entry.key()).map_err(|_| io::ErrorKind::OutOfMemory)?;
         watch(&self.mail.poll, &socket, Source::Door(index).token())?;

@@ -16,3 +16,5 @@ mod readme;
 mod relay;
 mod reload;
 mod server;
+mod udp;
+mod udp_flows;
