@@ -2,8 +2,16 @@
 //! that give the places back on drop.
 
 mod gate;
+mod acl;
+mod rate;
+mod client;
+mod door;
 
+pub use acl::Acl;
+pub use client::{ClientNet, ClientPermit, ClientRates, Clients};
+pub use door::Door;
 pub use gate::{Gate, GatePermit};
+pub use rate::Bucket;
 
 use std::ops::Deref;
 use std::sync::Arc;
