@@ -12,6 +12,8 @@ pub mod admit;
 pub mod pool;
 pub mod health;
 
+pub mod wire;
+
 pub mod plane;
 pub mod daemon;
 pub mod supervisor;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::admit::{Acl, Quotas};
 use crate::config;
 use crate::plane::Departed;
 use crate::pool::Pool;
@@ -22,6 +23,7 @@ pub struct Snapshot {
 /// A listener as the data plane sees it.
 pub struct Listener {
     pub config: Arc<config::Listener>,
+    pub acl: Acl,
     pub live: Arc<ListenerLive>,
 }
 
@@ -29,6 +31,7 @@ pub struct Listener {
 pub struct ListenerLive {
     /// Sessions open now, over all workers; `limits.sessions` is held against it.
     pub active: AtomicU64,
+    pub quotas: Quotas,
     pub counters: PerWorker<ListenerCounters>,
     /// Of a UDP listener.
     pub datagrams: PerWorker<DatagramCounters>,
@@ -72,6 +75,7 @@ impl ListenerLive {
     pub fn new(threads: usize) -> Self {
         ListenerLive {
             active: AtomicU64::new(0),
+            quotas: Quotas::default(),
             counters: PerWorker::new(threads),
             datagrams: PerWorker::new(threads),
         }
@@ -110,6 +114,7 @@ impl Snapshot {
             let listener = kept.unwrap_or_else(|| {
                 Arc::new(Listener {
                     config: Arc::clone(listener),
+                    acl: Acl::new(&listener.access),
                     live: before.map_or_else(
                         || Arc::new(ListenerLive::new(threads)),
                         |b| Arc::clone(&b.live),

@@ -2,8 +2,16 @@
 //! that give the places back on drop.
 
 mod gate;
+mod acl;
+mod rate;
+mod client;
+mod quotas;
 
+pub use acl::Acl;
+pub use client::{ClientNet, ClientPermit, ClientRates, Clients};
 pub use gate::{Gate, GatePermit};
+pub use quotas::Quotas;
+pub use rate::Bucket;
 
 use std::ops::Deref;
 use std::sync::Arc;

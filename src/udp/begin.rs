@@ -13,7 +13,7 @@ use super::flow_table::FlowId;
 use super::flows::{Flows, widen};
 use super::link::{Header, Key, Link, Places, Trains, WorkerPlace, is_trouble};
 use crate::addr::{ClientAddr, LocalAddr};
-use crate::admit::{GatePermit, ListenerPermit};
+use crate::admit::{ClientNet, GatePermit, ListenerPermit};
 use crate::config::{Flow, OnDown, WhenFlowsFull};
 use crate::pool::{BackendPermit, PickError, PickKey, Pool, Tried, outlier};
 use crate::snapshot::Listener;
@@ -71,19 +71,44 @@ impl Flows {
         dialled: SocketAddr,
     ) -> Result<Places, Refusal> {
         const FULL: Refusal = (Stage::Admit, CloseReason::OverLimit, Dropped::OverLimit);
+        const RATED: Refusal = (Stage::Admit, CloseReason::RateLimited, Dropped::RateLimited);
         if self.is_draining {
             return Err((Stage::Admit, CloseReason::Drained, Dropped::Draining));
         }
         if self.answerers.contain(client, dialled) {
             return Err((Stage::Admit, CloseReason::Denied, Dropped::Loop));
         }
+        if !listener.acl.allows(client.ip()) {
+            return Err((Stage::Admit, CloseReason::Denied, Dropped::Denied));
+        }
+        let net = ClientNet::of(client.ip());
+        let quotas = &listener.live.quotas;
+        let limits = &listener.config.limits;
+        if let Some(rate) = limits.rate_per_client
+            && let Some(bucket) = quotas.rates.bucket(net, self.now_ns)
+            && bucket.take(rate, 1, self.now_ns) == 0
+        {
+            return Err(RATED);
+        }
+        if limits.rate.is_some_and(|rate| quotas.rate.take(rate, 1, self.now_ns) == 0) {
+            return Err(RATED);
+        }
+        let client = match limits.sessions_per_client {
+            Some(limit) => Some(quotas.clients.enter(net, limit).ok_or(FULL)?),
+            None => None,
+        };
         let (listener, process) = match self.places(listener) {
             Some(places) => places,
             // One that was idle longest makes room, if the listener says so.
             None if self.evict(listener) => self.places(listener).ok_or(FULL)?,
             None => return Err(FULL),
         };
-        Ok(Places { listener, process, worker: WorkerPlace::enter(&self.plane, self.worker) })
+        Ok(Places {
+            listener,
+            client,
+            process,
+            worker: WorkerPlace::enter(&self.plane, self.worker),
+        })
     }
 
     fn places(&self, listener: &Arc<Listener>) -> Option<(ListenerPermit, GatePermit)> {
@@ -166,6 +191,13 @@ impl Flows {
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let rules = Rules { timeout_ms, requests, responses };
         let group = group(listener);
+        let rate = match listener.config.limits.datagram_rate_per_client {
+            Some(_) => {
+                let rates = &listener.live.quotas.datagram_rates;
+                rates.bucket(ClientNet::of(client.ip()), self.now_ns)
+            }
+            None => None,
+        };
         let link = Link {
             id: self.plane.next_session_id(),
             key,
@@ -183,6 +215,7 @@ impl Flows {
             again: None,
             header: Header::new(pool, client, dialled),
             trains: Trains { to_backend: true, to_client: true },
+            rate,
             overflow: 0,
         };
         let id = self.table.begin(key, group, rules, self.now_ms, link);

@@ -36,6 +36,8 @@ pub struct Flows {
     pub answerers: Arc<Answerers>,
     /// Of the turn, on the coarse clock.
     pub now_ms: u64,
+    /// The same in nanoseconds, for rates.
+    pub now_ns: u64,
     /// Flows that began and have to be watched.
     pub fresh: Vec<FlowId>,
     /// Room for the shares of a batch, kept for the next one.
@@ -62,6 +64,7 @@ impl Flows {
             doors: Slab::new(),
             answerers: Arc::default(),
             now_ms: clock::coarse_ms(),
+            now_ns: 0,
             fresh: Vec::new(),
             shares: Vec::with_capacity(BATCH),
             is_draining: false,

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use crossbeam_utils::CachePadded;
 
 use super::train::{self, Piece, Train};
-use crate::admit::{GatePermit, ListenerPermit};
+use crate::admit::{Bucket, ClientPermit, GatePermit, ListenerPermit};
+use crate::config::{ProxyDatagrams, ProxyVersion};
 use crate::plane::{Plane, WorkerLoad};
 use crate::pool::{BackendPermit, Pool, Tried};
 use crate::sys::ancillary::RawAddr;
@@ -20,6 +21,7 @@ use crate::sys::clock::Moment;
 use crate::sys::datagram::{self, BATCH, Parcel};
 use crate::telemetry::datagrams::Dropped;
 use crate::telemetry::record;
+use crate::wire::proxy_protocol::{self, MAX_HEADER};
 
 /// Who a client is to a flow, and where it sends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +58,8 @@ pub struct Link {
     pub header: Header,
     /// Whether the kernel takes whole trains on the way to the backend and to the client.
     pub trains: Trains,
+    /// `limits.datagram_rate_per_client`.
+    pub rate: Option<Arc<Bucket>>,
     /// What the kernel last said of datagrams that did not fit in the queue.
     pub overflow: u32,
 }
@@ -63,6 +67,7 @@ pub struct Link {
 /// A flow's places in every limit; they move on with it to another backend.
 pub struct Places {
     pub listener: ListenerPermit,
+    pub client: Option<ClientPermit>,
     pub process: GatePermit,
     pub worker: WorkerPlace,
 }
@@ -75,15 +80,22 @@ pub struct WorkerPlace(Arc<CachePadded<WorkerLoad>>);
 pub enum Header {
     #[default]
     None,
-    Every(Arc<[u8]>),
+    Every(Box<[u8]>),
     /// Until it was sent.
-    First(Arc<[u8]>),
+    First(Box<[u8]>),
 }
 
 impl Header {
     /// What the pool wants its backends to be told of this client.
-    pub fn new(_pool: &Pool, _client: SocketAddr, _dialled: SocketAddr) -> Header {
-        Header::None
+    pub fn new(pool: &Pool, client: SocketAddr, dialled: SocketAddr) -> Header {
+        let Some(ProxyVersion::V2) = pool.config.send_proxy_protocol else { return Header::None };
+        let mut bytes = [0; MAX_HEADER];
+        let length = proxy_protocol::header(client, dialled, &mut bytes);
+        let bytes = bytes[..length].into();
+        match pool.config.send_proxy_datagrams {
+            ProxyDatagrams::Every => Header::Every(bytes),
+            ProxyDatagrams::First => Header::First(bytes),
+        }
     }
 }
 

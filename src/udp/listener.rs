@@ -9,6 +9,7 @@ use super::flow_table::FlowId;
 use super::flows::{Flows, widen};
 use super::link::{Key, Load};
 use crate::addr::{ListenAddr, canonical};
+use crate::admit::ClientNet;
 use crate::snapshot::Listener;
 use crate::sys::ancillary::Received;
 use crate::sys::datagram::{BATCH, Inbox, Message};
@@ -130,7 +131,38 @@ impl Flows {
             counters.dropped(Dropped::InvalidSource).add(datagrams);
             return None;
         }
-        Some((open.key(door, message), datagrams))
+        let key = open.key(door, message);
+        let limits = &open.listener.config.limits;
+        if limits.datagram_rate.is_none() && limits.datagram_rate_per_client.is_none() {
+            return Some((key, datagrams));
+        }
+        let listener = Arc::clone(&open.listener);
+        let let_in = self.within_rates(&listener, &key, datagrams);
+        self.counters(&listener).dropped(Dropped::DatagramRate).add(datagrams - let_in);
+        Some((key, let_in))
+    }
+
+    /// How many of these datagrams the rates let in. Those over it are dropped whole, the first ones go on.
+    fn within_rates(&mut self, listener: &Listener, key: &Key, count: u64) -> u64 {
+        let (limits, quotas) = (&listener.config.limits, &listener.live.quotas);
+        let mut let_in = count;
+        if let Some(rate) = limits.datagram_rate_per_client {
+            let known = self.table.find(key).and_then(|id| self.table.get(id));
+            let bucket = match known.and_then(|(_, link)| link.rate.as_ref()) {
+                Some(bucket) => Some(Arc::clone(bucket)),
+                None => key.client.address().and_then(|client| {
+                    let net = ClientNet::of(canonical(client).ip());
+                    quotas.datagram_rates.bucket(net, self.now_ns)
+                }),
+            };
+            if let Some(bucket) = bucket {
+                let_in = bucket.take(rate, let_in, self.now_ns);
+            }
+        }
+        match limits.datagram_rate {
+            Some(rate) => quotas.datagrams.take(rate, let_in, self.now_ns),
+            None => let_in,
+        }
     }
 
     /// Sends one flow's share of the batch to its backend.

@@ -138,6 +138,7 @@ impl Worker {
             }
             let begun = Moment::now();
             self.flows.now_ms = clock::coarse_ms();
+            self.flows.now_ns = begun.nanoseconds();
             // Those that waited since the turn before come first.
             let waiting = self.unfinished.len();
             for _ in 0..waiting {

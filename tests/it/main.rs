@@ -17,4 +17,5 @@ mod relay;
 mod reload;
 mod server;
 mod udp;
+mod udp_door;
 mod udp_flows;
