@@ -22,7 +22,7 @@ pub struct Run {
     /// Backend to balance to, without a file: `10.0.0.11:5432`, `unix:/path`; repeatable
     #[arg(long, value_name = "ADDRESS", requires = "listen")]
     backend: Vec<String>,
-    /// Protocol of the one-line start
+    /// Protocol of the one-line start: `tcp` (if not given) or `udp`
     #[arg(long, value_name = "PROTOCOL", requires = "listen")]
     protocol: Option<String>,
     /// Balancing of the one-line start: `least_connections`, `round_robin`, …

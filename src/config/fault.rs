@@ -37,6 +37,7 @@ pub enum Code {
     BackendTwice = 44,
     SourceFamily = 45,
     NoPort = 46,
+    OtherProtocol = 47,
     NothingToDo = 60,
     WithoutEffect = 61,
     NotProbed = 62,

@@ -7,18 +7,21 @@
 //! Every stage adds to the same faults, so that one look at the report shows all of them. Only a file that
 //! is no YAML, or gives a key twice, ends the report there: what follows would be guesswork.
 
-use std::collections::HashSet;
-use std::io::Read;
+use std::collections::{HashMap, HashSet};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
 
 use super::Config;
 use super::check;
 use super::error::{Report, Source};
 use super::fault::{Code, Fault, Faults, Severity, quote};
+use super::net;
 use super::parse::{Ids, parse};
 use super::raw::File;
 use super::substitute::{Environment, substitute};
-use super::tree::Node;
+use super::tree::{Node, Span};
 
 /// A configuration that may be used, and what is odd about it all the same.
 #[derive(Clone, Debug)]
@@ -69,7 +72,7 @@ pub fn load(sources: &[Source], env: Environment) -> Result<Loaded, Report> {
         }
     }
     if faults.has_errors() {
-        return Err(finish(sources, &trees, faults));
+        return Err(finish(sources.to_vec(), &trees, faults));
     }
     for tree in &mut trees {
         substitute(tree, env, &mut faults);
@@ -87,9 +90,11 @@ pub(super) fn finish_load(
     for tree in &trees {
         files.extend(File::read(tree, &mut faults));
     }
-    let config = check::check(files, sources, &mut faults);
+    let mut nets = NetFiles::new(sources);
+    let config = check::check(files, &mut nets, &mut faults);
     let failed = faults.has_errors();
-    let mut report = finish(sources, &trees, faults);
+    let all: Vec<Source> = nets.sources().cloned().collect();
+    let mut report = finish(all, &trees, faults);
     if failed {
         // Many a warning only follows from an error: a pool nobody uses, because its name was mistyped.
         report.faults.retain(|fault| fault.severity == Severity::Error);
@@ -106,49 +111,135 @@ pub(super) fn finish_load(
 }
 
 fn read_source(path: &Path) -> Result<Source, Box<Fault>> {
-    let standard_input = path == Path::new("-");
-    let name =
-        if standard_input { "standard input".to_owned() } else { path.display().to_string() };
-    let unreadable = |error: std::io::Error| {
-        let fault =
-            Fault::whole(Code::Unreadable, format!("{} cannot be read: {error}", quote(&name)));
-        Box::new(match error.kind() {
-            std::io::ErrorKind::NotFound => fault.hint("name the file with `--config FILE`"),
-            std::io::ErrorKind::IsADirectory => {
+    let name = if path == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    };
+    let read = if path == Path::new("-") {
+        read_text(std::io::stdin().lock())
+    } else {
+        std::fs::File::open(path).map_err(Unread::Failed).and_then(read_text)
+    };
+    read.map(|text| Source { name: name.clone(), text }).map_err(|unread| {
+        let fault = Fault::whole(unread.code(), unread.describe(&name));
+        Box::new(match unread {
+            Unread::Failed(error) if error.kind() == ErrorKind::NotFound => {
+                fault.hint("name the file with `--config FILE`")
+            }
+            Unread::Failed(error) if error.kind() == ErrorKind::IsADirectory => {
                 fault.hint("name each file with its own `--config`")
             }
-            _ => fault,
+            Unread::Failed(_) => fault,
+            Unread::TooLarge => fault.hint("split it: `--config` may be given several times"),
+            Unread::NotText(_) => fault.hint("save the file as UTF-8"),
         })
-    };
-    let mut bytes = Vec::new();
-    let limit = MAX_FILE_BYTES + 1;
-    if standard_input {
-        std::io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
-    } else {
-        let file = std::fs::File::open(path).map_err(unreadable)?;
-        file.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    })
+}
+
+/// Why a file has no text for us.
+enum Unread {
+    Failed(std::io::Error),
+    /// The first line that holds other bytes than UTF-8.
+    NotText(usize),
+    TooLarge,
+}
+
+impl Unread {
+    fn code(&self) -> Code {
+        match self {
+            Unread::Failed(_) | Unread::NotText(_) => Code::Unreadable,
+            Unread::TooLarge => Code::TooLarge,
+        }
     }
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        let message = format!("{} is larger than 16 MiB", quote(&name));
-        return Err(Box::new(
-            Fault::whole(Code::TooLarge, message)
-                .hint("split it: `--config` may be given several times"),
-        ));
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Source { name, text }),
-        Err(error) => {
-            let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-            let message =
-                format!("{} is not UTF-8 text: line {line} holds other bytes", quote(&name));
-            Err(Box::new(Fault::whole(Code::Unreadable, message).hint("save the file as UTF-8")))
+
+    fn describe(&self, name: &str) -> String {
+        let name = quote(name);
+        match self {
+            Unread::Failed(error) => format!("{name} cannot be read: {error}"),
+            Unread::NotText(line) => {
+                format!("{name} is not UTF-8 text: line {line} holds other bytes")
+            }
+            Unread::TooLarge => format!("{name} is larger than 16 MiB"),
         }
     }
 }
 
+fn read_text(file: impl Read) -> Result<String, Unread> {
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(Unread::Failed)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Unread::TooLarge);
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        Unread::NotText(before.iter().filter(|byte| **byte == b'\n').count() + 1)
+    })
+}
+
+/// The files of networks that the configuration names. Each is read once in a load, and anew in the next.
+pub(super) struct NetFiles<'a> {
+    given: &'a [Source],
+    /// Faults point into them as into the configuration.
+    read: Vec<Source>,
+    /// By resolved path; `None`: reported as unreadable.
+    nets: HashMap<PathBuf, Option<Vec<IpNet>>>,
+}
+
+impl<'a> NetFiles<'a> {
+    fn new(given: &'a [Source]) -> NetFiles<'a> {
+        NetFiles { given, read: Vec::new(), nets: HashMap::new() }
+    }
+
+    /// The configuration's own files, then those read for it.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.given.iter().chain(&self.read)
+    }
+
+    /// The networks of one file, which is named at `at`; `None`: it cannot be read, and that is reported.
+    pub(super) fn nets(
+        &mut self,
+        path: &Path,
+        at: Span,
+        faults: &mut Faults,
+    ) -> Option<Vec<IpNet>> {
+        let path = net::resolve(path, &self.given[at.source()]);
+        if let Some(known) = self.nets.get(&path) {
+            return known.clone();
+        }
+        let nets = match read_plain(&path) {
+            Ok(text) => {
+                let source = Source { name: path.display().to_string(), text };
+                let nets = net::list(&source, self.given.len() + self.read.len(), faults);
+                self.read.push(source);
+                Some(nets)
+            }
+            Err(unread) => {
+                let message = unread.describe(&path.display().to_string());
+                let fault = Fault::error(unread.code(), at, message);
+                faults.push(fault.hint(NET_FILE));
+                None
+            }
+        };
+        self.nets.insert(path, nets.clone());
+        nets
+    }
+}
+
+const NET_FILE: &str =
+    "write the path of a text file with one network a line; a relative one is beside this file";
+
+/// Only a plain file: opening a pipe could wait for ever.
+fn read_plain(path: &Path) -> Result<String, Unread> {
+    let metadata = std::fs::metadata(path).map_err(Unread::Failed)?;
+    if !metadata.is_file() {
+        return Err(Unread::Failed(std::io::Error::other("it is not a plain file")));
+    }
+    read_text(std::fs::File::open(path).map_err(Unread::Failed)?)
+}
+
 /// Sorts the faults and gives each its key path.
-fn finish(sources: &[Source], trees: &[Node], faults: Faults) -> Report {
+fn finish(sources: Vec<Source>, trees: &[Node], faults: Faults) -> Report {
     let (mut faults, omitted) = faults.into_sorted();
     let wanted: HashSet<u32> =
         faults.iter().filter_map(|fault| fault.at).map(|span| span.id).collect();
@@ -160,5 +251,5 @@ fn finish(sources: &[Source], trees: &[Node], faults: Faults) -> Report {
             }
         }
     }
-    Report { sources: sources.to_vec(), faults, omitted }
+    Report { sources, faults, omitted }
 }

@@ -18,6 +18,8 @@ mod choice;
 mod scalar;
 mod value;
 mod address;
+mod net;
+mod dns_name;
 mod grammar;
 mod nearest;
 pub mod fault;

@@ -371,6 +371,8 @@ text_value!(
     }
 );
 
+pub(super) use text_value;
+
 /// The library draws its own caret; only its verdict is of use under ours.
 fn last_line(text: &str) -> String {
     text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::addr::ListenAddr;
+use crate::config::Protocol;
 use crate::config::decode::Placed;
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::raw;
@@ -32,7 +33,8 @@ pub fn check(
     listeners: &[(Placed<String>, Option<raw::Listener>)],
     faults: &mut Faults,
 ) -> Option<()> {
-    let mut ports: HashMap<u16, Port> = HashMap::new();
+    // A TCP and a UDP socket of the same port have nothing to do with each other: DNS has both.
+    let mut ports: HashMap<(Protocol, u16), Port> = HashMap::new();
     let mut paths: HashMap<ListenAddr, Bound> = HashMap::new();
     // A range that overlaps another does so at many ports; it is one fault all the same.
     let mut reported: HashSet<(u32, u32)> = HashSet::new();
@@ -40,6 +42,7 @@ pub fn check(
     for (name, listener) in listeners {
         let Some(listener) = listener else { continue };
         require_bind(listener, faults);
+        let protocol = listener.protocol.copied().unwrap_or_default();
         for item in listener.bind.value().into_iter().flat_map(|bind| &bind.0) {
             count += item.value.0.count();
             if count > MAX_ADDRESSES {
@@ -54,8 +57,8 @@ pub fn check(
                 let bound = Bound { address, listener: &name.value, span: item.span };
                 let first = match bound.address {
                     ListenAddr::Unix(_) => paths.insert(bound.address.clone(), bound.clone()),
-                    ListenAddr::DualStack(port) => collide(&mut ports, port, &bound),
-                    ListenAddr::Inet(inet) => collide(&mut ports, inet.port(), &bound),
+                    ListenAddr::DualStack(port) => collide(&mut ports, (protocol, port), &bound),
+                    ListenAddr::Inet(inet) => collide(&mut ports, (protocol, inet.port()), &bound),
                 };
                 if let Some(first) = first
                     && reported.insert((first.span.id, bound.span.id))
@@ -81,11 +84,11 @@ fn require_bind(listener: &raw::Listener, faults: &mut Faults) {
 
 /// Notes the address and says what it collides with. Port 0 is another port each time.
 fn collide<'a>(
-    ports: &mut HashMap<u16, Port<'a>>,
-    port: u16,
+    ports: &mut HashMap<(Protocol, u16), Port<'a>>,
+    port: (Protocol, u16),
     bound: &Bound<'a>,
 ) -> Option<Bound<'a>> {
-    if port == 0 {
+    if port.1 == 0 {
         return None;
     }
     let port = ports.entry(port).or_default();

@@ -3,15 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access;
 use crate::config::decode::Field;
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::grammar::show_time;
+use crate::config::load::NetFiles;
 use crate::config::raw;
-use crate::config::scalar::{OrNone, Time};
-use crate::config::{Keepalive, Listener, ListenerTimeouts, SocketBuffers};
+use crate::config::scalar::{Count, OrNone, Time};
+use crate::config::{Flow, Keepalive, Limits, Listener, ListenerTimeouts, Rate, SocketBuffers};
 
-pub fn build(name: &str, raw: &raw::Listener, faults: &mut Faults) -> Listener {
+pub fn build(
+    name: &str,
+    raw: &raw::Listener,
+    nets: &mut NetFiles,
+    faults: &mut Faults,
+) -> Listener {
     let default = Listener::default();
+    let limits = raw.limits.value();
     Listener {
         name: name.into(),
         bind: raw.bind.value().map_or(default.bind, |bind| {
@@ -21,12 +29,10 @@ pub fn build(name: &str, raw: &raw::Listener, faults: &mut Faults) -> Listener {
         pool: raw.pool.value().and_then(|pool| pool.0.as_deref().map(Arc::from)),
         on_refuse: raw.on_refuse.copied().unwrap_or(default.on_refuse),
         relay: raw.relay.copied().unwrap_or(default.relay),
-        access: default.access,
-        limits: default.limits,
-        flow: default.flow,
-        max_sessions: raw
-            .limits
-            .value()
+        access: access::build(raw, nets, faults),
+        limits: limits.map_or(default.limits, |limits| self::limits(limits, faults)),
+        flow: raw.flow.value().map_or(default.flow, |own| flow(own, default.flow)),
+        max_sessions: limits
             .and_then(|limits| limits.sessions.copied())
             .map_or(default.max_sessions, |limit| limit.0.map(|count| count.0)),
         timeouts: timeouts(raw.timeouts.value(), default.timeouts),
@@ -44,6 +50,47 @@ pub fn build(name: &str, raw: &raw::Listener, faults: &mut Faults) -> Listener {
             .and_then(|own| socket_buffers(own, faults)),
         backlog: raw.backlog.copied().map_or(default.backlog, |count| count.as_u32()),
     }
+}
+
+fn limits(raw: &raw::Limits, faults: &mut Faults) -> Limits {
+    let mut rate = |field: &Field<OrNone<raw::Rate>>| {
+        field.value().and_then(|none| none.0.as_ref()).and_then(|own| rate(own, faults))
+    };
+    Limits {
+        rate: rate(&raw.rate),
+        rate_per_client: rate(&raw.rate_per_client),
+        datagram_rate: rate(&raw.datagram_rate),
+        datagram_rate_per_client: rate(&raw.datagram_rate_per_client),
+        sessions_per_client: raw
+            .sessions_per_client
+            .copied()
+            .and_then(|none| none.0.map(|count| count.0)),
+    }
+}
+
+/// Without a burst, as many at once as in a second: whoever asks for 100 a second does not mean one each 10 ms.
+fn rate(raw: &raw::Rate, faults: &mut Faults) -> Option<Rate> {
+    let hint = "write how many a second, as in `{per_second: 100, burst: 200}`";
+    raw.per_second.require("per_second", raw.span, hint, faults);
+    let per_second = raw.per_second.copied()?.0;
+    Some(Rate { per_second, burst: raw.burst.copied().map_or(per_second, |burst| burst.0) })
+}
+
+fn flow(raw: &raw::Flow, default: Flow) -> Flow {
+    Flow {
+        timeout: raw.timeout.copied().map_or(default.timeout, |time| time.0),
+        max_flows: optional_count(raw.max_flows.copied().map(|auto| auto.0), default.max_flows),
+        requests: optional_count(raw.requests.copied().map(|none| none.0), default.requests),
+        responses: optional_count(raw.responses.copied().map(|none| none.0), default.responses),
+        when_full: raw.when_full.copied().unwrap_or(default.when_full),
+    }
+}
+
+fn optional_count<const MIN: u64, const MAX: u64>(
+    own: Option<Option<Count<MIN, MAX>>>,
+    default: Option<u64>,
+) -> Option<u64> {
+    own.map_or(default, |given| given.map(|count| count.0))
 }
 
 fn timeouts(raw: Option<&raw::ListenerTimeouts>, default: ListenerTimeouts) -> ListenerTimeouts {

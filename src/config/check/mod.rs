@@ -1,12 +1,16 @@
 //! From what the files say to what the program believes: the files are united, `defaults` merged, and
 //! everything checked that takes more than one key to see.
 
+mod protocol;
 mod bound;
-mod listener;
-mod pool;
 mod reference;
+mod listener;
+mod access;
+mod pool;
+mod health;
+mod send_proxy;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -14,9 +18,10 @@ use sha2::{Digest, Sha256};
 use super::decode::{Decode, Field, Named, Placed};
 use super::error::Source;
 use super::fault::{Code, Fault, Faults, quote};
+use super::load::NetFiles;
 use super::raw;
 use super::tree::Span;
-use super::{Admin, Config, Log, Process, Shutdown};
+use super::{Admin, Config, Log, Process, Protocol, Shutdown};
 
 /// All files as one.
 struct United {
@@ -30,11 +35,11 @@ struct United {
 }
 
 /// The configuration, which is of use only if no fault was found.
-pub fn check(files: Vec<raw::File>, sources: &[Source], faults: &mut Faults) -> Option<Config> {
+pub fn check(files: Vec<raw::File>, nets: &mut NetFiles, faults: &mut Faults) -> Option<Config> {
     let first = files.first()?.span;
     require_version(&files, faults);
     let mut united = unite(files, faults);
-    merge_defaults(&mut united);
+    merge_defaults(&mut united, faults);
     if united.listeners.is_empty() {
         let warning = Fault::warning(
             Code::NothingToDo,
@@ -47,14 +52,14 @@ pub fn check(files: Vec<raw::File>, sources: &[Source], faults: &mut Faults) -> 
     let uses = reference::check(&united.listeners, &united.pools, faults);
     bound?;
     let listeners = united.listeners.iter().filter_map(|(name, raw)| {
-        raw.as_ref().map(|raw| Arc::new(listener::build(&name.value, raw, faults)))
+        raw.as_ref().map(|raw| Arc::new(listener::build(&name.value, raw, nets, faults)))
     });
     let listeners = listeners.collect();
     let mut pools = Vec::with_capacity(united.pools.len());
     for (name, raw) in &united.pools {
         if let Some(raw) = raw {
-            let used = uses.contains(name.value.as_str());
-            pools.push(Arc::new(pool::build(&name.value, raw, used, faults)));
+            let users = uses.get(name.value.as_str()).copied().unwrap_or_default();
+            pools.push(Arc::new(pool::build(&name.value, raw, users, faults)));
         }
     }
     Some(Config {
@@ -63,7 +68,7 @@ pub fn check(files: Vec<raw::File>, sources: &[Source], faults: &mut Faults) -> 
         log: log(united.log.value()),
         listeners,
         pools,
-        sha256: digest(sources),
+        sha256: digest(nets.sources()),
     })
 }
 
@@ -146,11 +151,23 @@ fn name_once<T>(what: &str, named: &[(Placed<String>, T)], faults: &mut Faults) 
     }
 }
 
-fn merge_defaults(united: &mut United) {
-    if let Some(defaults) = &united.listener_defaults {
-        for (_, listener) in &mut united.listeners {
-            *listener = listener.take().map(|own| own.merge(defaults));
+fn merge_defaults(united: &mut United, faults: &mut Faults) {
+    let defaults = united.listener_defaults.as_ref();
+    let mut reported = HashSet::new();
+    for (_, listener) in &mut united.listeners {
+        let Some(own) = listener.take() else { continue };
+        let default = defaults.and_then(|defaults| defaults.protocol.copied());
+        let protocol = own.protocol.copied().or(default).unwrap_or_default();
+        protocol::check(&own, protocol, faults);
+        let mut merged = match defaults {
+            Some(defaults) => own.merge(defaults),
+            None => own,
+        };
+        protocol::strip(&mut merged, protocol);
+        if protocol == Protocol::Tcp {
+            protocol::check_not_yet(&mut merged, &mut reported, faults);
         }
+        *listener = Some(merged);
     }
     if let Some(defaults) = &united.pool_defaults {
         for (_, pool) in &mut united.pools {
@@ -193,7 +210,7 @@ fn log(raw: Option<&raw::Log>) -> Log {
     }
 }
 
-fn digest(sources: &[Source]) -> String {
+fn digest<'a>(sources: impl Iterator<Item = &'a Source>) -> String {
     let mut hash = Sha256::new();
     for source in sources {
         hash.update(source.text.as_bytes());

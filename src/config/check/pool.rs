@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::reference::Users;
+use super::{health, send_proxy};
 use crate::addr::BackendAddr;
 use crate::config::decode::Placed;
 use crate::config::fault::{Code, Fault, Faults, quote};
@@ -10,19 +12,16 @@ use crate::config::raw;
 use crate::config::scalar::OrNone;
 use crate::config::tree::Span;
 use crate::config::{
-    Backend, Balance, Connect, Hash, HashKey, Health, Hold, Passive, Pool, Probe, StatusRange,
-    WhenFull, WhenNoneUp,
+    Backend, Balance, Connect, Hash, HashKey, Hold, OnDown, Passive, Pool, WhenFull, WhenNoneUp,
 };
 
-/// `used`: a listener serves from it. All listeners are TCP listeners yet.
-pub fn build(name: &str, raw: &raw::Pool, used: bool, faults: &mut Faults) -> Pool {
+pub fn build(name: &str, raw: &raw::Pool, users: Users, faults: &mut Faults) -> Pool {
     let default = Pool::default();
     let backends = backends(raw, faults);
     check_source(raw, faults);
     let balance = raw.balance.copied().unwrap_or(default.balance);
     warn_of_idle_hash(raw, balance, faults);
-    let health = health(raw.health.value(), used, default.health, faults);
-    check_probed(raw, &health, faults);
+    let health = health::build(raw, users, default.health, faults);
     Pool {
         name: name.into(),
         balance,
@@ -32,8 +31,11 @@ pub fn build(name: &str, raw: &raw::Pool, used: bool, faults: &mut Faults) -> Po
         connect: connect(raw.connect.value(), default.connect),
         source: raw.source.value().into_iter().flatten().map(|source| source.value.0).collect(),
         source_ports: raw.source_ports.copied().unwrap_or(default.source_ports),
-        send_proxy_protocol: default.send_proxy_protocol,
-        send_proxy_datagrams: default.send_proxy_datagrams,
+        send_proxy_protocol: send_proxy::build(raw, users, faults),
+        send_proxy_datagrams: raw
+            .send_proxy_datagrams
+            .copied()
+            .unwrap_or(default.send_proxy_datagrams),
         health,
         passive: match raw.passive.value() {
             None => default.passive,
@@ -44,7 +46,7 @@ pub fn build(name: &str, raw: &raw::Pool, used: bool, faults: &mut Faults) -> Po
             .slow_start
             .copied()
             .map_or(default.slow_start, |none| none.0.map(|time| time.0)),
-        on_down: raw.on_down.copied().unwrap_or(default.on_down),
+        on_down: raw.on_down.value().map_or(default.on_down, on_down),
         when_none_up: match raw.when_none_up.value() {
             None => default.when_none_up,
             Some(raw::WhenNoneUp::Refuse) => WhenNoneUp::Refuse,
@@ -178,23 +180,6 @@ fn check_source(raw: &raw::Pool, faults: &mut Faults) {
     }
 }
 
-/// A probe needs a port, and a backend may have none of its own.
-fn check_probed(raw: &raw::Pool, health: &Health, faults: &mut Faults) {
-    if health.probe == Probe::None || health.port.is_some() {
-        return;
-    }
-    for backend in raw.backends.value().into_iter().flatten() {
-        let Some(address) = backend.mapping.address.given() else { continue };
-        if let BackendAddr::InetClientPort(ip) = address.value.0 {
-            let message =
-                format!("the backend `{ip}` has no port to probe, so it always counts as up");
-            let hint =
-                "write the port to probe in `health.port`, or say so with `health: {probe: none}`";
-            faults.push(Fault::warning(Code::NotProbed, address.span, message).hint(hint));
-        }
-    }
-}
-
 fn hash(raw: Option<&raw::Hash>, default: Hash) -> Hash {
     let Some(raw) = raw else { return default };
     Hash {
@@ -215,52 +200,12 @@ fn connect(raw: Option<&raw::Connect>, default: Connect) -> Connect {
     }
 }
 
-fn health(raw: Option<&raw::Health>, used: bool, default: Health, faults: &mut Faults) -> Health {
-    let auto = if used { Probe::Tcp } else { Probe::None };
-    let Some(raw) = raw else { return Health { probe: auto, ..default } };
-    Health {
-        probe: match raw.probe.value() {
-            None | Some(raw::Probe::Auto) => auto,
-            Some(raw::Probe::None) => Probe::None,
-            Some(raw::Probe::Tcp) => Probe::Tcp,
-            Some(raw::Probe::Exchange(own)) => Probe::Exchange {
-                send: own.send.value().and_then(|payload| payload.0.clone()),
-                expect: own.expect.value().and_then(|expect| expect.0.clone()),
-            },
-            Some(raw::Probe::Http(own)) => http(own, faults),
-        },
-        port: raw
-            .port
-            .copied()
-            .map_or(default.port, |same| same.0.and_then(|count| u16::try_from(count.0).ok())),
-        interval: raw.interval.copied().map_or(default.interval, |time| time.0),
-        timeout: raw.timeout.copied().map_or(default.timeout, |time| time.0),
-        rise: raw.rise.copied().map_or(default.rise, |count| count.as_u32()),
-        fall: raw.fall.copied().map_or(default.fall, |count| count.as_u32()),
-        start: raw.start.copied().unwrap_or(default.start),
-        jitter: raw.jitter.copied().map_or(default.jitter, |share| share.as_u32()),
-    }
-}
-
-fn http(raw: &raw::Http, faults: &mut Faults) -> Probe {
-    let status: Vec<StatusRange> = match raw.status.given() {
-        None => vec![StatusRange { first: 200, last: 399 }],
-        Some(given) => given.value.iter().map(|status| status.0).collect(),
-    };
-    if let Some(span) = raw.status.span()
-        && status.is_empty()
-    {
-        let fault = Fault::error(
-            Code::MissingKey,
-            span,
-            "this list of statuses is empty: no answer would pass",
-        );
-        faults.push(fault.hint("write at least one, as in `status: [\"200-399\"]`"));
-    }
-    Probe::Http {
-        path: raw.path.value().map_or_else(|| "/".to_owned(), |path| path.0.clone()),
-        host: raw.host.value().and_then(|host| host.0.as_ref()).map(|host| host.0.clone()),
-        status,
+fn on_down(raw: &raw::OnDown) -> OnDown {
+    match raw {
+        raw::OnDown::Auto => OnDown::Auto,
+        raw::OnDown::Drain(time) => OnDown::Drain(time.0),
+        raw::OnDown::Keep => OnDown::Keep,
+        raw::OnDown::Reset => OnDown::Reset,
     }
 }
 

@@ -1,12 +1,14 @@
 //! Listeners name pools: each name must exist, and a pool nobody names is worth a word.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::addr::BackendAddr;
+use crate::config::Protocol;
 use crate::config::decode::Placed;
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::nearest::nearest;
 use crate::config::raw;
+use crate::config::tree::Span;
 
 type NamedListener = (Placed<String>, Option<raw::Listener>);
 type NamedPool = (Placed<String>, Option<raw::Pool>);
@@ -14,14 +16,21 @@ type NamedPool = (Placed<String>, Option<raw::Pool>);
 /// A guess looks at every pool.
 const MAX_GUESSES: usize = 100;
 
-/// The names of the pools that a listener uses.
+/// Where a listener of each protocol names a pool: the first of each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Users {
+    pub tcp: Option<Span>,
+    pub udp: Option<Span>,
+}
+
+/// The pools that a listener uses, by name.
 pub fn check<'a>(
     listeners: &'a [NamedListener],
     pools: &'a [NamedPool],
     faults: &mut Faults,
-) -> HashSet<&'a str> {
+) -> HashMap<&'a str, Users> {
     let known: HashSet<&str> = pools.iter().map(|(name, _)| name.value.as_str()).collect();
-    let mut used = HashSet::new();
+    let mut used: HashMap<&str, Users> = HashMap::new();
     for (_, listener) in listeners {
         let Some(listener) = listener else { continue };
         listener.pool.require(
@@ -33,7 +42,12 @@ pub fn check<'a>(
         let Some(reference) = listener.pool.given() else { continue };
         let Some(name) = &reference.value.0 else { continue };
         if known.contains(name.as_str()) {
-            used.insert(name.as_str());
+            let users = used.entry(name.as_str()).or_default();
+            let of_protocol = match listener.protocol.copied().unwrap_or_default() {
+                Protocol::Tcp => &mut users.tcp,
+                Protocol::Udp => &mut users.udp,
+            };
+            of_protocol.get_or_insert(reference.span);
             check_ports(listener, name, pools, faults);
             continue;
         }
@@ -51,7 +65,10 @@ pub fn check<'a>(
         faults.push(Fault::error(Code::UnknownPool, reference.span, message).hint(hint));
     }
     for (name, pool) in pools {
-        if pool.is_some() && !used.contains(name.value.as_str()) {
+        if let (Some(pool), Some(users)) = (pool, used.get(name.value.as_str())) {
+            check_unix(pool, *users, faults);
+        }
+        if pool.is_some() && !used.contains_key(name.value.as_str()) {
             let message = format!("no listener uses the pool {}", quote(&name.value));
             faults.push(
                 Fault::warning(Code::WithoutEffect, name.span, message).hint(format!(
@@ -80,6 +97,22 @@ fn check_ports(listener: &raw::Listener, pool: &str, pools: &[NamedPool], faults
                 Fault::error(Code::NoPort, address.span, message)
                     .also(unix.span, "this listener uses the pool")
                     .hint("give the backend a port"),
+            );
+        }
+    }
+}
+
+/// There are datagrams on unix sockets, but no client of ours sends any.
+fn check_unix(pool: &raw::Pool, users: Users, faults: &mut Faults) {
+    let Some(listener) = users.udp else { return };
+    for backend in pool.backends.value().into_iter().flatten() {
+        let Some(address) = backend.mapping.address.given() else { continue };
+        if matches!(address.value.0, BackendAddr::Unix(_)) {
+            let message = "a backend of a UDP listener cannot be a unix socket";
+            faults.push(
+                Fault::error(Code::OtherProtocol, address.span, message)
+                    .also(listener, "a UDP listener uses this pool")
+                    .hint("write an address and a port, or give the listener another pool"),
             );
         }
     }

@@ -5,6 +5,7 @@ mod samples;
 mod schema;
 mod several_files;
 mod text_to_values;
+mod udp;
 mod wild_input;
 
 use maitred::config::{Config, Loaded, Report, Source, load};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use maitred::addr::{BackendAddr, ListenAddr};
-use maitred::config::{Backend, Config, Listener, Pool, schema};
+use maitred::config::{Backend, Config, Listener, Pool, Protocol, schema};
 use serde_json::Value;
 
 use super::{files_in, load_text, second_reader};
@@ -15,7 +15,7 @@ fn sample(name: &str) -> String {
 #[test]
 fn every_recipe_loads_without_a_warning() {
     let recipes = files_in("conf/recipes", ".yaml");
-    assert!(recipes.len() >= 5);
+    assert!(recipes.len() >= 9);
     for (name, text) in
         recipes.into_iter().chain([("minimal.yaml".to_owned(), sample("minimal.yaml"))])
     {
@@ -55,9 +55,16 @@ fn the_reference_says_the_defaults() {
         pool: Some("db".into()),
         ..Default::default()
     };
+    let dns = Listener {
+        name: "dns".into(),
+        bind: vec![ListenAddr::DualStack(53)],
+        protocol: Protocol::Udp,
+        pool: Some("db".into()),
+        ..Default::default()
+    };
     let pool = Pool { name: "db".into(), backends, ..Default::default() };
     let expected = Config {
-        listeners: vec![listener.into()],
+        listeners: vec![listener.into(), dns.into()],
         pools: vec![pool.into()],
         sha256: config.sha256.clone(),
         ..Default::default()

@@ -143,6 +143,22 @@ fn probe_auto_is_tcp_only_for_a_pool_in_use() {
 }
 
 #[test]
+fn probe_auto_is_none_for_a_pool_that_only_udp_uses() {
+    let listener = |name, port, protocol| {
+        format!("  {name}: {{bind: \":{port}\", pool: app, protocol: {protocol}}}\n")
+    };
+    let probe = |listeners: &str| {
+        accepted(&format!("version: 1\nlisteners:\n{listeners}{POOL}")).pools[0]
+            .health
+            .probe
+            .clone()
+    };
+    let (udp, tcp) = (listener("a", 53, "udp"), listener("b", 53, "tcp"));
+    assert_eq!(probe(&udp), Probe::None);
+    assert_eq!(probe(&format!("{udp}{tcp}")), Probe::Tcp);
+}
+
+#[test]
 fn backends_in_both_forms_stand_in_file_order() {
     let text = "version: 1\nlisteners:\n  web: {bind: [\":80\", \"127.0.0.1:7000-7001\"], pool: app}\npools:\n  app:\n    \
                 health: {port: 80}\n    backends:\n      - \"10.0.0.1\"\n      - {address: \"[2001:db8::1]:80\", \

@@ -1,170 +1,20 @@
-//! What a file says: every key, before defaults and before any check that looks at two keys at once. The
-//! reader, the merge of `defaults` and the JSON Schema all come from the lists of keys below.
+//! What a file says of a pool.
 
-use super::choice::{choice, words};
-use super::decode::{Decode, Named, OneOrList, Placed, decode_node, mapping};
-use super::fault::{Code, Fault, Faults};
-use super::scalar::{Count, DAY, HOUR, OrAuto, OrNone, OrSame, SECOND, Share, Size, Switch, Time};
-use super::tree::{Node, Value};
-use super::value::{
-    AdminAddress, BackendAddress, Bind, Expectation, HostText, Name, Payload, PoolName,
-    RequestPath, SourceAddress, Statuses, TableSize, Version,
+use crate::config::choice::{choice, words};
+use crate::config::decode::{Decode, Field, Placed, mapping, wrong_shape};
+use crate::config::dns_name::DnsName;
+use crate::config::fault::Faults;
+use crate::config::scalar::{Count, DAY, HOUR, OrNone, OrSame, Share, Switch, Time};
+use crate::config::tree::{Node, Span, Value};
+use crate::config::value::{
+    BackendAddress, Expectation, HostText, Name, Payload, RequestPath, SourceAddress, Statuses,
+    TableSize,
 };
-use super::{
-    Balance, HashKey, LogFormat, LogLevel, OnDown, OnRefuse, Protocol, RelayMode, SessionLog,
-    SourcePorts, Start,
-};
-
-mapping! {
-    /// A configuration of maitred.
-    File, required ["version"], later [], {
-        /// The version of this format: 1. Required.
-        version: Version,
-        /// The process as a whole.
-        process: Process,
-        /// Metrics, health, status page and read-only API.
-        admin: Admin,
-        /// What is logged, and how.
-        log: Log,
-        /// What listeners and pools say unless they say otherwise.
-        defaults: Defaults,
-        /// The bound addresses and the rules at their doors, by name.
-        listeners: Named<Listener>,
-        /// The groups of backends, by name.
-        pools: Named<Pool>,
-    }
-}
-
-mapping! {
-    /// The process as a whole.
-    Process, later ["user", "group", "busy_poll", "watch"], {
-        /// Threads that serve sessions; auto: the CPUs this process may use.
-        workers: OrAuto<Count<1, 1_024>>,
-        /// Sessions in all; at this number accepting pauses. auto: what the descriptor limit allows.
-        max_sessions: OrAuto<Count<1, 100_000_000>>,
-        /// What happens after SIGTERM.
-        shutdown: Shutdown,
-    }
-}
-
-mapping! {
-    /// After SIGTERM: say not ready but go on accepting for `delay`, then wait at most `timeout` for sessions to end.
-    Shutdown, later [], {
-        /// How long to go on accepting.
-        delay: Time<0, HOUR>,
-        /// How long to wait for sessions to end before they are cut.
-        timeout: Time<0, DAY>,
-    }
-}
-
-mapping! {
-    /// Metrics, health, status page and read-only API.
-    Admin, later ["socket", "token_file"], {
-        /// Address and port; none: off.
-        listen: OrNone<AdminAddress>,
-    }
-}
-
-mapping! {
-    /// What is logged, and how.
-    Log, later [], {
-        /// The least important messages that are still logged.
-        level: LogLevel,
-        /// auto: text on a terminal, JSON elsewhere.
-        format: LogFormat,
-        /// Which sessions get a line when they end.
-        sessions: SessionLog,
-    }
-}
-
-mapping! {
-    /// Merged key by key into every listener and every pool; lists and choices replace.
-    Defaults, later [], {
-        /// Keys of a listener.
-        listener: Listener,
-        /// Keys of a pool.
-        pool: Pool,
-    }
-}
-
-mapping! {
-    /// One bound address, or several, and the rules at its door.
-    Listener, later [
-        "routes", "tls", "proxy_protocol", "allow", "allow_file", "deny", "deny_file", "preread_size", "flow",
-    ], {
-        /// `:5432`, `[::]:5432`, `0.0.0.0:7000-7010`, `unix:/path`, or a list of such. Required.
-        bind: OneOrList<Placed<Bind>>,
-        /// The transport protocol.
-        protocol: Protocol,
-        /// The pool that serves its sessions; none: close them. Required.
-        pool: PoolName,
-        /// How a session is ended that is refused before it reached a backend.
-        on_refuse: OnRefuse,
-        /// How bytes are moved.
-        relay: RelayMode,
-        /// What it takes at most.
-        limits: Limits,
-        /// When sessions are cut.
-        timeouts: ListenerTimeouts,
-        /// TCP keepalive on both connections of a session; none: off.
-        keepalive: OrNone<Keepalive>,
-        /// Kernel buffers; auto: the kernel tunes them.
-        socket_buffers: OrAuto<SocketBuffers>,
-        /// Connections the kernel may hold ready before they are accepted.
-        backlog: Count<1, 65_535>,
-    }
-}
-
-mapping! {
-    /// What a listener takes at most.
-    Limits, later [
-        "sessions_per_client", "rate", "rate_per_client", "prereads", "bandwidth", "datagram_rate",
-        "datagram_rate_per_client",
-    ], {
-        /// Sessions of this listener at once.
-        sessions: OrNone<Count<1, 100_000_000>>,
-    }
-}
-
-mapping! {
-    /// When sessions are cut.
-    ListenerTimeouts, later ["preread"], {
-        /// No byte either way for this long.
-        idle: OrNone<Time<1, { 365 * DAY }>>,
-        /// From the first FIN, restarted by any byte.
-        half_closed: OrNone<Time<1, { 365 * DAY }>>,
-        /// From accept, whatever happens.
-        max_lifetime: OrNone<Time<1, { 365 * DAY }>>,
-    }
-}
-
-mapping! {
-    /// TCP keepalive, in whole seconds.
-    Keepalive, later [], {
-        /// Silence before the first keepalive.
-        idle: Time<SECOND, { 32_767 * SECOND }>,
-        /// Between two keepalives.
-        interval: Time<SECOND, { 32_767 * SECOND }>,
-        /// Unanswered ones before the connection is dead.
-        count: Count<1, 127>,
-    }
-}
-
-mapping! {
-    /// Sizes of the kernel's buffers, for sending and receiving each.
-    SocketBuffers, later [], {
-        /// On the client's connection. Required.
-        client: Size<4_096, { 1 << 30 }>,
-        /// On the backend's connection. Required.
-        backend: Size<4_096, { 1 << 30 }>,
-    }
-}
+use crate::config::{Balance, DnsRecord, HashKey, ProxyDatagrams, SourcePorts, Start};
 
 mapping! {
     /// A group of backends with one balancing policy.
-    Pool, later [
-        "discovery", "tls", "send_proxy_protocol", "send_proxy_tlvs", "send_proxy_datagrams", "on_down_reasons",
-    ], {
+    Pool, later ["discovery", "tls", "send_proxy_tlvs", "on_down_reasons"], {
         /// How a backend is chosen.
         balance: Balance,
         /// What steers clients, with consistent_hash and ip_hash.
@@ -179,6 +29,10 @@ mapping! {
         source: Vec<Placed<SourceAddress>>,
         /// Who chooses the port to connect from.
         source_ports: SourcePorts,
+        /// The header that tells a backend who the client is; none: it is sent none.
+        send_proxy_protocol: SendProxy,
+        /// UDP: which datagrams of a flow carry it.
+        send_proxy_datagrams: ProxyDatagrams,
         /// Active probes.
         health: Health,
         /// Ejecting backends whose sessions fail; none: off.
@@ -258,9 +112,11 @@ mapping! {
 
 choice! {
     /// How a backend is probed. auto: tcp for a pool that a TCP listener uses, else none.
-    Probe, later ["udp", "dns"],
+    Probe, later [],
     words { "auto" => Auto, "none" => None, "tcp" => Tcp },
-    mappings { "exchange" => Exchange(Exchange), "http" => Http(Http) }
+    mappings {
+        "exchange" => Exchange(Exchange), "http" => Http(Http), "udp" => Udp(UdpProbe), "dns" => Dns(DnsProbe)
+    }
 }
 
 mapping! {
@@ -270,6 +126,26 @@ mapping! {
         send: Payload,
         /// A text, {hex: …} or {regex: …}, anywhere in the first 16 KiB of the reply; none: connected and sent is enough.
         expect: Expectation,
+    }
+}
+
+mapping! {
+    /// A datagram sent, another expected.
+    UdpProbe, required ["send"], later [], {
+        /// A text, or {hex: …}. Required.
+        send: Payload,
+        /// A text, {hex: …} or {regex: …}, anywhere in a datagram that comes back; none: it passes if for a quarter of a second, or for the timeout if that is shorter, nothing says that nobody is there.
+        expect: Expectation,
+    }
+}
+
+mapping! {
+    /// A DNS query by UDP. An answer passes, also one that there is no such name; SERVFAIL and REFUSED do not.
+    DnsProbe, required ["name"], later [], {
+        /// What is asked for; `.` is the root. Required.
+        name: DnsName,
+        /// The type of record.
+        r#type: DnsRecord,
     }
 }
 
@@ -297,6 +173,13 @@ mapping! {
         /// Most backends ejected at once, of the pool, rounded down.
         max_ejected: Share<1, 100>,
     }
+}
+
+choice! {
+    /// What happens to the sessions of a backend that goes down. auto: sessions stay, flows move at their next datagram.
+    OnDown, later ["idle_first"],
+    words { "auto" => Auto, "keep" => Keep, "reset" => Reset },
+    mappings { "drain" => Drain(Time<1, DAY>) }
 }
 
 choice! {
@@ -331,21 +214,6 @@ mapping! {
     }
 }
 
-words!(Protocol, "Protocol", later ["udp"], { "tcp" => Protocol::Tcp });
-words!(LogLevel, "LogLevel", later [], {
-    "error" => LogLevel::Error, "warn" => LogLevel::Warn, "info" => LogLevel::Info,
-    "debug" => LogLevel::Debug, "trace" => LogLevel::Trace,
-});
-words!(LogFormat, "LogFormat", later [], {
-    "auto" => LogFormat::Auto, "text" => LogFormat::Text, "json" => LogFormat::Json,
-});
-words!(SessionLog, "SessionLog", later [], {
-    "none" => SessionLog::None, "failures" => SessionLog::Failures, "all" => SessionLog::All,
-});
-words!(OnRefuse, "OnRefuse", later [], { "close" => OnRefuse::Close, "reset" => OnRefuse::Reset });
-words!(RelayMode, "RelayMode", later [], {
-    "auto" => RelayMode::Auto, "copy" => RelayMode::Copy, "splice" => RelayMode::Splice,
-});
 words!(Balance, "Balance", later [], {
     "round_robin" => Balance::RoundRobin,
     "least_connections" => Balance::LeastConnections,
@@ -363,15 +231,31 @@ words!(SourcePorts, "SourcePorts", later [], {
     "auto" => SourcePorts::Auto, "kernel" => SourcePorts::Kernel, "own" => SourcePorts::Own,
 });
 words!(Start, "Start", later [], { "up" => Start::Up, "down" => Start::Down });
-words!(OnDown, "OnDown", later ["drain", "idle_first"], {
-    "auto" => OnDown::Auto, "keep" => OnDown::Keep, "reset" => OnDown::Reset,
+words!(ProxyDatagrams, "ProxyDatagrams", later [], {
+    "first" => ProxyDatagrams::First, "every" => ProxyDatagrams::Every,
 });
+words!(SendProxy, "SendProxy", later [], {
+    "none" => SendProxy::None, "v1" => SendProxy::V1, "v2" => SendProxy::V2,
+});
+words!(DnsRecord, "DnsRecord", later [], {
+    "A" => DnsRecord::A, "AAAA" => DnsRecord::Aaaa, "NS" => DnsRecord::Ns, "CNAME" => DnsRecord::Cname,
+    "SOA" => DnsRecord::Soa, "PTR" => DnsRecord::Ptr, "MX" => DnsRecord::Mx, "TXT" => DnsRecord::Txt,
+    "SRV" => DnsRecord::Srv,
+});
+
+/// As written; whether that version can be sent takes a look at the listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendProxy {
+    None,
+    V1,
+    V2,
+}
 
 /// A backend in its short or its long form.
 #[derive(Clone, Debug)]
 pub struct Backend {
     pub mapping: BackendMapping,
-    pub span: super::tree::Span,
+    pub span: Span,
 }
 
 impl Decode for Backend {
@@ -382,7 +266,7 @@ impl Decode for Backend {
             }
             Value::Mapping(_) => BackendMapping::decode(node, faults)?,
             _ => {
-                super::decode::wrong_shape(node, &Self::expected(), faults);
+                wrong_shape(node, &Self::expected(), faults);
                 return None;
             }
         };
@@ -411,8 +295,7 @@ impl schemars::JsonSchema for Backend {
 }
 
 impl BackendMapping {
-    fn short(address: BackendAddress, span: super::tree::Span) -> Self {
-        use super::decode::Field;
+    fn short(address: BackendAddress, span: Span) -> Self {
         BackendMapping {
             span,
             address: Field::Given(Placed { value: address, span }),
@@ -421,17 +304,5 @@ impl BackendMapping {
             tier: Field::Absent,
             max_sessions: Field::Absent,
         }
-    }
-}
-
-impl File {
-    /// `None`: nothing in it can be read.
-    pub fn read(tree: &Node, faults: &mut Faults) -> Option<File> {
-        if matches!(tree.value, Value::Null) {
-            let fault = Fault::error(Code::EmptyValue, tree.span, "there is nothing in this file");
-            faults.push(fault.hint("a configuration begins with `version: 1`"));
-            return None;
-        }
-        decode_node(tree, faults)
     }
 }

@@ -1,0 +1,112 @@
+//! How a pool is probed: defaults filled in, and the checks within it.
+
+use super::reference::Users;
+use crate::addr::BackendAddr;
+use crate::config::fault::{Code, Fault, Faults};
+use crate::config::raw;
+use crate::config::{Health, Probe, StatusRange};
+
+pub fn build(pool: &raw::Pool, users: Users, default: Health, faults: &mut Faults) -> Health {
+    let auto = if users.tcp.is_some() { Probe::Tcp } else { Probe::None };
+    let health = match pool.health.value() {
+        None => Health { probe: auto, ..default },
+        Some(raw) => {
+            let probe = raw.probe.value().and_then(|own| probe(own, faults));
+            times(raw, Health { probe: probe.unwrap_or(auto), ..default })
+        }
+    };
+    check_probed(pool, &health, faults);
+    health
+}
+
+/// `None` = auto, and what is reported.
+fn probe(raw: &raw::Probe, faults: &mut Faults) -> Option<Probe> {
+    match raw {
+        raw::Probe::Auto => None,
+        raw::Probe::None => Some(Probe::None),
+        raw::Probe::Tcp => Some(Probe::Tcp),
+        raw::Probe::Exchange(own) => Some(Probe::Exchange {
+            send: own.send.value().and_then(|payload| payload.0.clone()),
+            expect: own.expect.value().and_then(|expect| expect.0.clone()),
+        }),
+        raw::Probe::Http(own) => Some(http(own, faults)),
+        raw::Probe::Udp(own) => Some(udp(own, faults)),
+        raw::Probe::Dns(own) => {
+            let hint = "write what is asked for, as in `{dns: {name: example.com}}`";
+            own.name.require("name", own.span, hint, faults);
+            let record = own.r#type.copied().unwrap_or_default();
+            Some(Probe::Dns { name: own.name.value()?.0.clone(), record })
+        }
+    }
+}
+
+/// A datagram without a byte is one that few servers answer, and none says what it is for.
+fn udp(raw: &raw::UdpProbe, faults: &mut Faults) -> Probe {
+    let hint = "write what is sent, as in `{udp: {send: ping, expect: pong}}`";
+    raw.send.require("send", raw.span, hint, faults);
+    if let Some(send) = raw.send.given()
+        && send.value.0.is_none()
+    {
+        let message = "`none` is not possible here: a UDP probe has to send something";
+        faults.push(Fault::error(Code::Malformed, send.span, message).hint(hint));
+    }
+    Probe::Udp {
+        send: raw.send.value().and_then(|payload| payload.0.clone()),
+        expect: raw.expect.value().and_then(|expect| expect.0.clone()),
+    }
+}
+
+fn times(raw: &raw::Health, default: Health) -> Health {
+    Health {
+        probe: default.probe,
+        port: raw
+            .port
+            .copied()
+            .map_or(default.port, |same| same.0.and_then(|count| u16::try_from(count.0).ok())),
+        interval: raw.interval.copied().map_or(default.interval, |time| time.0),
+        timeout: raw.timeout.copied().map_or(default.timeout, |time| time.0),
+        rise: raw.rise.copied().map_or(default.rise, |count| count.as_u32()),
+        fall: raw.fall.copied().map_or(default.fall, |count| count.as_u32()),
+        start: raw.start.copied().unwrap_or(default.start),
+        jitter: raw.jitter.copied().map_or(default.jitter, |share| share.as_u32()),
+    }
+}
+
+fn http(raw: &raw::Http, faults: &mut Faults) -> Probe {
+    let status: Vec<StatusRange> = match raw.status.given() {
+        None => vec![StatusRange { first: 200, last: 399 }],
+        Some(given) => given.value.iter().map(|status| status.0).collect(),
+    };
+    if let Some(span) = raw.status.span()
+        && status.is_empty()
+    {
+        let fault = Fault::error(
+            Code::MissingKey,
+            span,
+            "this list of statuses is empty: no answer would pass",
+        );
+        faults.push(fault.hint("write at least one, as in `status: [\"200-399\"]`"));
+    }
+    Probe::Http {
+        path: raw.path.value().map_or_else(|| "/".to_owned(), |path| path.0.clone()),
+        host: raw.host.value().and_then(|host| host.0.as_ref()).map(|host| host.0.clone()),
+        status,
+    }
+}
+
+/// A probe needs a port, and a backend may have none of its own.
+fn check_probed(raw: &raw::Pool, health: &Health, faults: &mut Faults) {
+    if health.probe == Probe::None || health.port.is_some() {
+        return;
+    }
+    for backend in raw.backends.value().into_iter().flatten() {
+        let Some(address) = backend.mapping.address.given() else { continue };
+        if let BackendAddr::InetClientPort(ip) = address.value.0 {
+            let message =
+                format!("the backend `{ip}` has no port to probe, so it always counts as up");
+            let hint =
+                "write the port to probe in `health.port`, or say so with `health: {probe: none}`";
+            faults.push(Fault::warning(Code::NotProbed, address.span, message).hint(hint));
+        }
+    }
+}

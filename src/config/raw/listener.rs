@@ -1,0 +1,131 @@
+//! What a file says of a listener.
+
+use crate::config::choice::words;
+use crate::config::decode::{OneOrList, Placed, mapping};
+use crate::config::net::{FilePath, Net};
+use crate::config::scalar::{Count, DAY, OrAuto, OrNone, SECOND, Size, Time};
+use crate::config::value::{Bind, PoolName};
+use crate::config::{OnRefuse, Protocol, RelayMode, WhenFlowsFull};
+
+mapping! {
+    /// One bound address, or several, and the rules at its door.
+    Listener, later ["routes", "tls", "proxy_protocol", "preread_size"], {
+        /// `:5432`, `[::]:5432`, `0.0.0.0:7000-7010`, `unix:/path`, or a list of such. Required.
+        bind: OneOrList<Placed<Bind>>,
+        /// The transport protocol.
+        protocol: Protocol,
+        /// The pool that serves its sessions; none: close them. Required.
+        pool: PoolName,
+        /// Who may come in: networks such as `10.0.0.0/8`; empty: everyone. The most specific of allow and deny decides.
+        allow: Vec<Placed<Net>>,
+        /// A file with more of them, one a line.
+        allow_file: OrNone<FilePath>,
+        /// Who may not; wins over an allow of the same network.
+        deny: Vec<Placed<Net>>,
+        /// A file with more of them, one a line.
+        deny_file: OrNone<FilePath>,
+        /// TCP: how a session is ended that is refused before it reached a backend.
+        on_refuse: OnRefuse,
+        /// TCP: how bytes are moved.
+        relay: RelayMode,
+        /// What it takes at most.
+        limits: Limits,
+        /// UDP: how long a flow lives, and how many there may be.
+        flow: Flow,
+        /// TCP: when sessions are cut.
+        timeouts: ListenerTimeouts,
+        /// TCP: keepalive on both connections of a session; none: off.
+        keepalive: OrNone<Keepalive>,
+        /// Kernel buffers; auto: the kernel tunes them.
+        socket_buffers: OrAuto<SocketBuffers>,
+        /// TCP: connections the kernel may hold ready before they are accepted.
+        backlog: Count<1, 65_535>,
+    }
+}
+
+mapping! {
+    /// What a listener takes at most.
+    Limits, later ["prereads", "bandwidth"], {
+        /// Sessions of this listener at once; flows, for UDP.
+        sessions: OrNone<Count<1, 100_000_000>>,
+        /// Of each client, which is an IPv4 address or an IPv6 /64.
+        sessions_per_client: OrNone<Count<1, 100_000_000>>,
+        /// New sessions; flows, for UDP.
+        rate: OrNone<Rate>,
+        /// New sessions of each client.
+        rate_per_client: OrNone<Rate>,
+        /// UDP: datagrams of clients.
+        datagram_rate: OrNone<Rate>,
+        /// UDP: datagrams of each client.
+        datagram_rate_per_client: OrNone<Rate>,
+    }
+}
+
+mapping! {
+    /// So many a second in the long run, and at most `burst` at once.
+    Rate, required ["per_second"], later [], {
+        /// In the long run. Required.
+        per_second: Count<1, 1_000_000_000>,
+        /// At once, after a silence; else as many as in a second.
+        burst: Count<1, 1_000_000_000>,
+    }
+}
+
+mapping! {
+    /// How long a UDP flow lives, and how many there may be.
+    Flow, later [], {
+        /// No datagram either way for this long ends it.
+        timeout: Time<1, { 365 * DAY }>,
+        /// At once; auto: what the descriptor limit allows.
+        max_flows: OrAuto<Count<1, 100_000_000>>,
+        /// After so many datagrams of the client the next one begins another flow.
+        requests: OrNone<Count<1, 1_000_000_000>>,
+        /// It ends after so many replies to each datagram of the client.
+        responses: OrNone<Count<1, 1_000_000_000>>,
+        /// What happens to a new client at max_flows.
+        when_full: WhenFlowsFull,
+    }
+}
+
+mapping! {
+    /// When sessions are cut.
+    ListenerTimeouts, later ["preread"], {
+        /// No byte either way for this long.
+        idle: OrNone<Time<1, { 365 * DAY }>>,
+        /// From the first FIN, restarted by any byte.
+        half_closed: OrNone<Time<1, { 365 * DAY }>>,
+        /// From accept, whatever happens.
+        max_lifetime: OrNone<Time<1, { 365 * DAY }>>,
+    }
+}
+
+mapping! {
+    /// TCP keepalive, in whole seconds.
+    Keepalive, later [], {
+        /// Silence before the first keepalive.
+        idle: Time<SECOND, { 32_767 * SECOND }>,
+        /// Between two keepalives.
+        interval: Time<SECOND, { 32_767 * SECOND }>,
+        /// Unanswered ones before the connection is dead.
+        count: Count<1, 127>,
+    }
+}
+
+mapping! {
+    /// Sizes of the kernel's buffers, for sending and receiving each.
+    SocketBuffers, later [], {
+        /// On the client's connection. Required.
+        client: Size<4_096, { 1 << 30 }>,
+        /// On the backend's connection. Required.
+        backend: Size<4_096, { 1 << 30 }>,
+    }
+}
+
+words!(Protocol, "Protocol", later [], { "tcp" => Protocol::Tcp, "udp" => Protocol::Udp });
+words!(OnRefuse, "OnRefuse", later [], { "close" => OnRefuse::Close, "reset" => OnRefuse::Reset });
+words!(RelayMode, "RelayMode", later [], {
+    "auto" => RelayMode::Auto, "copy" => RelayMode::Copy, "splice" => RelayMode::Splice,
+});
+words!(WhenFlowsFull, "WhenFlowsFull", later [], {
+    "shed" => WhenFlowsFull::Shed, "evict_idle" => WhenFlowsFull::EvictIdle,
+});
