@@ -186,8 +186,9 @@ impl Message<'_> {
 
 impl Default for Inbox {
     fn default() -> Self {
-        // SAFETY: for both, all zeroes are valid: null pointers and zero lengths.
-        let (piece, header) = unsafe { (zeroed::<libc::iovec>(), zeroed::<libc::mmsghdr>()) };
+        let piece = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        // SAFETY: all zeroes are a valid mmsghdr: null pointers and zero lengths.
+        let header: libc::mmsghdr = unsafe { zeroed() };
         Inbox {
             payload: vec![0; BATCH * ROOM].into_boxed_slice(),
             names: vec![RawAddr::EMPTY; BATCH].into_boxed_slice(),

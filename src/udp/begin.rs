@@ -325,7 +325,7 @@ impl Flows {
         link.overflow = 0;
         link.header = Header::new(pool, client, dialled);
         self.fresh.push(id);
-        self.to_backend(id, &mut [(&datagram, datagram.len())]);
+        self.dispatch(id, &mut [(&datagram, datagram.len())]);
     }
 }
 

@@ -176,6 +176,6 @@ impl Flows {
             count += 1;
         }
         debug_assert_eq!(count, shares.len());
-        self.to_backend(shares[0].flow, &mut loads[..count]);
+        self.dispatch(shares[0].flow, &mut loads[..count]);
     }
 }

@@ -28,7 +28,7 @@ const AGAIN: usize = 1500;
 
 impl Flows {
     /// Sends what a client sent on to its backend.
-    pub fn to_backend(&mut self, id: FlowId, mut loads: &mut [Load<'_>]) {
+    pub fn dispatch(&mut self, id: FlowId, mut loads: &mut [Load<'_>]) {
         let Some(link) = self.table.get_mut(id) else { return };
         let listener = &link.places.listener;
         let counters = listener.live.datagrams.of(self.thread);
@@ -74,7 +74,7 @@ impl Flows {
             match inbox.receive(&link.socket, REPLIES) {
                 Ok(0) => return false,
                 Ok(count) => {
-                    self.to_client(inbox, id, count);
+                    self.deliver(inbox, id, count);
                     if count < REPLIES {
                         return false;
                     }
@@ -86,7 +86,7 @@ impl Flows {
         true
     }
 
-    fn to_client(&mut self, inbox: &Inbox, id: FlowId, count: usize) {
+    fn deliver(&mut self, inbox: &Inbox, id: FlowId, count: usize) {
         let Some(link) = self.table.get_mut(id) else { return };
         let Some(door) = self.doors.get(widen(link.key.door)) else { return };
         let live = &door.listener.live;
