@@ -21,11 +21,20 @@ pub struct Herald {
     cut: Cutter,
     /// Pools in which somebody recovers slowly, and until when at most.
     ramps: RefCell<HashMap<Arc<str>, Instant>>,
+    /// Backends that are down and whose sessions have a while yet, by pool and name: at most one entry for each.
+    drains: RefCell<HashMap<(Arc<str>, Arc<str>), Respite>>,
+}
+
+/// Under `on_down: {drain: …}`.
+struct Respite {
+    until: Instant,
+    /// How often the backend had gone down: once it has done so again, that time counts.
+    downs: u64,
 }
 
 impl Herald {
     pub fn new(events: Arc<Events>, cut: Cutter) -> Herald {
-        Herald { events, cut, ramps: RefCell::default() }
+        Herald { events, cut, ramps: RefCell::default(), drains: RefCell::default() }
     }
 
     pub fn tell(&self, pool: &Pool, backend: &Backend, transition: &Transition, now: Instant) {
@@ -43,16 +52,49 @@ impl Herald {
         }
         match transition.to {
             BackendState::Up => self.note_ramp(backend, now),
-            BackendState::Down if pool.config.on_down == OnDown::Reset => {
-                let filter = SessionFilter {
-                    pool: Some(backend.pool.to_string()),
-                    backend: Some(backend.name.to_string()),
-                    ..SessionFilter::default()
-                };
-                (self.cut)(filter, CloseReason::BackendDown);
-            }
+            BackendState::Down => match pool.config.on_down {
+                OnDown::Auto | OnDown::Keep => {}
+                OnDown::Drain(time) => {
+                    let downs = backend.status().transitions(BackendState::Down);
+                    let key = (Arc::clone(&backend.pool), Arc::clone(&backend.name));
+                    self.drains.borrow_mut().insert(key, Respite { until: now + time, downs });
+                }
+                OnDown::Reset => self.cut_sessions(&backend.pool, &backend.name),
+            },
             _ => {}
         }
+    }
+
+    fn cut_sessions(&self, pool: &str, backend: &str) {
+        let filter = SessionFilter {
+            pool: Some(pool.to_owned()),
+            backend: Some(backend.to_owned()),
+            ..SessionFilter::default()
+        };
+        (self.cut)(filter, CloseReason::BackendDown);
+    }
+
+    /// Cuts the sessions of those that are down for as long as `drain` gives. Who has recovered since, or is none of
+    /// `pools` any more, is left alone, and so is everyone in a pool that no longer wants it.
+    pub fn end_respites(&self, pools: &[Arc<Pool>], now: Instant) {
+        let mut drains = self.drains.borrow_mut();
+        drains.retain(|(pool, name), respite| {
+            if respite.until > now {
+                return true;
+            }
+            let found = pools.iter().find(|it| it.name == *pool);
+            let wants = found.filter(|it| matches!(it.config.on_down, OnDown::Drain(_)));
+            let backend = wants.and_then(|it| it.backends.iter().find(|it| it.name == *name));
+            let is_still_down = backend.is_some_and(|backend| {
+                let status = backend.status();
+                status.state == BackendState::Down
+                    && status.transitions(BackendState::Down) == respite.downs
+            });
+            if is_still_down {
+                self.cut_sessions(pool, name);
+            }
+            false
+        });
     }
 
     /// `text` reads on after the backend's name.

@@ -1,5 +1,5 @@
 //! The monitor: one thread with its own runtime, on which every backend that is probed has its watch, and a tick
-//! that ends ejections and raises weights. Not on the control runtime: probes have to be on time also while a reload
+//! that ends ejections, raises weights and cuts what a drain has left. Not on the control runtime: probes have to be on time also while a reload
 //! reads tens of thousands of backends, or a busy control plane would find healthy backends dead.
 
 use std::collections::{BTreeSet, HashMap};
@@ -26,7 +26,7 @@ use crate::pool::fitness::Standing;
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::Events;
 
-/// How late the end of an ejection and a step of slow start may be.
+/// How late the end of an ejection, a step of slow start and the end of a drain may be.
 const TICK: Duration = Duration::from_millis(100);
 
 /// The first probes of a pool begin this far apart, unless the interval is too short for that.
@@ -223,6 +223,7 @@ impl Ward {
     }
 
     fn tick(&self, now: Instant) {
+        self.herald.end_respites(&self.pools, now);
         for pool in &self.pools {
             if pool.shared.ejected.load(std::sync::atomic::Ordering::Relaxed) > 0 {
                 self.look_after_ejected(pool, now);

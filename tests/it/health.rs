@@ -229,6 +229,11 @@ fn try_all_serves_from_those_that_probes_call_dead() {
 
 /// An echoing backend whose health is on another port, and a session on it; the health is gone.
 fn session_on_a_dead_backend(on_down: OnDown) -> (Balancer, TcpStream, TcpStream) {
+    let (balancer, client, server, _) = session_on_a_sick_backend(on_down);
+    (balancer, client, server)
+}
+
+fn session_on_a_sick_backend(on_down: OnDown) -> (Balancer, TcpStream, TcpStream, Refusal) {
     let (listener, sick) = (TcpListener::bind("127.0.0.1:0").unwrap(), Server::start(A));
     let mut config = config(&[listener.local_addr().unwrap()]);
     health(&mut config).port = Some(sick.address.port());
@@ -239,9 +244,14 @@ fn session_on_a_dead_backend(on_down: OnDown) -> (Balancer, TcpStream, TcpStream
     let mut server = listener.accept().unwrap().0;
     client.write_all(b"x").unwrap();
     assert_eq!(first_byte(&mut server), Some('x'));
-    sick.kill();
+    let refusal = sick.kill();
     wait_until(&balancer, 0, BackendState::Down);
-    (balancer, client, server)
+    (balancer, client, server, refusal)
+}
+
+fn assert_passes(from: &mut TcpStream, to: &mut TcpStream) {
+    from.write_all(b"y").unwrap();
+    assert_eq!(first_byte(to), Some('y'));
 }
 
 #[test]
@@ -253,6 +263,33 @@ fn on_down_reset_cuts_both_sides() {
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
     assert_eq!(balancer.ending(), (Stage::Relay, CloseReason::BackendDown));
+}
+
+#[test]
+fn on_down_drain_gives_sessions_a_while_and_then_cuts_them() {
+    let begun = std::time::Instant::now();
+    let drain = OnDown::Drain(Duration::from_millis(700));
+    let (balancer, mut client, mut server) = session_on_a_dead_backend(drain);
+    assert_passes(&mut client, &mut server);
+    for side in [&mut client, &mut server] {
+        side.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(side.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(700));
+    assert_eq!(balancer.ending(), (Stage::Relay, CloseReason::BackendDown));
+}
+
+#[test]
+fn who_recovers_during_the_drain_keeps_its_sessions() {
+    let drain = OnDown::Drain(Duration::from_millis(500));
+    let (balancer, mut client, mut server, refusal) = session_on_a_sick_backend(drain);
+    let _health = refusal.revive(A);
+    wait_until(&balancer, 0, BackendState::Up);
+    // Nothing to wait for: it is about what does not happen, for longer than the drain and a tick.
+    std::thread::sleep(Duration::from_millis(800));
+    assert_passes(&mut client, &mut server);
+    drop((client, server));
+    assert_eq!(balancer.ending(), (Stage::Relay, CloseReason::ClientClosed));
 }
 
 #[test]
