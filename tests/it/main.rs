@@ -19,3 +19,4 @@ mod server;
 mod udp;
 mod udp_door;
 mod udp_flows;
+mod udp_probe;

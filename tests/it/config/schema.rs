@@ -64,7 +64,7 @@ fn the_samples_fit_the_schema() {
 /// is no YAML in the first place.
 #[test]
 fn the_schema_refuses_what_a_schema_can_see() {
-    const BEYOND: [&str; 36] = [
+    const BEYOND: [&str; 37] = [
         "backend-twice",
         "bad-backend",
         "bad-bind",
@@ -95,6 +95,7 @@ fn the_schema_refuses_what_a_schema_can_see() {
         "tcp-with-udp-keys",
         "too-many-addresses",
         "udp-on-unix",
+        "udp-probe-on-unix",
         "udp-with-tcp-keys",
         "unknown-pool",
         "unset-variable",
