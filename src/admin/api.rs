@@ -74,6 +74,7 @@ fn info(state: &State) -> Value {
         "workers": plane.workers.len(),
         "sessions_active": plane.open_sessions(),
         "sessions_limit": plane.gate.limit(),
+        "flows_limit": plane.flows.limit(),
         "draining": plane.draining.load(Relaxed),
         "config_sha256": plane.snapshot.load().config.sha256,
     })
@@ -100,7 +101,7 @@ fn listeners(state: &State) -> Value {
             "addresses": addresses,
             "pool": config.pool.as_deref(),
             "sessions_active": listener.live.active.load(Relaxed),
-            "sessions_limit": config.max_sessions,
+            "sessions_limit": config.session_limit(),
             "sessions_total": counters.sum(|cell| cell.sessions.value()),
             "received_bytes": counters.sum(|cell| cell.received_bytes.value()),
             "sent_bytes": counters.sum(|cell| cell.sent_bytes.value()),

@@ -37,10 +37,11 @@ fn write(page: &mut String, state: &State) -> std::fmt::Result {
     let draining = if plane.draining.load(Relaxed) { ", <b>draining</b>" } else { "" };
     write!(
         page,
-        "<h1>maitred {}</h1><p>{} sessions open of {} allowed, {} workers, started {}{draining}</p>",
+        "<h1>maitred {}</h1><p>{} sessions and flows open; {} sessions and {} flows allowed, {} workers, started {}{draining}</p>",
         escape(state.version),
         plane.open_sessions(),
         plane.gate.limit(),
+        plane.flows.limit(),
         plane.workers.len(),
         time(state.started),
     )?;
@@ -59,20 +60,21 @@ fn listeners(page: &mut String, state: &State) -> std::fmt::Result {
     let plane = &state.sources.plane;
     let snapshot = plane.snapshot.load();
     page.push_str(
-        "<h2>Listeners</h2><div class=wide><table><tr><th>listener<th>address<th>pool\
+        "<h2>Listeners</h2><div class=wide><table><tr><th>listener<th>protocol<th>address<th>pool\
          <th class=n>open<th class=n>accepted<th class=n>received<th class=n>sent</tr>",
     );
-    for (address, served) in plane.served.load().iter() {
+    for ((protocol, address), served) in plane.served.load().iter() {
         let Some(listener) = snapshot.listeners.get(&served.listener) else { continue };
         let address = match served.local {
             crate::addr::LocalAddr::Inet(local) => local.to_string(),
-            crate::addr::LocalAddr::Unix => address.1.to_string(),
+            crate::addr::LocalAddr::Unix => address.to_string(),
         };
         let counters = &listener.live.counters;
         write!(
             page,
-            "<tr><td>{}<td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}</tr>",
+            "<tr><td>{}<td>{}<td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}</tr>",
             escape(&served.listener),
+            protocol.as_str(),
             escape(&address),
             escape(listener.config.pool.as_deref().unwrap_or("–")),
             listener.live.active.load(Relaxed),

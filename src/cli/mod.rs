@@ -13,6 +13,7 @@ mod demo;
 mod check;
 mod schema;
 mod health;
+mod doctor;
 mod version;
 
 #[derive(Debug, Parser)]
@@ -29,6 +30,7 @@ enum Command {
     Check(check::Check),
     Schema(schema::Schema),
     Health(health::Health),
+    Doctor(doctor::Doctor),
     Version(version::Version),
 }
 
@@ -60,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Schema(schema) => schema.run(),
         Command::Health(health) => health.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Version(version) => version.run(),
     }
 }

@@ -145,6 +145,14 @@ pub struct SocketBuffers {
     pub backend: u64,
 }
 
+impl Listener {
+    /// Sessions or flows at once: `limits.sessions`, and `flow.max_flows` for UDP.
+    pub fn session_limit(&self) -> Option<u64> {
+        let flows = self.flow.max_flows.filter(|_| self.protocol == Protocol::Udp);
+        self.max_sessions.into_iter().chain(flows).min()
+    }
+}
+
 impl Default for Listener {
     fn default() -> Self {
         Listener {

@@ -139,6 +139,13 @@ fn set_buffers(socket: &Socket, size: usize) {
     }
 }
 
+/// Bytes of a receive buffer that the kernel grants of `LISTENER_BUFFER`. It keeps as much again for its own use.
+pub fn granted_receive_buffer() -> io::Result<usize> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), None)?;
+    set_buffers(&socket, LISTENER_BUFFER);
+    Ok(socket.recv_buffer_size()? / 2)
+}
+
 fn set_int(
     socket: impl AsFd,
     level: libc::c_int,

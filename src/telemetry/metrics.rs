@@ -93,7 +93,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("maitred_listener_sent_bytes_total", Counter, "Payload bytes sent to clients."),
     ("maitred_listener_sessions_active", Value, "Open sessions of a listener."),
-    ("maitred_listener_sessions_limit", Value, "limits.sessions of a listener; +Inf if none."),
+    ("maitred_listener_sessions_limit", Value, "Most sessions or flows of a listener at once; +Inf if not limited."),
     ("maitred_listener_sessions_total", Counter, "Connections accepted, refused ones too."),
     ("maitred_log_dropped_total", Counter, "Log lines dropped because nobody read them in time."),
     ("maitred_pool_backends", Value, "Backends of a pool, by state."),
@@ -296,7 +296,7 @@ impl Page {
         self.counter("maitred_listener_sessions_total", labels, accepted);
         let active = float(listener.live.active.load(Relaxed));
         self.value("maitred_listener_sessions_active", labels, active);
-        let limit = listener.config.max_sessions.map_or(f64::INFINITY, float);
+        let limit = listener.config.session_limit().map_or(f64::INFINITY, float);
         self.value("maitred_listener_sessions_limit", labels, limit);
         let received = sum(|cell| cell.received_bytes.value());
         self.counter("maitred_listener_received_bytes_total", labels, received);

@@ -112,10 +112,8 @@ impl Flows {
     }
 
     fn places(&self, listener: &Arc<Listener>) -> Option<(ListenerPermit, GatePermit)> {
-        let Flow { max_flows, .. } = listener.config.flow;
-        let most =
-            max_flows.unwrap_or(u64::MAX).min(listener.config.max_sessions.unwrap_or(u64::MAX));
-        Some((ListenerPermit::enter(listener, Some(most))?, self.plane.flows.try_enter()?))
+        let most = listener.config.session_limit();
+        Some((ListenerPermit::enter(listener, most)?, self.plane.flows.try_enter()?))
     }
 
     fn evict(&mut self, listener: &Arc<Listener>) -> bool {
