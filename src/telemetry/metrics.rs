@@ -93,7 +93,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("maitred_listener_sent_bytes_total", Counter, "Payload bytes sent to clients."),
     ("maitred_listener_sessions_active", Value, "Open sessions of a listener."),
-    ("maitred_listener_sessions_limit", Value, "Most sessions or flows of a listener at once; +Inf if not limited."),
+    (
+        "maitred_listener_sessions_limit",
+        Value,
+        "Most sessions or flows of a listener at once; +Inf if not limited.",
+    ),
     ("maitred_listener_sessions_total", Counter, "Connections accepted, refused ones too."),
     ("maitred_log_dropped_total", Counter, "Log lines dropped because nobody read them in time."),
     ("maitred_pool_backends", Value, "Backends of a pool, by state."),

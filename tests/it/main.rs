@@ -7,6 +7,7 @@ mod balancer;
 mod check_command;
 mod config;
 mod connect;
+mod door;
 mod health;
 mod hold;
 mod listener;
