@@ -17,6 +17,8 @@ pub struct Acl {
     v4: PrefixMap<Ipv4Net, Ruling>,
     v6: PrefixMap<Ipv6Net, Ruling>,
     otherwise: Ruling,
+    /// Nothing is ruled at all, as in most listeners.
+    is_open: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +30,8 @@ enum Ruling {
 impl Acl {
     pub fn new(access: &Access) -> Acl {
         let otherwise = if access.allow.is_empty() { Ruling::Allow } else { Ruling::Deny };
-        let mut acl = Acl { v4: PrefixMap::new(), v6: PrefixMap::new(), otherwise };
+        let is_open = access.allow.is_empty() && access.deny.is_empty();
+        let mut acl = Acl { v4: PrefixMap::new(), v6: PrefixMap::new(), otherwise, is_open };
         // In this order deny replaces the allow of the same prefix.
         access.allow.iter().for_each(|net| acl.rule(*net, Ruling::Allow));
         access.deny.iter().for_each(|net| acl.rule(*net, Ruling::Deny));
@@ -37,6 +40,9 @@ impl Acl {
 
     /// Walks at most 32 or 128 bits, and allocates nothing.
     pub fn allows(&self, ip: IpAddr) -> bool {
+        if self.is_open {
+            return true;
+        }
         let found = match ip.to_canonical() {
             IpAddr::V4(ip) => ruling(&self.v4, Ipv4Net::from(ip)),
             IpAddr::V6(ip) => ruling(&self.v6, Ipv6Net::from(ip)),

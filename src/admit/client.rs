@@ -43,7 +43,8 @@ pub struct Clients(Arc<Table<u64>>);
 /// One session or flow of its client; given back on drop.
 #[derive(Debug)]
 pub struct ClientPermit {
-    table: Arc<Table<u64>>,
+    /// `None`: kept.
+    table: Option<Arc<Table<u64>>>,
     net: ClientNet,
 }
 
@@ -62,7 +63,7 @@ impl Clients {
                 place.insert(1);
             }
         }
-        Some(ClientPermit { table: Arc::clone(&self.0), net })
+        Some(ClientPermit { table: Some(Arc::clone(&self.0)), net })
     }
 
     /// Clients with anything open.
@@ -71,16 +72,36 @@ impl Clients {
     }
 }
 
+impl Clients {
+    /// Gives back one whose permit was kept.
+    pub fn leave(&self, net: ClientNet) {
+        leave(&self.0, net);
+    }
+}
+
+impl ClientPermit {
+    /// Hands the duty to give it back over to whoever calls `Clients::leave` later: sessions have no room for this.
+    pub fn keep(mut self) {
+        self.table = None;
+    }
+}
+
 impl Drop for ClientPermit {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut open) = self.table.entry(self.net) {
-            *open.get_mut() -= 1;
-            if *open.get() == 0 {
-                open.remove();
-            }
-        } else {
-            debug_assert!(false, "whoever holds a permit is in the table");
+        if let Some(table) = &self.table {
+            leave(table, self.net);
         }
+    }
+}
+
+fn leave(table: &Table<u64>, net: ClientNet) {
+    let Entry::Occupied(mut open) = table.entry(net) else {
+        debug_assert!(false, "whoever leaves is in the table");
+        return;
+    };
+    *open.get_mut() -= 1;
+    if *open.get() == 0 {
+        open.remove();
     }
 }
 
@@ -196,7 +217,10 @@ mod tests {
         drop(first);
         let third = clients.enter(net(1), 2).unwrap();
         assert!(clients.enter(net(1), 2).is_none());
-        drop((second, third, other));
+        third.keep();
+        drop((second, other));
+        assert_eq!(clients.count(), 1);
+        clients.leave(net(1));
         assert_eq!(clients.count(), 0);
     }
 

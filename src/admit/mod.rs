@@ -16,19 +16,66 @@ pub use rate::Bucket;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::addr::ClientAddr;
 use crate::snapshot::Listener;
 use crate::telemetry::record::CloseReason;
 
 /// One session's place in its listener's limit, and its settings as they were when it was accepted.
 pub struct ListenerPermit(Arc<Listener>);
 
+/// Who was let in: a place in the listener's limit, and one in the client's own where that is limited.
+pub struct Admission {
+    pub listener: ListenerPermit,
+    pub client: Option<ClientPermit>,
+}
+
 /// The checks in order, cheap ones first. The process's own limit was taken before accept(), which pauses at it;
-/// the backend's is taken by the pick.
-pub fn admit(listener: Arc<Listener>) -> Result<ListenerPermit, (Arc<Listener>, CloseReason)> {
+/// the backend's is taken by the pick. A client of a unix socket has no address, so `allow`, `deny` and the limits of
+/// each client say nothing about it: who may use the socket is said by its file.
+///
+/// `now_ns`: on the clock that the listener's quotas are always asked with.
+pub fn admit(
+    listener: Arc<Listener>,
+    client: ClientAddr,
+    now_ns: u64,
+) -> Result<Admission, (Arc<Listener>, CloseReason)> {
+    let client = match look_at(&listener, client, now_ns) {
+        Ok(permit) => permit,
+        Err(reason) => return Err((listener, reason)),
+    };
     if !listener.live.enter(listener.config.max_sessions) {
         return Err((listener, CloseReason::OverLimit));
     }
-    Ok(ListenerPermit(listener))
+    Ok(Admission { listener: ListenerPermit(listener), client })
+}
+
+/// The client's own rate before the listener's: who is over the one does not use up the other.
+fn look_at(
+    listener: &Listener,
+    client: ClientAddr,
+    now_ns: u64,
+) -> Result<Option<ClientPermit>, CloseReason> {
+    let ip = client.ip();
+    if ip.is_some_and(|ip| !listener.acl.allows(ip)) {
+        return Err(CloseReason::Denied);
+    }
+    let (limits, quotas) = (&listener.config.limits, &listener.live.quotas);
+    let net = ip.map(ClientNet::of);
+    if let (Some(rate), Some(net)) = (limits.rate_per_client, net)
+        && let Some(bucket) = quotas.rates.bucket(net, now_ns)
+        && bucket.take(rate, 1, now_ns) == 0
+    {
+        return Err(CloseReason::RateLimited);
+    }
+    if limits.rate.is_some_and(|rate| quotas.rate.take(rate, 1, now_ns) == 0) {
+        return Err(CloseReason::RateLimited);
+    }
+    match (limits.sessions_per_client, net) {
+        (Some(limit), Some(net)) => {
+            quotas.clients.enter(net, limit).map(Some).ok_or(CloseReason::OverLimit)
+        }
+        _ => Ok(None),
+    }
 }
 
 impl ListenerPermit {

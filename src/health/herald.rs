@@ -22,7 +22,13 @@ pub struct Herald {
     /// Pools in which somebody recovers slowly, and until when at most.
     ramps: RefCell<HashMap<Arc<str>, Instant>>,
     /// Backends that are down and whose sessions have a while yet, by pool and name: at most one entry for each.
-    drains: RefCell<HashMap<(Arc<str>, Arc<str>), Respite>>,
+    drains: RefCell<HashMap<Place, Respite>>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Place {
+    pool: Arc<str>,
+    backend: Arc<str>,
 }
 
 /// Under `on_down: {drain: …}`.
@@ -56,8 +62,11 @@ impl Herald {
                 OnDown::Auto | OnDown::Keep => {}
                 OnDown::Drain(time) => {
                     let downs = backend.status().transitions(BackendState::Down);
-                    let key = (Arc::clone(&backend.pool), Arc::clone(&backend.name));
-                    self.drains.borrow_mut().insert(key, Respite { until: now + time, downs });
+                    let place = Place {
+                        pool: Arc::clone(&backend.pool),
+                        backend: Arc::clone(&backend.name),
+                    };
+                    self.drains.borrow_mut().insert(place, Respite { until: now + time, downs });
                 }
                 OnDown::Reset => self.cut_sessions(&backend.pool, &backend.name),
             },
@@ -78,7 +87,7 @@ impl Herald {
     /// `pools` any more, is left alone, and so is everyone in a pool that no longer wants it.
     pub fn end_respites(&self, pools: &[Arc<Pool>], now: Instant) {
         let mut drains = self.drains.borrow_mut();
-        drains.retain(|(pool, name), respite| {
+        drains.retain(|Place { pool, backend: name }, respite| {
             if respite.until > now {
                 return true;
             }

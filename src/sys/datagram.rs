@@ -115,6 +115,16 @@ pub fn connect(backend: SocketAddr, source: Option<IpAddr>) -> io::Result<OwnedF
     Ok(socket.into())
 }
 
+/// A connected socket hears of a port that nobody listens on by itself; with this also of hosts and networks that
+/// cannot be reached.
+pub fn hear_of_icmp(socket: &Socket, domain: Domain) -> io::Result<()> {
+    if domain == Domain::IPV6 {
+        set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)
+    } else {
+        set_int(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)
+    }
+}
+
 /// As large as wanted if we may, else as large as `net.core.rmem_max` and `wmem_max` allow.
 fn set_buffers(socket: &Socket, size: usize) {
     let wanted = libc::c_int::try_from(size).unwrap_or(libc::c_int::MAX);

@@ -18,6 +18,7 @@ use crate::addr::{ClientAddr, LocalAddr};
 use crate::admit::{self, GatePermit};
 use crate::config::{self, OnRefuse};
 use crate::snapshot::Listener;
+use crate::sys::clock::Moment;
 use crate::sys::socket;
 use crate::telemetry::record::{CloseReason, Stage};
 
@@ -172,13 +173,15 @@ impl Accepting {
             // Between a swap and the close of a socket nobody wants any more.
             return;
         };
-        let listener = match admit::admit(listener) {
-            Ok(permit) => permit,
+        let now_ns = Moment::now().nanoseconds();
+        let admission = match admit::admit(listener, client, now_ns) {
+            Ok(admission) => admission,
             Err((listener, reason)) => return self.refuse(&listener, socket, client, reason),
         };
         let home = self.worker.least_busy();
         let place = Place::new(process, &self.worker.plane, home);
-        let arrival = Arrival { socket, client, local: Arc::clone(&self.local), listener, place };
+        let local = Arc::clone(&self.local);
+        let arrival = Arrival { socket, client, local, admission, place };
         if home == self.worker.id {
             return session::start(&self.worker, arrival);
         }

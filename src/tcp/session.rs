@@ -20,7 +20,7 @@ use super::source_ports::Lease;
 use super::stream::Stream;
 use super::worker::Worker;
 use crate::addr::{ClientAddr, LocalAddr, PackedClientAddr};
-use crate::admit::{GatePermit, ListenerPermit};
+use crate::admit::{Admission, ClientNet, GatePermit, ListenerPermit};
 use crate::config::{OnRefuse, Protocol};
 use crate::plane::{Plane, SessionFilter, SessionRow, WorkerLoad};
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
@@ -35,7 +35,7 @@ pub struct Arrival {
     pub socket: OwnedFd,
     pub client: ClientAddr,
     pub local: Arc<LocalAddr>,
-    pub listener: ListenerPermit,
+    pub admission: Admission,
     pub place: Place,
 }
 
@@ -90,7 +90,8 @@ pub struct Times {
 
 /// Takes an arrival in and lets it live on this worker.
 pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
-    let Arrival { socket: accepted, client, mut local, listener, place } = arrival;
+    let Arrival { socket: accepted, client, mut local, admission, place } = arrival;
+    let Admission { listener, client: own } = admission;
     if worker.plane.session_log.is_on() {
         // The listening socket may be a wildcard; the log wants the address the client really dialled.
         local = Arc::new(socket::local_addr(&accepted));
@@ -116,10 +117,24 @@ pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
         listener,
         _place: place,
     });
+    if let Some(own) = own {
+        // From here on the session's drop gives it back.
+        own.keep();
+    }
     session.seat.set(worker.sessions.borrow_mut().enter(Rc::clone(&session)));
     let ending = Ending(Rc::clone(&session));
     let life = Life::Reaching(Box::pin(reach(session, accepted)));
     tokio::task::spawn_local(Run { life, ending });
+}
+
+/// Its place among its client's sessions, if those are limited: its settings say so, and never change.
+impl Drop for Session {
+    fn drop(&mut self) {
+        let is_counted = self.listener.config.limits.sessions_per_client.is_some();
+        if let (true, Some(ip)) = (is_counted, self.client().ip()) {
+            self.listener.live.quotas.clients.leave(ClientNet::of(ip));
+        }
+    }
 }
 
 /// A session's task: lives, and records the ending exactly once. A panic below ends in `internal` by way of the

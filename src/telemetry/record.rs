@@ -189,7 +189,9 @@ fn flow_can_end(stage: Stage, reason: CloseReason) -> bool {
 fn session_can_end(stage: Stage, reason: CloseReason) -> bool {
     use CloseReason::*;
     match stage {
-        Stage::Admit => matches!(reason, OverLimit | NoDescriptors | Internal),
+        Stage::Admit => {
+            matches!(reason, Denied | OverLimit | RateLimited | NoDescriptors | Internal)
+        }
         Stage::Preread => false,
         Stage::Route => matches!(
             reason,

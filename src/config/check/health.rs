@@ -16,6 +16,7 @@ pub fn build(pool: &raw::Pool, users: Users, default: Health, faults: &mut Fault
         }
     };
     check_probed(pool, &health, faults);
+    check_unix(pool, &health, faults);
     health
 }
 
@@ -107,6 +108,22 @@ fn check_probed(raw: &raw::Pool, health: &Health, faults: &mut Faults) {
             let hint =
                 "write the port to probe in `health.port`, or say so with `health: {probe: none}`";
             faults.push(Fault::warning(Code::NotProbed, address.span, message).hint(hint));
+        }
+    }
+}
+
+/// There is no way to send a datagram of ours to a unix socket of a stream.
+fn check_unix(raw: &raw::Pool, health: &Health, faults: &mut Faults) {
+    if !matches!(health.probe, Probe::Dns { .. } | Probe::Udp { .. }) {
+        return;
+    }
+    let Some(probe) = raw.health.value().and_then(|health| health.probe.span()) else { return };
+    for backend in raw.backends.value().into_iter().flatten() {
+        let Some(address) = backend.mapping.address.given() else { continue };
+        if let BackendAddr::Unix(_) = address.value.0 {
+            let message = "a unix socket cannot be probed by UDP";
+            let fault = Fault::error(Code::OtherProtocol, address.span, message);
+            faults.push(fault.also(probe, "this probe").hint("choose another probe"));
         }
     }
 }

@@ -10,7 +10,7 @@ mod pool;
 mod health;
 mod send_proxy;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -21,7 +21,7 @@ use super::fault::{Code, Fault, Faults, quote};
 use super::load::NetFiles;
 use super::raw;
 use super::tree::Span;
-use super::{Admin, Config, Log, Process, Protocol, Shutdown};
+use super::{Admin, Config, Log, Process, Shutdown};
 
 /// All files as one.
 struct United {
@@ -153,7 +153,6 @@ fn name_once<T>(what: &str, named: &[(Placed<String>, T)], faults: &mut Faults) 
 
 fn merge_defaults(united: &mut United, faults: &mut Faults) {
     let defaults = united.listener_defaults.as_ref();
-    let mut reported = HashSet::new();
     for (_, listener) in &mut united.listeners {
         let Some(own) = listener.take() else { continue };
         let default = defaults.and_then(|defaults| defaults.protocol.copied());
@@ -164,9 +163,6 @@ fn merge_defaults(united: &mut United, faults: &mut Faults) {
             None => own,
         };
         protocol::strip(&mut merged, protocol);
-        if protocol == Protocol::Tcp {
-            protocol::check_not_yet(&mut merged, &mut reported, faults);
-        }
         *listener = Some(merged);
     }
     if let Some(defaults) = &united.pool_defaults {

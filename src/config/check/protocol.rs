@@ -1,13 +1,10 @@
 //! Keys that only one of the protocols has. In a listener those of the other are errors; in `defaults`, which are for
 //! listeners of both, they are passed over.
 
-use std::collections::HashSet;
-
 use crate::config::Protocol;
 use crate::config::decode::Field;
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::raw;
-use crate::config::scalar::OrNone;
 use crate::config::tree::Span;
 
 /// Before `defaults` are merged: what the listener itself says must be of its protocol.
@@ -86,38 +83,4 @@ pub fn strip(merged: &mut raw::Listener, protocol: Protocol) {
             merged.backlog = Field::Absent;
         }
     }
-}
-
-/// What TCP listeners cannot do yet is refused wherever it is said: passing over an `allow` would let everyone in.
-/// `reported`: what stands in `defaults` is one fault, however many listeners it reaches.
-pub fn check_not_yet(merged: &mut raw::Listener, reported: &mut HashSet<u32>, faults: &mut Faults) {
-    let limits = merged.limits.value();
-    let wanted = [
-        ("allow", listed(&merged.allow)),
-        ("allow_file", named(&merged.allow_file)),
-        ("deny", listed(&merged.deny)),
-        ("deny_file", named(&merged.deny_file)),
-        ("sessions_per_client", limits.and_then(|it| named(&it.sessions_per_client))),
-        ("rate", limits.and_then(|it| named(&it.rate))),
-        ("rate_per_client", limits.and_then(|it| named(&it.rate_per_client))),
-    ];
-    for (key, span) in wanted {
-        let Some(span) = span else { continue };
-        if reported.insert(span.id) {
-            let message = format!("{} is not supported yet for TCP listeners", quote(key));
-            faults.push(Fault::error(Code::NotYet, span, message).hint("remove it for now"));
-        }
-    }
-    // What is wrong with a file that is not to be named at all is no news.
-    merged.allow_file = Field::Absent;
-    merged.deny_file = Field::Absent;
-}
-
-fn listed<T>(field: &Field<Vec<T>>) -> Option<Span> {
-    field.given().filter(|it| !it.value.is_empty()).map(|it| it.span)
-}
-
-/// Where something else than `none` stands.
-fn named<T>(field: &Field<OrNone<T>>) -> Option<Span> {
-    field.given().filter(|it| it.value.0.is_some()).map(|it| it.span)
 }

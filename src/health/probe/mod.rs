@@ -4,8 +4,12 @@
 mod tcp;
 mod exchange;
 mod http;
+mod udp;
+mod dns;
+mod pattern;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -90,9 +94,11 @@ pub struct Prober {
 }
 
 enum Method {
+    Dns(dns::Dns),
     Exchange(exchange::Exchange),
     Http(http::Http),
     Tcp,
+    Udp(udp::Udp),
 }
 
 impl Prober {
@@ -105,10 +111,12 @@ impl Prober {
             config::Probe::Http { path, host, status } => {
                 Method::Http(http::Http::new(path, host.as_deref(), status))
             }
-            config::Probe::None | config::Probe::Dns { .. } | config::Probe::Udp { .. } => {
-                return None;
-            }
+            config::Probe::Dns { name, record } => Method::Dns(dns::Dns::new(name, *record)),
+            config::Probe::None => return None,
             config::Probe::Tcp => Method::Tcp,
+            config::Probe::Udp { send, expect } => {
+                Method::Udp(udp::Udp::new(send.as_deref(), expect.as_ref()))
+            }
         };
         Some(Prober { method, timeout: health.timeout, source: source.to_vec() })
     }
@@ -116,21 +124,34 @@ impl Prober {
     /// Probes once; the timeout is of the whole.
     pub async fn probe(&self, address: &SockAddr) -> Outcome {
         let begun = Instant::now();
-        let ended = tokio::time::timeout(self.timeout, self.attempt(address)).await;
+        let heard = Cell::new(false);
+        let ended = tokio::time::timeout(self.timeout, self.attempt(address, &heard)).await;
         let took = begun.elapsed();
+        let ended = ended.unwrap_or_else(|_| self.out_of_time(heard.get()));
         match ended {
-            Ok(Ok(())) => Outcome { result: ProbeResult::Passed, detail: None, took },
-            Ok(Err(Fault { result, detail })) => Outcome { result, detail, took },
-            Err(_) => Outcome { result: ProbeResult::Timeout, detail: None, took },
+            Ok(()) => Outcome { result: ProbeResult::Passed, detail: None, took },
+            Err(Fault { result, detail }) => Outcome { result, detail, took },
         }
     }
 
-    async fn attempt(&self, address: &SockAddr) -> Result<(), Fault> {
-        let stream = tcp::connect(address, &self.source).await?;
+    /// `heard`: something came back by UDP, but nothing that fits.
+    fn out_of_time(&self, heard: bool) -> Result<(), Fault> {
         match &self.method {
-            Method::Exchange(exchange) => exchange.run(stream).await,
-            Method::Http(http) => http.run(stream, address).await,
-            Method::Tcp => Ok(()),
+            Method::Udp(udp) if udp.passes_in_silence() => Ok(()),
+            _ if heard => Err(Fault::mismatch("not the expected reply")),
+            _ => Err(Fault { result: ProbeResult::Timeout, detail: None }),
+        }
+    }
+
+    async fn attempt(&self, address: &SockAddr, heard: &Cell<bool>) -> Result<(), Fault> {
+        let stream = || tcp::connect(address, &self.source);
+        let datagrams = || udp::open(address, &self.source);
+        match &self.method {
+            Method::Dns(dns) => dns.run(datagrams()?, heard).await,
+            Method::Exchange(exchange) => exchange.run(stream().await?).await,
+            Method::Http(http) => http.run(stream().await?, address).await,
+            Method::Tcp => stream().await.map(|_| ()),
+            Method::Udp(udp) => udp.run(datagrams()?, heard).await,
         }
     }
 }

@@ -42,7 +42,11 @@ fn begin(address: &SockAddr, source: &[IpAddr]) -> io::Result<TcpStream> {
 }
 
 /// Any of the addresses of the right family; without one the kernel chooses.
-fn bind_source(socket: &Socket, address: SocketAddr, source: &[IpAddr]) -> io::Result<()> {
+pub(super) fn bind_source(
+    socket: &Socket,
+    address: SocketAddr,
+    source: &[IpAddr],
+) -> io::Result<()> {
     let fitting: Vec<&IpAddr> =
         source.iter().filter(|source| source.is_ipv4() == address.is_ipv4()).collect();
     let Some(source) = fastrand::choice(fitting) else { return Ok(()) };
