@@ -102,6 +102,7 @@ impl Admin {
             started: supervisor.started,
             version: env!("CARGO_PKG_VERSION"),
             sessions: Box::new(supervisor.lister()),
+            flows: Box::new(supervisor.flow_lister()),
         };
         Admin { state: Arc::new(state), wanted: None, serving: None, log }
     }

@@ -6,10 +6,13 @@ pub mod config;
 pub mod addr;
 pub mod snapshot;
 pub mod tcp;
+pub mod udp;
 
 pub mod admit;
 pub mod pool;
 pub mod health;
+
+pub mod wire;
 
 pub mod plane;
 pub mod daemon;

@@ -12,6 +12,7 @@ use tokio::runtime::RuntimeMetrics;
 
 use crate::addr::{ListenAddr, LocalAddr};
 use crate::admit::Gate;
+use crate::config::Protocol;
 use crate::pool::Pool;
 use crate::snapshot::{Listener, Snapshot};
 use crate::telemetry::counters::{Counter, SharedCounter};
@@ -24,8 +25,10 @@ pub struct Plane {
     /// Removed by a reload while sessions were in them: their series go when the last has ended.
     pub departed: ArcSwap<Departed>,
     /// What is bound now, by the address the configuration names.
-    pub served: ArcSwap<BTreeMap<ListenAddr, Served>>,
+    pub served: ArcSwap<BTreeMap<Bind, Served>>,
     pub gate: Arc<Gate>,
+    /// Flows of all UDP listeners: what the descriptors allow.
+    pub flows: Arc<Gate>,
     pub workers: Box<[Arc<CachePadded<WorkerLoad>>]>,
     pub accept_errors: AcceptErrors,
     pub source_ports: Arc<PortStats>,
@@ -34,6 +37,9 @@ pub struct Plane {
     pub draining: AtomicBool,
     next_session: AtomicU64,
 }
+
+/// TCP and UDP may have the same address.
+pub type Bind = (Protocol, ListenAddr);
 
 /// Listeners and pools that are in no snapshot any more.
 #[derive(Default)]
@@ -56,8 +62,14 @@ pub struct WorkerLoad {
     pub gate: Arc<Gate>,
     /// Sessions on this worker, and those on their way to it.
     pub sessions: AtomicUsize,
+    /// Flows on its UDP thread.
+    pub flows: AtomicUsize,
     pub copied_bytes: Counter,
+    /// Copied by its UDP thread.
+    pub udp_bytes: Counter,
     pub spliced_bytes: Counter,
+    /// Nanoseconds its UDP thread was at work.
+    pub udp_busy: Counter,
     metrics: OnceLock<RuntimeMetrics>,
 }
 
@@ -78,7 +90,7 @@ pub struct PortStats {
     pub exhausted: SharedCounter,
 }
 
-/// An open session as API and page show it.
+/// An open session or flow as API and page show it.
 #[derive(Clone, Debug)]
 pub struct SessionRow {
     pub id: u64,
@@ -92,6 +104,7 @@ pub struct SessionRow {
     pub received_bytes: u64,
     pub sent_bytes: u64,
     pub stage: Stage,
+    pub worker: usize,
 }
 
 /// Which sessions are meant; what is `None` does not matter.
@@ -119,6 +132,7 @@ impl Plane {
             served: ArcSwap::default(),
             workers: (0..workers.max(1)).map(|_| WorkerLoad::new(&gate)).collect(),
             gate,
+            flows: Gate::new(0),
             accept_errors: AcceptErrors::default(),
             source_ports: Arc::default(),
             session_log,
@@ -131,9 +145,20 @@ impl Plane {
         self.next_session.fetch_add(1, Relaxed)
     }
 
-    /// Sessions open on all workers.
+    /// Sessions and flows open on all workers.
     pub fn open_sessions(&self) -> usize {
-        self.workers.iter().map(|worker| worker.sessions.load(Relaxed)).sum()
+        let open = |it: &WorkerLoad| it.sessions.load(Relaxed) + it.flows.load(Relaxed);
+        self.workers.iter().map(|worker| open(worker)).sum()
+    }
+
+    /// Threads with statistics of their own: of each worker the TCP one, then of each the UDP one.
+    pub fn threads(&self) -> usize {
+        self.workers.len() * 2
+    }
+
+    /// The place of a worker's UDP thread among them.
+    pub fn udp_thread(&self, worker: usize) -> usize {
+        self.workers.len() + worker
     }
 }
 
@@ -142,8 +167,11 @@ impl WorkerLoad {
         Arc::new(CachePadded::new(WorkerLoad {
             gate: Arc::clone(gate),
             sessions: AtomicUsize::new(0),
+            flows: AtomicUsize::new(0),
             copied_bytes: Counter::default(),
+            udp_bytes: Counter::default(),
             spliced_bytes: Counter::default(),
+            udp_busy: Counter::default(),
             metrics: OnceLock::new(),
         }))
     }
@@ -153,9 +181,10 @@ impl WorkerLoad {
         let _ = self.metrics.set(metrics);
     }
 
-    /// Time this worker spent running tasks rather than waiting.
+    /// Time this worker spent running rather than waiting, on both threads.
     pub fn busy(&self) -> Duration {
-        self.metrics.get().map_or(Duration::ZERO, |metrics| metrics.worker_total_busy_duration(0))
+        let tcp = self.metrics.get().map(|metrics| metrics.worker_total_busy_duration(0));
+        tcp.unwrap_or_default() + Duration::from_nanos(self.udp_busy.value())
     }
 }
 

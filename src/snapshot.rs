@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::admit::{Acl, Quotas};
 use crate::config;
 use crate::plane::Departed;
 use crate::pool::Pool;
 use crate::telemetry::counters::{Counter, PerWorker};
+use crate::telemetry::datagrams::DatagramCounters;
 use crate::telemetry::record::{CloseReason, Stage};
 
 #[derive(Default)]
@@ -21,6 +23,7 @@ pub struct Snapshot {
 /// A listener as the data plane sees it.
 pub struct Listener {
     pub config: Arc<config::Listener>,
+    pub acl: Acl,
     pub live: Arc<ListenerLive>,
 }
 
@@ -28,7 +31,10 @@ pub struct Listener {
 pub struct ListenerLive {
     /// Sessions open now, over all workers; `limits.sessions` is held against it.
     pub active: AtomicU64,
+    pub quotas: Quotas,
     pub counters: PerWorker<ListenerCounters>,
+    /// Of a UDP listener.
+    pub datagrams: PerWorker<DatagramCounters>,
 }
 
 /// Statistics of one worker about one listener.
@@ -66,8 +72,13 @@ impl Listener {
 }
 
 impl ListenerLive {
-    pub fn new(workers: usize) -> Self {
-        ListenerLive { active: AtomicU64::new(0), counters: PerWorker::new(workers) }
+    pub fn new(threads: usize) -> Self {
+        ListenerLive {
+            active: AtomicU64::new(0),
+            quotas: Quotas::default(),
+            counters: PerWorker::new(threads),
+            datagrams: PerWorker::new(threads),
+        }
     }
 
     /// Takes one of `limit` places, in one atomic step.
@@ -86,23 +97,26 @@ impl ListenerLive {
 
 impl Snapshot {
     /// Builds what `config` asks for, keeping every part that did not change, also one that departed and is
-    /// back before its last session ended. Changes nothing that is live: a reload may still be refused.
+    /// back before its last session ended. Statistics get a cell for each of `threads`. Changes nothing that is live: a reload may still be refused.
     pub fn build(
         config: Arc<config::Config>,
         previous: &Snapshot,
         departed: &Departed,
-        workers: usize,
+        threads: usize,
     ) -> Snapshot {
         let listeners = config.listeners.iter().map(|listener| {
             let before = previous.listeners.get(&listener.name).or_else(|| {
                 departed.listeners.iter().find(|departed| departed.config.name == listener.name)
             });
+            // With another protocol it is another listener, with series of its own.
+            let before = before.filter(|before| before.config.protocol == listener.protocol);
             let kept = before.filter(|before| before.config == *listener).map(Arc::clone);
             let listener = kept.unwrap_or_else(|| {
                 Arc::new(Listener {
                     config: Arc::clone(listener),
+                    acl: Acl::new(&listener.access),
                     live: before.map_or_else(
-                        || Arc::new(ListenerLive::new(workers)),
+                        || Arc::new(ListenerLive::new(threads)),
                         |b| Arc::clone(&b.live),
                     ),
                 })
@@ -117,7 +131,7 @@ impl Snapshot {
                 .or_else(|| departed.pools.iter().find(|departed| departed.name == pool.name));
             let kept = before.filter(|before| before.config == *pool).map(Arc::clone);
             let pool = kept.unwrap_or_else(|| {
-                Arc::new(Pool::build(Arc::clone(pool), before.map(|b| &**b), workers))
+                Arc::new(Pool::build(Arc::clone(pool), before.map(|b| &**b), threads))
             });
             (Arc::clone(&pool.name), pool)
         });

@@ -1,10 +1,13 @@
 //! Wiring, the only place that knows both planes: opens sockets, starts workers, swaps Snapshots, drains.
 //! Runs on the control runtime; everything here is rare.
 
-use std::collections::BTreeMap;
+mod bind;
+mod packets;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -12,11 +15,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::addr::{ListenAddr, LocalAddr};
+use crate::addr::ListenAddr;
 use crate::admit::Gate;
-use crate::config::Config;
+use crate::config::{Config, Protocol};
 use crate::health::monitor::Monitor;
-use crate::plane::{Cut, Plane, Served, SessionFilter, SessionRow};
+use crate::plane::{Bind, Cut, Plane, Served, SessionFilter, SessionRow};
 use crate::reload::{self, Reloads};
 use crate::snapshot::Snapshot;
 use crate::sys::{limits, socket};
@@ -25,6 +28,11 @@ use crate::tcp::worker::{self, Command, Mail, Mailbox, Share};
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::record::CloseReason;
 use crate::telemetry::session_log::SessionLog;
+use crate::udp;
+
+pub use bind::BindError;
+use bind::{Opened, no_thread, remove_socket_file};
+use packets::Packets;
 
 /// A running balancer.
 pub struct Supervisor {
@@ -34,25 +42,12 @@ pub struct Supervisor {
     pub started: SystemTime,
     workers: Box<[Mailbox]>,
     threads: Vec<JoinHandle<io::Result<()>>>,
+    packets: Packets,
     monitor: Monitor,
     /// What is bound, by the address the configuration names.
-    served: BTreeMap<ListenAddr, Served>,
+    served: BTreeMap<Bind, Served>,
     descriptors: u64,
 }
-
-/// Addresses that could not be had; nothing was changed.
-#[derive(Debug)]
-pub struct BindError {
-    pub failures: Vec<(Arc<str>, ListenAddr, io::Error)>,
-}
-
-/// Bound sockets of one address, one per worker; not listening yet.
-struct Bound {
-    served: Served,
-    sockets: Vec<OwnedFd>,
-}
-
-type Opened = BTreeMap<ListenAddr, Bound>;
 
 impl Supervisor {
     /// Binds, starts the workers and accepts. `Err` leaves nothing behind.
@@ -62,7 +57,7 @@ impl Supervisor {
             // Affinity and the cgroup's quota are both in this figure.
             std::thread::available_parallelism().map_or(1, usize::from)
         });
-        let gate = Gate::new(max_sessions(&config, descriptors));
+        let gate = Gate::new(max_sessions(&config, descriptors).0);
         let plane = Plane::new(workers, gate, session_log);
         let (mailboxes, mails) = worker::mailboxes(workers);
         let events: Arc<Events> = Arc::default();
@@ -74,13 +69,15 @@ impl Supervisor {
             started: SystemTime::now(),
             workers: mailboxes,
             threads: Vec::new(),
+            packets: Packets::default(),
             monitor,
             served: BTreeMap::new(),
             descriptors,
         };
         supervisor.reloads.succeeded(supervisor.started);
-        let opened = supervisor.open(&config)?;
+        let opened = bind::open(&config, &supervisor.served, workers)?;
         supervisor.start_workers(mails, &opened)?;
+        supervisor.packets.start(&supervisor.plane, &config)?;
         supervisor.swap(Arc::new(config), opened);
         Ok(supervisor)
     }
@@ -88,7 +85,8 @@ impl Supervisor {
     fn start_workers(&mut self, mails: Vec<Mail>, opened: &Opened) -> Result<(), BindError> {
         // Two descriptors each, out of half of what sessions leave.
         let pipes = limits::kept_back(self.descriptors) / 4 / self.workers() as u64;
-        let listening: Vec<u16> = opened.values().filter_map(|b| b.served.local.port()).collect();
+        let tcp = opened.iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
+        let listening: Vec<u16> = tcp.filter_map(|(_, it)| it.served.local.port()).collect();
         let stats = Arc::clone(&self.plane.source_ports);
         let source_ports = SourcePorts::new(PortRange::of_this_host(), &listening, stats);
         let share = Share {
@@ -112,46 +110,20 @@ impl Supervisor {
     }
 
     /// What is bound now, in the order of addresses.
-    pub fn served(&self) -> impl Iterator<Item = (&ListenAddr, &Served)> {
+    pub fn served(&self) -> impl Iterator<Item = (&Bind, &Served)> {
         self.served.iter()
-    }
-
-    /// Binds every address that `config` names and nobody serves yet. All or nothing.
-    fn open(&self, config: &Config) -> Result<Opened, BindError> {
-        let mut opened = BTreeMap::new();
-        let mut failures = Vec::new();
-        for listener in &config.listeners {
-            for address in &listener.bind {
-                if self.served.contains_key(address) {
-                    continue;
-                }
-                match bind_group(address, self.workers()) {
-                    Ok((sockets, local)) => {
-                        let served = Served { listener: Arc::clone(&listener.name), local };
-                        opened.insert(address.clone(), Bound { served, sockets });
-                    }
-                    Err(error) => {
-                        failures.push((Arc::clone(&listener.name), address.clone(), error));
-                    }
-                }
-            }
-        }
-        if failures.is_empty() {
-            return Ok(opened);
-        }
-        for (address, _) in opened {
-            remove_socket_file(&address);
-        }
-        Err(BindError { failures })
     }
 
     /// The point of no return: the new Snapshot is read from here on, new sockets accept, unwanted ones finish.
     fn swap(&mut self, config: Arc<Config>, opened: Opened) -> mpsc::Receiver<()> {
         let before = self.plane.snapshot.load_full();
         let departed = self.plane.departed.load_full();
-        let snapshot = Snapshot::build(Arc::clone(&config), &before, &departed, self.workers());
+        let snapshot =
+            Snapshot::build(Arc::clone(&config), &before, &departed, self.plane.threads());
         let snapshot = Arc::new(snapshot);
-        self.plane.gate.set_limit(max_sessions(&config, self.descriptors));
+        let (sessions, flows) = max_sessions(&config, self.descriptors);
+        self.plane.gate.set_limit(sessions);
+        self.plane.flows.set_limit(flows);
         self.plane.session_log.set(config.log.sessions);
         self.plane.snapshot.store(Arc::clone(&snapshot));
         self.plane.departed.store(Arc::new(departed.after(&before, &snapshot)));
@@ -160,53 +132,78 @@ impl Supervisor {
             pool.activate(now, SystemTime::now());
         }
         self.monitor.apply(&snapshot);
-        self.listen(&config, opened);
+        let packets = self.listen(&config, opened);
+        self.packets.renew(&snapshot, &self.served, packets);
         let closed = self.unlisten(&config);
         self.plane.served.store(Arc::new(self.served.clone()));
         closed
     }
 
-    fn listen(&mut self, config: &Config, mut opened: Opened) {
+    /// Lets the TCP workers accept on new sockets; returns those of UDP.
+    fn listen(&mut self, config: &Config, mut opened: Opened) -> HashMap<ListenAddr, Vec<OwnedFd>> {
         let mut fresh: Vec<Vec<_>> = self.workers.iter().map(|_| Vec::new()).collect();
         let mut known = Vec::new();
+        let mut packets = HashMap::new();
         for listener in &config.listeners {
             for address in &listener.bind {
-                let Some(bound) = opened.remove(address) else {
-                    if let Some(served) = self.served.get_mut(address) {
+                let bind = (listener.protocol, address.clone());
+                let Some(bound) = opened.remove(&bind) else {
+                    if let Some(served) = self.served.get_mut(&bind) {
                         served.listener = Arc::clone(&listener.name);
                     }
-                    known.push((address.clone(), Arc::clone(listener)));
+                    if listener.protocol == Protocol::Tcp {
+                        known.push((address.clone(), Arc::clone(listener)));
+                    }
                     continue;
                 };
+                tracing::info!(
+                    listener = &*listener.name,
+                    address = %bound.served.local,
+                    protocol = listener.protocol.as_str(),
+                    "listening"
+                );
+                self.served.insert(bind, bound.served);
+                if listener.protocol == Protocol::Udp {
+                    packets.insert(address.clone(), bound.sockets);
+                    continue;
+                }
                 for (sockets, socket) in fresh.iter_mut().zip(bound.sockets) {
                     if let Err(error) = socket::listen(&socket, listener) {
                         tracing::error!(listener = &*listener.name, %address, %error, "cannot listen");
                     }
                     sockets.push((address.clone(), Arc::clone(listener), socket));
                 }
-                tracing::info!(listener = &*listener.name, address = %bound.served.local, "listening");
-                self.served.insert(address.clone(), bound.served);
             }
         }
         for (worker, sockets) in fresh.into_iter().enumerate() {
             self.send(worker, Command::Listen(sockets));
             self.send(worker, Command::Retarget(known.clone()));
         }
+        packets
     }
 
     /// Stops accepting where `config` does not want it; the answer ends when all those sockets are closed.
     fn unlisten(&mut self, config: &Config) -> mpsc::Receiver<()> {
-        let wanted: std::collections::BTreeSet<&ListenAddr> =
-            config.listeners.iter().flat_map(|listener| &listener.bind).collect();
-        let unwanted: Vec<ListenAddr> =
-            self.served.keys().filter(|address| !wanted.contains(address)).cloned().collect();
+        let wanted: BTreeSet<Bind> = config
+            .listeners
+            .iter()
+            .flat_map(|it| it.bind.iter().map(|address| (it.protocol, address.clone())))
+            .collect();
+        let unwanted = self.served.keys().filter(|bind| !wanted.contains(bind)).cloned().collect();
+        self.close(unwanted)
+    }
+
+    fn close(&mut self, unwanted: Vec<Bind>) -> mpsc::Receiver<()> {
         let (done, closed) = mpsc::channel(1);
+        let of_tcp = unwanted.iter().filter(|(protocol, _)| *protocol == Protocol::Tcp);
+        let of_tcp: Vec<ListenAddr> = of_tcp.map(|(_, address)| address.clone()).collect();
         for worker in 0..self.workers() {
-            self.send(worker, Command::Unlisten(unwanted.clone(), done.clone()));
+            self.send(worker, Command::Unlisten(of_tcp.clone(), done.clone()));
         }
-        for address in unwanted {
-            remove_socket_file(&address);
-            self.served.remove(&address);
+        self.packets.unlisten(&unwanted, &done);
+        for bind in unwanted {
+            remove_socket_file(&bind);
+            self.served.remove(&bind);
         }
         closed
     }
@@ -225,7 +222,9 @@ impl Supervisor {
             return Err(ReloadError::Fixed(fixed));
         }
         let changes = reload::changes(&before.config, &config);
-        let opened = self.open(&config).map_err(ReloadError::Bind)?;
+        let opened =
+            bind::open(&config, &self.served, self.workers()).map_err(ReloadError::Bind)?;
+        self.packets.start(&self.plane, &config).map_err(ReloadError::Bind)?;
         self.swap(Arc::new(config), opened);
         Ok(changes)
     }
@@ -263,11 +262,12 @@ impl Supervisor {
         outcome
     }
 
-    /// Cuts the sessions that match, on every worker.
+    /// Cuts the sessions and flows that match, on every worker.
     pub fn cut(&self, filter: SessionFilter, reason: CloseReason) {
         for worker in 0..self.workers() {
             self.send(worker, Command::Cut(Cut { filter: filter.clone(), reason }));
         }
+        self.packets.tell(|| udp::worker::Command::Cut(Cut { filter: filter.clone(), reason }));
     }
 
     /// Lists open sessions, at most `worker::ROWS` of each worker.
@@ -291,10 +291,34 @@ impl Supervisor {
         }
     }
 
-    /// Stops accepting everywhere: what the kernel has queued is accepted first.
+    /// Lists open flows, at most `udp::flows::ROWS` of each worker. The threads may be started by a later reload.
+    pub fn flow_lister(&self) -> impl Fn(SessionFilter) -> ListFuture + Send + Sync + 'static {
+        let mailboxes = Arc::clone(&self.packets.mailboxes);
+        move |filter| {
+            let mailboxes = mailboxes.load_full();
+            Box::pin(async move {
+                let mut rows = Vec::new();
+                for mailbox in mailboxes.iter() {
+                    let (sender, receiver) = oneshot::channel();
+                    if mailbox.send(udp::worker::Command::List(filter.clone(), sender))
+                        && let Ok(more) = receiver.await
+                    {
+                        rows.extend(more);
+                    }
+                }
+                rows.sort_by_key(|row| row.id);
+                rows
+            })
+        }
+    }
+
+    /// Stops accepting everywhere: what the kernel has queued is accepted first. UDP sockets stay open for the flows
+    /// there, but nobody new is let in.
     pub async fn stop_accepting(&mut self) {
+        self.packets.tell(|| udp::worker::Command::Drain);
+        let of_tcp = self.served.keys().filter(|(protocol, _)| *protocol == Protocol::Tcp);
         // Nobody sends: the channel ends when every worker has closed its sockets.
-        let _ = self.unlisten(&Config::default()).recv().await;
+        let _ = self.close(of_tcp.cloned().collect()).recv().await;
         self.plane.served.store(Arc::default());
     }
 
@@ -311,8 +335,9 @@ impl Supervisor {
                 Err(_) => tracing::error!("a worker panicked"),
             }
         }
-        for address in self.served.keys() {
-            remove_socket_file(address);
+        self.packets.stop();
+        for bind in self.served.keys() {
+            remove_socket_file(bind);
         }
         self.events.note(EventKind::Drain, "stopped".into());
     }
@@ -328,39 +353,6 @@ pub enum ReloadError {
     Fixed(Vec<&'static str>),
 }
 
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (listener, address, error)) in self.failures.iter().enumerate() {
-            if index > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "listener {listener}: cannot bind {address}: {error}")?;
-            match error.kind() {
-                io::ErrorKind::AddrInUse => {
-                    write!(
-                        f,
-                        "\n  hint: another program (or another maitred) listens there; `ss -ltnp` shows which"
-                    )?;
-                }
-                io::ErrorKind::PermissionDenied => {
-                    write!(
-                        f,
-                        "\n  hint: ports below 1024 need root or CAP_NET_BIND_SERVICE; choose a higher port or grant it"
-                    )?;
-                }
-                io::ErrorKind::AddrNotAvailable => {
-                    write!(
-                        f,
-                        "\n  hint: this host does not have that address; `ip address` lists those it has"
-                    )?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
 impl fmt::Display for ReloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -372,7 +364,6 @@ impl fmt::Display for ReloadError {
     }
 }
 
-impl std::error::Error for BindError {}
 impl std::error::Error for ReloadError {}
 
 /// The first changes, and how many more.
@@ -406,39 +397,13 @@ fn start_monitor(
         .map_err(|error| no_thread("health", error))
 }
 
-fn no_thread(name: &str, error: io::Error) -> BindError {
-    BindError { failures: vec![(name.into(), ListenAddr::DualStack(0), error)] }
-}
-
-fn max_sessions(config: &Config, descriptors: u64) -> u64 {
-    config.process.max_sessions.unwrap_or_else(|| limits::auto_max_sessions(descriptors))
-}
-
-/// One socket per worker on `address`; all have the port the kernel chose if it says 0.
-fn bind_group(address: &ListenAddr, workers: usize) -> io::Result<(Vec<OwnedFd>, LocalAddr)> {
-    let first = socket::bind(address, socket::Claim::First)?;
-    let local = socket::local_addr(&first);
-    let further = match (address, local) {
-        (ListenAddr::DualStack(_), LocalAddr::Inet(local)) => ListenAddr::DualStack(local.port()),
-        (ListenAddr::Inet(_), LocalAddr::Inet(local)) => ListenAddr::Inet(local),
-        _ => address.clone(),
-    };
-    let mut sockets = vec![first];
-    while sockets.len() < workers {
-        sockets.push(match &further {
-            // Unix sockets know no SO_REUSEPORT: the workers share one queue.
-            ListenAddr::Unix(_) => sockets[0].as_fd().try_clone_to_owned()?,
-            inet => socket::bind(inet, socket::Claim::Further)?,
-        });
-    }
-    Ok((sockets, local))
-}
-
-fn remove_socket_file(address: &ListenAddr) {
-    if let ListenAddr::Unix(path) = address {
-        // Gone already is as good.
-        let _ = std::fs::remove_file(path);
-    }
+/// Of sessions and of flows.
+fn max_sessions(config: &Config, descriptors: u64) -> (u64, u64) {
+    let has = |protocol| config.listeners.iter().any(|it| it.protocol == protocol);
+    let flows =
+        if has(Protocol::Udp) { limits::max_flows(descriptors, has(Protocol::Tcp)) } else { 0 };
+    let sessions = config.process.max_sessions;
+    (sessions.unwrap_or_else(|| limits::auto_max_sessions(descriptors, flows)), flows)
 }
 
 /// Waits until no session is open or `deadline` passes; says whether all ended by themselves.

@@ -13,8 +13,8 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::State;
 use super::http::Shared;
+use super::{Lister, State};
 use crate::plane::{SessionFilter, SessionRow};
 use crate::pool::Pool;
 use crate::pool::backend::{Backend, BackendCounters, CONNECT_BOUNDS};
@@ -35,7 +35,18 @@ pub(super) fn routes() -> Router<Shared> {
             get(async |Extract(shared): Extract<Shared>| made(&shared, pools).await),
         )
         .route("/api/v1/pools/{pool}", get(pool))
-        .route("/api/v1/sessions", get(sessions))
+        .route(
+            "/api/v1/sessions",
+            get(async |Extract(shared): Extract<Shared>, query: Filter| {
+                rows("sessions", &shared.state.sessions, query).await
+            }),
+        )
+        .route(
+            "/api/v1/flows",
+            get(async |Extract(shared): Extract<Shared>, query: Filter| {
+                rows("flows", &shared.state.flows, query).await
+            }),
+        )
         .route(
             "/api/v1/config",
             get(async |Extract(shared): Extract<Shared>| made(&shared, config).await),
@@ -79,13 +90,13 @@ fn listeners(state: &State) -> Value {
             .filter(|(_, served)| served.listener == config.name)
             .map(|(address, served)| match served.local {
                 crate::addr::LocalAddr::Inet(local) => local.to_string(),
-                crate::addr::LocalAddr::Unix => address.to_string(),
+                crate::addr::LocalAddr::Unix => address.1.to_string(),
             })
             .collect();
         let counters = &listener.live.counters;
         Some(json!({
             "name": &*config.name,
-            "protocol": "tcp",
+            "protocol": config.protocol.as_str(),
             "addresses": addresses,
             "pool": config.pool.as_deref(),
             "sessions_active": listener.live.active.load(Relaxed),
@@ -168,10 +179,9 @@ struct SessionQuery {
     client: Option<IpAddr>,
 }
 
-async fn sessions(
-    Extract(shared): Extract<Shared>,
-    query: Result<Query<SessionQuery>, axum::extract::rejection::QueryRejection>,
-) -> Response {
+type Filter = Result<Query<SessionQuery>, axum::extract::rejection::QueryRejection>;
+
+async fn rows(key: &str, list: &Lister, query: Filter) -> Response {
     let query = match query {
         Ok(Query(query)) => query,
         Err(error) => {
@@ -181,8 +191,8 @@ async fn sessions(
     };
     let filter =
         SessionFilter { id: None, pool: query.pool, backend: query.backend, client: query.client };
-    let rows = (shared.state.sessions)(filter).await;
-    Json(json!({ "sessions": rows.iter().map(session_json).collect::<Vec<_>>() })).into_response()
+    let rows = list(filter).await;
+    Json(json!({ key: rows.iter().map(session_json).collect::<Vec<_>>() })).into_response()
 }
 
 fn session_json(row: &SessionRow) -> Value {
@@ -197,6 +207,7 @@ fn session_json(row: &SessionRow) -> Value {
         "received_bytes": row.received_bytes,
         "sent_bytes": row.sent_bytes,
         "stage": row.stage.as_str(),
+        "worker": row.worker,
     })
 }
 

@@ -16,12 +16,15 @@ use crate::telemetry::metrics::Sources;
 
 pub type Rows = Pin<Box<dyn Future<Output = Vec<SessionRow>> + Send>>;
 
+/// Asks the workers for what is open.
+pub type Lister = Box<dyn Fn(SessionFilter) -> Rows + Send + Sync>;
+
 /// Everything an answer may be made of.
 pub struct State {
     pub sources: Sources,
     pub events: Arc<Events>,
     pub started: SystemTime,
     pub version: &'static str,
-    /// Asks the workers for their open sessions.
-    pub sessions: Box<dyn Fn(SessionFilter) -> Rows + Send + Sync>,
+    pub sessions: Lister,
+    pub flows: Lister,
 }

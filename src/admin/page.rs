@@ -66,7 +66,7 @@ fn listeners(page: &mut String, state: &State) -> std::fmt::Result {
         let Some(listener) = snapshot.listeners.get(&served.listener) else { continue };
         let address = match served.local {
             crate::addr::LocalAddr::Inet(local) => local.to_string(),
-            crate::addr::LocalAddr::Unix => address.to_string(),
+            crate::addr::LocalAddr::Unix => address.1.to_string(),
         };
         let counters = &listener.live.counters;
         write!(

@@ -2,8 +2,16 @@
 //! that give the places back on drop.
 
 mod gate;
+mod acl;
+mod rate;
+mod client;
+mod quotas;
 
+pub use acl::Acl;
+pub use client::{ClientNet, ClientPermit, ClientRates, Clients};
 pub use gate::{Gate, GatePermit};
+pub use quotas::Quotas;
+pub use rate::Bucket;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -21,6 +29,13 @@ pub fn admit(listener: Arc<Listener>) -> Result<ListenerPermit, (Arc<Listener>, 
         return Err((listener, CloseReason::OverLimit));
     }
     Ok(ListenerPermit(listener))
+}
+
+impl ListenerPermit {
+    /// A place among at most `limit`.
+    pub fn enter(listener: &Arc<Listener>, limit: Option<u64>) -> Option<ListenerPermit> {
+        listener.live.enter(limit).then(|| ListenerPermit(Arc::clone(listener)))
+    }
 }
 
 impl Deref for ListenerPermit {

@@ -1,6 +1,6 @@
 //! One backend: what the file says of it, and what is alive of it across reloads.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -44,6 +44,8 @@ pub struct Live {
     /// Failed connects in a row, and the ejection they led to.
     pub outlier: Outlier,
     pub probes: ProbeCounters,
+    /// No longer of its pool; a flow looks here before each datagram it brings.
+    pub is_removed: AtomicBool,
     /// Written by the control plane alone (health, hand); the lock is never taken by a pick or a relay.
     pub status: Mutex<Status>,
 }
@@ -141,6 +143,7 @@ impl Live {
             latency: Latency::default(),
             outlier: Outlier::default(),
             probes: ProbeCounters::default(),
+            is_removed: AtomicBool::new(false),
             status: Mutex::new(status),
         }
     }

@@ -24,6 +24,11 @@ impl Moment {
         Moment(seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0))
     }
 
+    /// Since some fixed moment.
+    pub fn nanoseconds(self) -> u64 {
+        self.0
+    }
+
     pub fn elapsed(self) -> Duration {
         Duration::from_nanos(Moment::now().0.saturating_sub(self.0))
     }

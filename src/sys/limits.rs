@@ -21,9 +21,19 @@ pub fn kept_back(descriptors: u64) -> u64 {
     (descriptors / 16).max(64)
 }
 
-/// What `max_sessions: auto` is: two descriptors a session, after the reserve.
-pub fn auto_max_sessions(descriptors: u64) -> u64 {
-    (descriptors.saturating_sub(kept_back(descriptors)) / 2).clamp(1, AUTO_MAX)
+/// What `max_sessions: auto` is: two descriptors a session, after the reserve and what `flows` may take.
+pub fn auto_max_sessions(descriptors: u64, flows: u64) -> u64 {
+    (free(descriptors).saturating_sub(flows) / 2).clamp(1, AUTO_MAX)
+}
+
+/// Flows in all: one descriptor each, after the reserve. Beside TCP listeners they get half.
+pub fn max_flows(descriptors: u64, is_beside_tcp: bool) -> u64 {
+    let free = free(descriptors);
+    if is_beside_tcp { free / 2 } else { free }.clamp(1, AUTO_MAX)
+}
+
+fn free(descriptors: u64) -> u64 {
+    descriptors.saturating_sub(kept_back(descriptors))
 }
 
 #[cfg(test)]
@@ -32,9 +42,18 @@ mod tests {
 
     #[test]
     fn auto_keeps_back_a_sixteenth_but_at_least_64() {
-        assert_eq!(auto_max_sessions(20_000), (20_000 - 1250) / 2);
-        assert_eq!(auto_max_sessions(256), (256 - 64) / 2);
-        assert_eq!(auto_max_sessions(10), 1);
-        assert_eq!(auto_max_sessions(u64::MAX), 1_000_000);
+        assert_eq!(auto_max_sessions(20_000, 0), (20_000 - 1250) / 2);
+        assert_eq!(auto_max_sessions(256, 0), (256 - 64) / 2);
+        assert_eq!(auto_max_sessions(10, 0), 1);
+        assert_eq!(auto_max_sessions(u64::MAX, 0), 1_000_000);
+    }
+
+    #[test]
+    fn sessions_and_flows_share_the_descriptors() {
+        let flows = max_flows(20_000, true);
+        assert_eq!(flows, (20_000 - 1250) / 2);
+        assert!(flows + 2 * auto_max_sessions(20_000, flows) <= 20_000 - 1250);
+        assert_eq!(max_flows(20_000, false), 20_000 - 1250);
+        assert_eq!(max_flows(10, false), 1);
     }
 }

@@ -2,7 +2,9 @@
 //! behind safe functions that say what they keep.
 #![allow(unsafe_code)]
 
+pub mod ancillary;
 pub mod clock;
+pub mod datagram;
 pub mod limits;
 pub mod pipe;
 pub mod socket;

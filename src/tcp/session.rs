@@ -21,7 +21,7 @@ use super::stream::Stream;
 use super::worker::Worker;
 use crate::addr::{ClientAddr, LocalAddr, PackedClientAddr};
 use crate::admit::{GatePermit, ListenerPermit};
-use crate::config::OnRefuse;
+use crate::config::{OnRefuse, Protocol};
 use crate::plane::{Plane, SessionFilter, SessionRow, WorkerLoad};
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::pool::{BackendPermit, Pool, SESSION_BOUNDS};
@@ -329,6 +329,7 @@ impl Session {
             received_bytes: bytes.client_received,
             sent_bytes: bytes.client_sent,
             stage: self.stage.get(),
+            worker: self.worker.id,
         }
     }
 
@@ -356,7 +357,10 @@ impl Drop for Ending {
             session.worker.pipes.borrow_mut().close_idle();
         }
         let (stage, reason) = (session.stage.get(), session.reason.get());
-        debug_assert!(can_occur(stage, reason), "{stage:?} cannot end with {reason:?}");
+        debug_assert!(
+            can_occur(Protocol::Tcp, stage, reason),
+            "{stage:?} cannot end with {reason:?}"
+        );
         let worker = session.worker.id;
         session.listener.live.counters.of(worker).closed(stage, reason).add(1);
         if stage == Stage::Relay {
@@ -370,6 +374,7 @@ impl Drop for Ending {
             log.write(Record {
                 id: session.id,
                 listener: Arc::clone(&session.listener.config.name),
+                protocol: Protocol::Tcp,
                 client: session.client(),
                 local: *session.local,
                 pool: session.pool_name(),
@@ -402,6 +407,7 @@ pub fn record_refusal(
         worker.plane.session_log.write(Record {
             id: worker.plane.next_session_id(),
             listener: Arc::clone(&listener.config.name),
+            protocol: Protocol::Tcp,
             client,
             local,
             pool: None,

@@ -13,7 +13,9 @@ use prometheus::proto::{
 use prometheus::{Encoder, TextEncoder};
 
 use super::counters::{Histogram, PerWorker};
+use super::datagrams::{Direction, Dropped};
 use super::record::{CloseReason, Stage, can_occur};
+use crate::config::Protocol;
 use crate::plane::Plane;
 use crate::pool::backend::{Backend, BackendState, CONNECT_BOUNDS, Live};
 use crate::pool::fitness::ProbeResult;
@@ -114,6 +116,14 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Value,
         "Source ports handed out by maitred rather than the kernel.",
     ),
+    (
+        "maitred_udp_datagrams_total",
+        Counter,
+        "Datagrams received from and sent to clients and backends, by direction.",
+    ),
+    ("maitred_udp_dropped_total", Counter, "Datagrams that went nowhere, by reason."),
+    ("maitred_udp_flows_active", Value, "Open flows of a listener."),
+    ("maitred_udp_flows_total", Counter, "Flows that were given a backend."),
     (
         "maitred_worker_busy_seconds_total",
         Counter,
@@ -266,7 +276,7 @@ impl Page {
         let sum = |read: fn(&crate::plane::WorkerLoad) -> u64| {
             float(plane.workers.iter().map(|worker| read(worker)).sum())
         };
-        let copied = sum(|worker| worker.copied_bytes.value());
+        let copied = sum(|worker| worker.copied_bytes.value() + worker.udp_bytes.value());
         self.counter("maitred_session_bytes_total", &[("path", "copy")], copied);
         let spliced = sum(|worker| worker.spliced_bytes.value());
         self.counter("maitred_session_bytes_total", &[("path", "splice")], spliced);
@@ -278,7 +288,8 @@ impl Page {
 
     fn listener(&mut self, listener: &Listener) {
         let name: &str = &listener.config.name;
-        let labels: Labels = &[("listener", name), ("protocol", "tcp")];
+        let protocol = listener.config.protocol.as_str();
+        let labels: Labels = &[("listener", name), ("protocol", protocol)];
         let counters = &listener.live.counters;
         let sum = |read: fn(&crate::snapshot::ListenerCounters) -> u64| float(counters.sum(read));
         let accepted = sum(|cell| cell.sessions.value());
@@ -296,7 +307,10 @@ impl Page {
         );
         for reason in CloseReason::ALL {
             let mut refused = None;
-            for stage in Stage::ALL.into_iter().filter(|stage| can_occur(*stage, reason)) {
+            for stage in Stage::ALL
+                .into_iter()
+                .filter(|stage| can_occur(listener.config.protocol, *stage, reason))
+            {
                 let count = counters.sum(|cell| cell.closed(stage, reason).value());
                 let labels: Labels =
                     &[("listener", name), ("stage", stage.as_str()), ("reason", reason.as_str())];
@@ -307,9 +321,31 @@ impl Page {
             }
             if let Some(refused) = refused {
                 let labels: Labels =
-                    &[("listener", name), ("protocol", "tcp"), ("reason", reason.as_str())];
+                    &[("listener", name), ("protocol", protocol), ("reason", reason.as_str())];
                 self.counter("maitred_listener_refused_total", labels, float(refused));
             }
+        }
+        if listener.config.protocol == Protocol::Udp {
+            self.datagrams(listener, name);
+        }
+    }
+
+    fn datagrams(&mut self, listener: &Listener, name: &str) {
+        let counters = &listener.live.datagrams;
+        let labels: Labels = &[("listener", name)];
+        let active = float(listener.live.active.load(Relaxed));
+        self.value("maitred_udp_flows_active", labels, active);
+        let begun = float(counters.sum(|cell| cell.flows.value()));
+        self.counter("maitred_udp_flows_total", labels, begun);
+        for direction in Direction::ALL {
+            let labels: Labels = &[("listener", name), ("direction", direction.as_str())];
+            let count = counters.sum(|cell| cell.passed(direction).value());
+            self.counter("maitred_udp_datagrams_total", labels, float(count));
+        }
+        for reason in Dropped::ALL {
+            let labels: Labels = &[("listener", name), ("reason", reason.as_str())];
+            let count = counters.sum(|cell| cell.dropped(reason).value());
+            self.counter("maitred_udp_dropped_total", labels, float(count));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What maitred says about itself: records, metrics, logs.
 
 pub mod counters;
+pub mod datagrams;
 pub mod events;
 pub mod log;
 pub mod metrics;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::{ClientAddr, LocalAddr};
+use crate::config::Protocol;
 
 /// How far a session came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,18 +57,23 @@ pub enum CloseReason {
     BackendFull,
     HoldTimeout,
     NoRoute,
+    Denied,
     OverLimit,
+    RateLimited,
     BackendDown,
     BackendRemoved,
     Drained,
     Killed,
     NoDescriptors,
     NoSourcePort,
+    FlowExpired,
+    FlowComplete,
+    FlowEvicted,
     Internal,
 }
 
 impl CloseReason {
-    pub const ALL: [CloseReason; 24] = [
+    pub const ALL: [CloseReason; 29] = [
         CloseReason::ClientClosed,
         CloseReason::ClientReset,
         CloseReason::ClientVanished,
@@ -84,13 +90,18 @@ impl CloseReason {
         CloseReason::BackendFull,
         CloseReason::HoldTimeout,
         CloseReason::NoRoute,
+        CloseReason::Denied,
         CloseReason::OverLimit,
+        CloseReason::RateLimited,
         CloseReason::BackendDown,
         CloseReason::BackendRemoved,
         CloseReason::Drained,
         CloseReason::Killed,
         CloseReason::NoDescriptors,
         CloseReason::NoSourcePort,
+        CloseReason::FlowExpired,
+        CloseReason::FlowComplete,
+        CloseReason::FlowEvicted,
         CloseReason::Internal,
     ];
 
@@ -112,13 +123,18 @@ impl CloseReason {
             CloseReason::BackendFull => "backend_full",
             CloseReason::HoldTimeout => "hold_timeout",
             CloseReason::NoRoute => "no_route",
+            CloseReason::Denied => "denied",
             CloseReason::OverLimit => "over_limit",
+            CloseReason::RateLimited => "rate_limited",
             CloseReason::BackendDown => "backend_down",
             CloseReason::BackendRemoved => "backend_removed",
             CloseReason::Drained => "drained",
             CloseReason::Killed => "killed",
             CloseReason::NoDescriptors => "no_descriptors",
             CloseReason::NoSourcePort => "no_source_port",
+            CloseReason::FlowExpired => "flow_expired",
+            CloseReason::FlowComplete => "flow_complete",
+            CloseReason::FlowEvicted => "flow_evicted",
             CloseReason::Internal => "internal",
         }
     }
@@ -131,12 +147,46 @@ impl CloseReason {
                 | CloseReason::BackendClosed
                 | CloseReason::Idle
                 | CloseReason::Drained
+                | CloseReason::FlowExpired
+                | CloseReason::FlowComplete
+                | CloseReason::FlowEvicted
         )
     }
 }
 
-/// Whether a session can end with this reason in this stage: only such pairs are exported.
-pub fn can_occur(stage: Stage, reason: CloseReason) -> bool {
+/// Whether a session or flow can end with this reason in this stage: only such pairs are exported.
+pub fn can_occur(protocol: Protocol, stage: Stage, reason: CloseReason) -> bool {
+    match protocol {
+        Protocol::Tcp => session_can_end(stage, reason),
+        Protocol::Udp => flow_can_end(stage, reason),
+    }
+}
+
+fn flow_can_end(stage: Stage, reason: CloseReason) -> bool {
+    use CloseReason::*;
+    match stage {
+        Stage::Admit => matches!(reason, Denied | OverLimit | RateLimited | Drained | Internal),
+        Stage::Preread => false,
+        Stage::Route => matches!(reason, NoRoute | NoBackend | BackendFull | Internal),
+        Stage::Connect => matches!(
+            reason,
+            ConnectRefused | ConnectUnreachable | NoDescriptors | NoSourcePort | Internal
+        ),
+        Stage::Relay => matches!(
+            reason,
+            FlowExpired
+                | FlowComplete
+                | FlowEvicted
+                | BackendDown
+                | BackendRemoved
+                | Drained
+                | Killed
+                | Internal
+        ),
+    }
+}
+
+fn session_can_end(stage: Stage, reason: CloseReason) -> bool {
     use CloseReason::*;
     match stage {
         Stage::Admit => matches!(reason, OverLimit | NoDescriptors | Internal),
@@ -205,6 +255,7 @@ pub struct Bytes {
 pub struct Record {
     pub id: u64,
     pub listener: Arc<str>,
+    pub protocol: Protocol,
     pub client: ClientAddr,
     pub local: LocalAddr,
     pub pool: Option<Arc<str>>,

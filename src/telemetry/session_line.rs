@@ -19,7 +19,7 @@ fn json(record: &Record, time: jiff::Timestamp) -> String {
         ("time", serde_json::json!(format!("{time:.3}"))),
         ("id", serde_json::json!(record.id)),
         ("listener", serde_json::json!(&*record.listener)),
-        ("protocol", serde_json::json!("tcp")),
+        ("protocol", serde_json::json!(record.protocol.as_str())),
         ("client", serde_json::json!(record.client.to_string())),
         ("local", serde_json::json!(record.local.to_string())),
         ("pool", serde_json::json!(record.pool.as_deref())),
@@ -87,6 +87,7 @@ mod tests {
         Record {
             id: 7,
             listener: "postgres".into(),
+            protocol: crate::config::Protocol::Tcp,
             client: ClientAddr::new("192.0.2.1:4000".parse().unwrap()),
             local: LocalAddr::new("192.0.2.9:5432".parse().unwrap()),
             pool: Some("db".into()),

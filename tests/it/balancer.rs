@@ -71,10 +71,7 @@ impl Balancer {
     }
 
     pub fn address(&self) -> SocketAddr {
-        match self.supervisor().served().next().unwrap().1.local {
-            LocalAddr::Inet(address) => address,
-            LocalAddr::Unix => panic!("the listener is a unix socket"),
-        }
+        inet(self.supervisor().served().next().unwrap().1.local)
     }
 
     /// Waits for `count` endings and returns them in the order of their session ids.
@@ -99,10 +96,16 @@ impl Drop for Balancer {
         if std::thread::panicking() {
             return;
         }
+        // Flows have no end that a client could make.
+        if supervisor.served().any(|((protocol, _), _)| *protocol == config::Protocol::Udp) {
+            supervisor.cut(Default::default(), CloseReason::Killed);
+        }
         let plane = Arc::clone(&supervisor.plane);
         wait_for("no open session", || plane.open_sessions() == 0);
         // An acceptor takes a place before it looks whether anybody is there.
-        wait_for("every place in the process's limit to be given back", || plane.gate.open() == 0);
+        wait_for("every place in the process's limits to be given back", || {
+            plane.gate.open() == 0 && plane.flows.open() == 0
+        });
         let snapshot = plane.snapshot.load();
         for listener in snapshot.listeners.values() {
             let live = &listener.live;
@@ -121,6 +124,13 @@ impl Drop for Balancer {
             }
         }
         supervisor.stop();
+    }
+}
+
+pub fn inet(address: LocalAddr) -> SocketAddr {
+    match address {
+        LocalAddr::Inet(address) => address,
+        LocalAddr::Unix => panic!("the listener is a unix socket"),
     }
 }
 

@@ -16,3 +16,6 @@ mod readme;
 mod relay;
 mod reload;
 mod server;
+mod udp;
+mod udp_door;
+mod udp_flows;

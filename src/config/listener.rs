@@ -1,0 +1,175 @@
+//! What the program believes about a listener, with its defaults.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::addr::ListenAddr;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    pub name: Arc<str>,
+    pub bind: Vec<ListenAddr>,
+    pub protocol: Protocol,
+    /// `None`: a session that no route claims is closed (`no_route`).
+    pub pool: Option<Arc<str>>,
+    pub on_refuse: OnRefuse,
+    pub relay: RelayMode,
+    /// `allow` and `deny`, those of files too.
+    pub access: Access,
+    /// `limits.sessions`; flows, for UDP.
+    pub max_sessions: Option<u64>,
+    /// The other limits at the door.
+    pub limits: Limits,
+    /// Of UDP listeners.
+    pub flow: Flow,
+    pub timeouts: ListenerTimeouts,
+    pub keepalive: Option<Keepalive>,
+    /// `None` = auto: the kernel tunes them.
+    pub socket_buffers: Option<SocketBuffers>,
+    pub backlog: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
+/// Who may come in: the most specific prefix decides, at equal length deny wins. No `allow` = everyone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Access {
+    pub allow: Vec<IpNet>,
+    pub deny: Vec<IpNet>,
+}
+
+/// `None` = no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// Per IPv4 address or IPv6 /64.
+    pub sessions_per_client: Option<u64>,
+    /// New sessions (flows, for UDP).
+    pub rate: Option<Rate>,
+    pub rate_per_client: Option<Rate>,
+    /// UDP.
+    pub datagram_rate: Option<Rate>,
+    pub datagram_rate_per_client: Option<Rate>,
+}
+
+/// So many a second in the long run, and at most `burst` at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    pub per_second: u64,
+    pub burst: u64,
+}
+
+/// How long a UDP flow lives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Flow {
+    /// No datagram either way for this long ends it.
+    pub timeout: Duration,
+    /// `None` = auto: what the descriptor limit allows.
+    pub max_flows: Option<u64>,
+    /// After so many datagrams of the client the next one begins another flow.
+    pub requests: Option<u64>,
+    /// The flow ends after so many replies to each datagram of the client.
+    pub responses: Option<u64>,
+    pub when_full: WhenFlowsFull,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Flow {
+            timeout: Duration::from_secs(60),
+            max_flows: None,
+            requests: None,
+            responses: None,
+            when_full: WhenFlowsFull::Shed,
+        }
+    }
+}
+
+/// What happens to a new client at `max_flows`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFlowsFull {
+    /// The flow that was idle longest makes room.
+    EvictIdle,
+    #[default]
+    Shed,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRefuse {
+    #[default]
+    Close,
+    Reset,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RelayMode {
+    #[default]
+    Auto,
+    Copy,
+    Splice,
+}
+
+/// `None` = the time is off.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ListenerTimeouts {
+    pub idle: Option<Duration>,
+    pub half_closed: Option<Duration>,
+    pub max_lifetime: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Keepalive {
+    pub idle: Duration,
+    pub interval: Duration,
+    pub count: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SocketBuffers {
+    pub client: u64,
+    pub backend: u64,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Listener {
+            name: "main".into(),
+            bind: Vec::new(),
+            protocol: Protocol::Tcp,
+            pool: None,
+            on_refuse: OnRefuse::Close,
+            relay: RelayMode::Auto,
+            access: Access::default(),
+            max_sessions: None,
+            limits: Limits::default(),
+            flow: Flow::default(),
+            timeouts: ListenerTimeouts {
+                idle: None,
+                half_closed: Some(Duration::from_secs(60)),
+                max_lifetime: None,
+            },
+            keepalive: Some(Keepalive {
+                idle: Duration::from_secs(60),
+                interval: Duration::from_secs(10),
+                count: 6,
+            }),
+            socket_buffers: None,
+            backlog: 4096,
+        }
+    }
+}

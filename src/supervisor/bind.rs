@@ -1,0 +1,131 @@
+//! Sockets of listeners, bound in groups of one per worker; all or nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::addr::{ListenAddr, LocalAddr};
+use crate::config::{Config, Protocol};
+use crate::plane::{Bind, Served};
+use crate::sys::socket::Claim;
+use crate::sys::{datagram, socket};
+
+/// Addresses that could not be had; nothing was changed.
+#[derive(Debug)]
+pub struct BindError {
+    pub failures: Vec<(Arc<str>, ListenAddr, io::Error)>,
+}
+
+/// Bound sockets of one address, one per worker; not listening yet.
+pub(super) struct Bound {
+    pub served: Served,
+    pub sockets: Vec<OwnedFd>,
+}
+
+pub(super) type Opened = BTreeMap<Bind, Bound>;
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (listener, address, error)) in self.failures.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "listener {listener}: cannot bind {address}: {error}")?;
+            match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    write!(
+                        f,
+                        "\n  hint: another program (or another maitred) listens there; `ss -lntup` shows which"
+                    )?;
+                }
+                io::ErrorKind::PermissionDenied => {
+                    write!(
+                        f,
+                        "\n  hint: ports below 1024 need root or CAP_NET_BIND_SERVICE; choose a higher port or grant it"
+                    )?;
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    write!(
+                        f,
+                        "\n  hint: this host does not have that address; `ip address` lists those it has"
+                    )?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for BindError {}
+
+pub(super) fn no_thread(name: &str, error: io::Error) -> BindError {
+    BindError { failures: vec![(name.into(), ListenAddr::DualStack(0), error)] }
+}
+
+/// Binds every address that `config` names and `served` does not have yet. All or nothing.
+pub(super) fn open(
+    config: &Config,
+    served: &BTreeMap<Bind, Served>,
+    workers: usize,
+) -> Result<Opened, BindError> {
+    let mut opened = BTreeMap::new();
+    let mut failures = Vec::new();
+    for listener in &config.listeners {
+        for address in &listener.bind {
+            let bind = (listener.protocol, address.clone());
+            if served.contains_key(&bind) {
+                continue;
+            }
+            match bind_group(&bind, workers) {
+                Ok((sockets, local)) => {
+                    let served = Served { listener: Arc::clone(&listener.name), local };
+                    opened.insert(bind, Bound { served, sockets });
+                }
+                Err(error) => {
+                    failures.push((Arc::clone(&listener.name), address.clone(), error));
+                }
+            }
+        }
+    }
+    if failures.is_empty() {
+        return Ok(opened);
+    }
+    for (bind, _) in opened {
+        remove_socket_file(&bind);
+    }
+    Err(BindError { failures })
+}
+
+/// One socket per worker on an address; all have the port the kernel chose if it says 0.
+fn bind_group((protocol, address): &Bind, workers: usize) -> io::Result<(Vec<OwnedFd>, LocalAddr)> {
+    let bind = match protocol {
+        Protocol::Tcp => socket::bind,
+        Protocol::Udp => datagram::bind,
+    };
+    let first = bind(address, Claim::First)?;
+    let local = socket::local_addr(&first);
+    let further = match (address, local) {
+        (ListenAddr::DualStack(_), LocalAddr::Inet(local)) => ListenAddr::DualStack(local.port()),
+        (ListenAddr::Inet(_), LocalAddr::Inet(local)) => ListenAddr::Inet(local),
+        _ => address.clone(),
+    };
+    let mut sockets = vec![first];
+    while sockets.len() < workers {
+        sockets.push(match &further {
+            // Unix sockets know no SO_REUSEPORT: the workers share one queue.
+            ListenAddr::Unix(_) => sockets[0].as_fd().try_clone_to_owned()?,
+            inet => bind(inet, Claim::Further)?,
+        });
+    }
+    Ok((sockets, local))
+}
+
+pub(super) fn remove_socket_file((_, address): &Bind) {
+    if let ListenAddr::Unix(path) = address {
+        // Gone already is as good.
+        let _ = std::fs::remove_file(path);
+    }
+}

@@ -1,0 +1,366 @@
+//! How a flow begins: who may come in, then a backend, then a socket connected to it; and how it moves to another
+//! backend when its own is gone or refuses its first datagram.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::flow::Rules;
+use super::flow_table::FlowId;
+use super::flows::{Flows, widen};
+use super::link::{Header, Key, Link, Places, Trains, WorkerPlace, is_trouble};
+use crate::addr::{ClientAddr, LocalAddr};
+use crate::admit::{ClientNet, GatePermit, ListenerPermit};
+use crate::config::{Flow, OnDown, WhenFlowsFull};
+use crate::pool::{BackendPermit, PickError, PickKey, Pool, Tried, outlier};
+use crate::snapshot::Listener;
+use crate::sys::clock::Moment;
+use crate::sys::datagram;
+use crate::telemetry::datagrams::Dropped;
+use crate::telemetry::record::{self, CloseReason, Stage};
+
+/// Why no flow begins: where it ended, how, and what that makes of its datagrams.
+type Refusal = (Stage, CloseReason, Dropped);
+
+/// A backend that could be connected to.
+struct Reached {
+    slot: BackendPermit,
+    socket: OwnedFd,
+}
+
+impl Flows {
+    /// The flow that takes this client's next datagrams, begun or moved to another backend if need be. `None`: the
+    /// `count` datagrams are dropped and counted.
+    pub fn flow_of(&mut self, key: &Key, count: u64) -> Option<FlowId> {
+        if let Some(id) = self.table.find(key) {
+            return Some(match self.leaves(id) {
+                Some(reason) => self.move_on(id, reason),
+                None => id,
+            });
+        }
+        match self.begin(key) {
+            Ok(id) => Some(id),
+            Err((stage, reason, dropped)) => {
+                self.refuse(key.door, key, stage, reason, (dropped, count));
+                None
+            }
+        }
+    }
+
+    fn begin(&mut self, key: &Key) -> Result<FlowId, Refusal> {
+        const NOWHERE: Refusal = (Stage::Route, CloseReason::NoRoute, Dropped::NoRoute);
+        let door = self.doors.get(widen(key.door)).ok_or(NOWHERE)?;
+        let listener = Arc::clone(&door.listener);
+        let (client, dialled) = door.addresses(key);
+        let places = self.admit(&listener, client, dialled)?;
+        let name = listener.config.pool.as_ref().ok_or(NOWHERE)?;
+        let pool = self.plane.snapshot.load().pools.get(name).map(Arc::clone).ok_or(NOWHERE)?;
+        let mut tried = Tried::default();
+        let reached = self.reach(&pool, client, dialled, &mut tried)?;
+        Ok(self.enter(*key, (client, dialled), &pool, places, (reached, tried)))
+    }
+
+    /// The checks at the door, cheap ones first.
+    fn admit(
+        &mut self,
+        listener: &Arc<Listener>,
+        client: SocketAddr,
+        dialled: SocketAddr,
+    ) -> Result<Places, Refusal> {
+        const FULL: Refusal = (Stage::Admit, CloseReason::OverLimit, Dropped::OverLimit);
+        const RATED: Refusal = (Stage::Admit, CloseReason::RateLimited, Dropped::RateLimited);
+        if self.is_draining {
+            return Err((Stage::Admit, CloseReason::Drained, Dropped::Draining));
+        }
+        if self.answerers.contain(client, dialled) {
+            return Err((Stage::Admit, CloseReason::Denied, Dropped::Loop));
+        }
+        if !listener.acl.allows(client.ip()) {
+            return Err((Stage::Admit, CloseReason::Denied, Dropped::Denied));
+        }
+        let net = ClientNet::of(client.ip());
+        let quotas = &listener.live.quotas;
+        let limits = &listener.config.limits;
+        if let Some(rate) = limits.rate_per_client
+            && let Some(bucket) = quotas.rates.bucket(net, self.now_ns)
+            && bucket.take(rate, 1, self.now_ns) == 0
+        {
+            return Err(RATED);
+        }
+        if limits.rate.is_some_and(|rate| quotas.rate.take(rate, 1, self.now_ns) == 0) {
+            return Err(RATED);
+        }
+        let client = match limits.sessions_per_client {
+            Some(limit) => Some(quotas.clients.enter(net, limit).ok_or(FULL)?),
+            None => None,
+        };
+        let (listener, process) = match self.places(listener) {
+            Some(places) => places,
+            // One that was idle longest makes room, if the listener says so.
+            None if self.evict(listener) => self.places(listener).ok_or(FULL)?,
+            None => return Err(FULL),
+        };
+        Ok(Places {
+            listener,
+            client,
+            process,
+            worker: WorkerPlace::enter(&self.plane, self.worker),
+        })
+    }
+
+    fn places(&self, listener: &Arc<Listener>) -> Option<(ListenerPermit, GatePermit)> {
+        let Flow { max_flows, .. } = listener.config.flow;
+        let most =
+            max_flows.unwrap_or(u64::MAX).min(listener.config.max_sessions.unwrap_or(u64::MAX));
+        Some((ListenerPermit::enter(listener, Some(most))?, self.plane.flows.try_enter()?))
+    }
+
+    fn evict(&mut self, listener: &Arc<Listener>) -> bool {
+        if listener.config.flow.when_full != WhenFlowsFull::EvictIdle {
+            return false;
+        }
+        let Some(idle) = self.table.longest_idle(group(listener)) else { return false };
+        self.end(idle, Stage::Relay, CloseReason::FlowEvicted);
+        true
+    }
+
+    /// Picks and connects; a backend that cannot even be connected to is passed over.
+    fn reach(
+        &self,
+        pool: &Pool,
+        client: SocketAddr,
+        dialled: SocketAddr,
+        tried: &mut Tried,
+    ) -> Result<Reached, Refusal> {
+        let key = PickKey { client: ClientAddr::Inet(client) };
+        let mut failure = None;
+        for _ in 0..pool.config.connect.attempts {
+            let picked = match pool.pick(&key, tried, Instant::now()) {
+                Ok(picked) => picked,
+                Err(error) => return Err(failure.unwrap_or_else(|| nobody(pool, error))),
+            };
+            tried.push(picked.index);
+            let address = picked.backend.address.resolve(LocalAddr::Inet(dialled));
+            let connected = address.map_or_else(
+                || Err(io::Error::from_raw_os_error(libc::EHOSTUNREACH)),
+                |address| datagram::connect(address, source(pool, address)),
+            );
+            match connected {
+                Ok(socket) => return Ok(Reached { slot: picked.permit, socket }),
+                Err(error) => {
+                    let refusal = unconnected(&error);
+                    let failures = &picked.backend.live.connect_failures;
+                    match refusal.2 {
+                        Dropped::NoDescriptors => failures.no_descriptors.add(1),
+                        Dropped::NoSourcePort => {
+                            failures.no_source_port.add(1);
+                            self.plane.source_ports.exhausted.add(1);
+                        }
+                        _ => {
+                            failures.unreachable.add(1);
+                            outlier::failed(pool, &picked.backend, Instant::now());
+                        }
+                    }
+                    if refusal.2 == Dropped::NoDescriptors {
+                        return Err(refusal);
+                    }
+                    failure = Some(refusal);
+                }
+            }
+        }
+        Err(failure.unwrap_or((Stage::Route, CloseReason::NoBackend, Dropped::NoBackend)))
+    }
+
+    /// Puts a flow into the table; it is watched from the end of this batch on.
+    fn enter(
+        &mut self,
+        key: Key,
+        (client, dialled): (SocketAddr, SocketAddr),
+        pool: &Pool,
+        places: Places,
+        (reached, tried): (Reached, Tried),
+    ) -> FlowId {
+        let listener = &places.listener;
+        listener.live.counters.of(self.thread).sessions.add(1);
+        self.counters(listener).flows.add(1);
+        reached.slot.backend.live.counters.of(self.thread).sessions.add(1);
+        let Flow { timeout, requests, responses, .. } = listener.config.flow;
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let rules = Rules { timeout_ms, requests, responses };
+        let group = group(listener);
+        let rate = match listener.config.limits.datagram_rate_per_client {
+            Some(_) => {
+                let rates = &listener.live.quotas.datagram_rates;
+                rates.bucket(ClientNet::of(client.ip()), self.now_ns)
+            }
+            None => None,
+        };
+        let link = Link {
+            id: self.plane.next_session_id(),
+            key,
+            client,
+            dialled,
+            socket: reached.socket,
+            slot: reached.slot,
+            places,
+            started: Moment::now(),
+            bytes: record::Bytes::default(),
+            first_reply: None,
+            tried,
+            sent: 0,
+            leaves_since_ms: None,
+            again: None,
+            header: Header::new(pool, client, dialled),
+            trains: Trains { to_backend: true, to_client: true },
+            rate,
+            overflow: 0,
+        };
+        let id = self.table.begin(key, group, rules, self.now_ms, link);
+        self.fresh.push(id);
+        id
+    }
+
+    /// Whether the flow's backend is gone, and it is time to leave it.
+    fn leaves(&mut self, id: FlowId) -> Option<CloseReason> {
+        let link = self.table.get_mut(id)?;
+        let now = &self.doors.get(widen(link.key.door))?.listener;
+        let backend = &link.slot.backend;
+        let is_moved = !std::ptr::eq(&*link.places.listener, &**now)
+            && now.config.pool.as_deref() != Some(&*backend.pool);
+        let reason = if is_moved || backend.live.is_removed.load(Relaxed) {
+            CloseReason::BackendRemoved
+        } else if backend.live.slot.hot().is_down() {
+            CloseReason::BackendDown
+        } else {
+            link.leaves_since_ms = None;
+            return None;
+        };
+        let snapshot = self.plane.snapshot.load();
+        let pool = snapshot.pools.get(&backend.pool);
+        let is_time = match pool.map_or(OnDown::Auto, |pool| pool.config.on_down) {
+            OnDown::Keep => false,
+            OnDown::Auto | OnDown::Reset => true,
+            OnDown::Drain(time) => {
+                let since = *link.leaves_since_ms.get_or_insert(self.now_ms);
+                u128::from(self.now_ms.saturating_sub(since)) >= time.as_millis()
+            }
+        };
+        is_time.then_some(reason)
+    }
+
+    /// Ends a flow whose backend is gone and begins its successor on another, in the same places: whoever was let
+    /// in is not asked again. While there is no other, it stays where it is.
+    fn move_on(&mut self, id: FlowId, reason: CloseReason) -> FlowId {
+        let Some((_, link)) = self.table.get(id) else { return id };
+        let (client, dialled) = (link.client, link.dialled);
+        let Some(door) = self.doors.get(widen(link.key.door)) else { return id };
+        let Some(name) = &door.listener.config.pool else { return id };
+        let Some(pool) = self.plane.snapshot.load().pools.get(name).map(Arc::clone) else {
+            return id;
+        };
+        let mut tried = Tried::default();
+        let Ok(reached) = self.reach(&pool, client, dialled, &mut tried) else { return id };
+        if reached.slot.backend.live.slot.hot().is_down() {
+            // `try_all` finds nobody better.
+            return id;
+        }
+        let Some(ended) = self.table.end(id) else { return id };
+        self.record(&ended, Stage::Relay, reason);
+        let link = ended.item;
+        self.enter(link.key, (client, dialled), &pool, link.places, (reached, tried))
+    }
+
+    /// The kernel says that the backend refused a datagram or cannot be reached. If it was the flow's first and only
+    /// one, another backend gets it: this one never had it.
+    pub fn trouble(&mut self, id: FlowId, error: &io::Error) {
+        let Some((_, link)) = self.table.get(id) else { return };
+        if !is_trouble(error) {
+            tracing::debug!(%error, backend = &*link.slot.backend.name, "a flow's socket failed");
+            return;
+        }
+        self.count_failure(link, error);
+        let backend = Arc::clone(&link.slot.backend);
+        let pool = self.plane.snapshot.load().pools.get(&backend.pool).map(Arc::clone);
+        let Some(pool) = pool else { return };
+        outlier::failed(&pool, &backend, Instant::now());
+        if link.again.is_some() {
+            self.try_elsewhere(id, &pool, error);
+        }
+    }
+
+    fn try_elsewhere(&mut self, id: FlowId, pool: &Pool, error: &io::Error) {
+        let Some(link) = self.table.get_mut(id) else { return };
+        let Some(datagram) = link.again.take() else { return };
+        let (mut tried, client, dialled) = (link.tried, link.client, link.dialled);
+        let attempts = usize::try_from(pool.config.connect.attempts).unwrap_or(usize::MAX);
+        let reached = if tried.len() < attempts {
+            self.reach(pool, client, dialled, &mut tried).ok()
+        } else {
+            None
+        };
+        let Some(link) = self.table.get_mut(id) else { return };
+        let Some(reached) = reached else {
+            link.places
+                .listener
+                .live
+                .datagrams
+                .of(self.thread)
+                .dropped(Dropped::BackendError)
+                .add(1);
+            let reason = match error.raw_os_error() {
+                Some(libc::ECONNREFUSED) => CloseReason::ConnectRefused,
+                _ => CloseReason::ConnectUnreachable,
+            };
+            return self.end(id, Stage::Connect, reason);
+        };
+        link.slot.backend.live.counters.of(self.thread).retries.add(1);
+        reached.slot.backend.live.counters.of(self.thread).sessions.add(1);
+        link.tried = tried;
+        link.slot = reached.slot;
+        link.socket = reached.socket;
+        link.sent = 0;
+        link.overflow = 0;
+        link.header = Header::new(pool, client, dialled);
+        self.fresh.push(id);
+        self.dispatch(id, &mut [(&datagram, datagram.len())]);
+    }
+}
+
+/// Flows of a listener, also of its earlier settings, make room for each other.
+fn group(listener: &Listener) -> u64 {
+    Arc::as_ptr(&listener.live).addr() as u64
+}
+
+fn nobody(pool: &Pool, error: PickError) -> Refusal {
+    match error {
+        PickError::AllFull => (Stage::Route, CloseReason::BackendFull, Dropped::BackendFull),
+        PickError::AllTried | PickError::NoneUp => {
+            pool.shared.no_backend.add(1);
+            (Stage::Route, CloseReason::NoBackend, Dropped::NoBackend)
+        }
+    }
+}
+
+fn unconnected(error: &io::Error) -> Refusal {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+            (Stage::Connect, CloseReason::NoDescriptors, Dropped::NoDescriptors)
+        }
+        // EAGAIN: the kernel found no free port.
+        Some(libc::EAGAIN | libc::EADDRNOTAVAIL | libc::EADDRINUSE) => {
+            (Stage::Connect, CloseReason::NoSourcePort, Dropped::NoSourcePort)
+        }
+        _ => (Stage::Connect, CloseReason::ConnectUnreachable, Dropped::BackendError),
+    }
+}
+
+/// One of the pool's addresses to connect from, of the backend's family.
+fn source(pool: &Pool, backend: SocketAddr) -> Option<IpAddr> {
+    let fits = |ip: &&IpAddr| ip.is_ipv4() == backend.is_ipv4();
+    let count = pool.config.source.iter().filter(fits).count();
+    let chosen = if count > 1 { fastrand::usize(..count) } else { 0 };
+    pool.config.source.iter().filter(fits).nth(chosen).copied()
+}

@@ -1,0 +1,14 @@
+//! The UDP data plane: a packet loop per worker. In reading order: the pure core (`flow`, `flow_table`, `train`),
+//! then the shell around it.
+
+pub mod flow;
+pub mod flow_table;
+pub mod train;
+
+pub mod worker;
+pub mod listener;
+pub mod begin;
+pub mod relay;
+pub mod link;
+pub mod flows;
+pub mod loops;

@@ -1,0 +1,129 @@
+//! Who may come in at the door of a UDP listener, at what rate, and how the client is announced to the backend.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use maitred::config::{ProxyDatagrams, ProxyVersion, Rate};
+use maitred::telemetry::datagrams::{Direction, Dropped};
+use maitred::telemetry::record::{CloseReason, Stage};
+
+use crate::balancer::{self, Balancer, wait_for};
+use crate::udp::{client, config, dropped, exchange, passed, receive, socket};
+
+/// So slow that a test sees the burst alone.
+fn slow(burst: u64) -> Rate {
+    Rate { per_second: 1, burst }
+}
+
+fn client_at(ip: &str, balancer: &Balancer) -> UdpSocket {
+    let client = socket(&format!("{ip}:0"));
+    client.connect(balancer.address()).unwrap();
+    client
+}
+
+#[test]
+fn who_is_denied_is_counted_and_recorded() {
+    let backend = socket("127.0.0.1:0");
+    let mut config = config(&[&backend]);
+    let access = &mut balancer::listener(&mut config).access;
+    access.deny = vec!["127.0.0.0/30".parse().unwrap()];
+    access.allow = vec!["127.0.0.2/32".parse().unwrap(), "127.0.0.0/8".parse().unwrap()];
+    let balancer = Balancer::start(config);
+    exchange(&client_at("127.0.0.2", &balancer), &backend, b"let in by the longest prefix");
+    exchange(&client_at("127.0.0.9", &balancer), &backend, b"let in");
+    client_at("127.0.0.1", &balancer).send(b"denied").unwrap();
+    dropped(&balancer, Dropped::Denied, 1);
+    assert_eq!(balancer.ending(), (Stage::Admit, CloseReason::Denied));
+}
+
+#[test]
+fn new_flows_are_held_to_their_rates_and_old_ones_are_not() {
+    let backend = socket("127.0.0.1:0");
+    let mut config = config(&[&backend]);
+    balancer::listener(&mut config).limits.rate = Some(slow(3));
+    balancer::listener(&mut config).limits.rate_per_client = Some(slow(2));
+    let balancer = Balancer::start(config);
+    let clients: Vec<UdpSocket> = (0..3).map(|_| client_at("127.0.0.1", &balancer)).collect();
+    exchange(&clients[0], &backend, b"0");
+    exchange(&clients[1], &backend, b"1");
+    clients[2].send(b"over the client's rate").unwrap();
+    dropped(&balancer, Dropped::RateLimited, 1);
+    exchange(&client_at("127.0.0.2", &balancer), &backend, b"another client");
+    client_at("127.0.0.3", &balancer).send(b"over the listener's rate").unwrap();
+    dropped(&balancer, Dropped::RateLimited, 2);
+    exchange(&clients[0], &backend, b"0");
+    let records = balancer.endings(2);
+    assert!(records.iter().all(|it| it.reason == CloseReason::RateLimited));
+}
+
+#[test]
+fn a_client_has_so_many_flows_at_once() {
+    let backend = socket("127.0.0.1:0");
+    let mut config = config(&[&backend]);
+    balancer::listener(&mut config).limits.sessions_per_client = Some(1);
+    balancer::listener(&mut config).flow.timeout = Duration::from_millis(300);
+    let balancer = Balancer::start(config);
+    let clients = [client_at("127.0.0.1", &balancer), client_at("127.0.0.1", &balancer)];
+    exchange(&clients[0], &backend, b"0");
+    clients[1].send(b"1").unwrap();
+    dropped(&balancer, Dropped::OverLimit, 1);
+    exchange(&client_at("127.0.0.2", &balancer), &backend, b"another");
+    wait_for("the flows to expire", || balancer.supervisor().plane.open_sessions() == 0);
+    exchange(&clients[1], &backend, b"1");
+}
+
+#[test]
+fn datagrams_over_the_rate_are_dropped_whole() {
+    for is_per_client in [false, true] {
+        let backend = socket("127.0.0.1:0");
+        let mut config = config(&[&backend]);
+        let limits = &mut balancer::listener(&mut config).limits;
+        let rate = Some(slow(10));
+        if is_per_client {
+            limits.datagram_rate_per_client = rate;
+        } else {
+            limits.datagram_rate = rate;
+        }
+        let balancer = Balancer::start(config);
+        let client = client(&balancer);
+        for index in 0..30_u8 {
+            client.send(&vec![index; 1000]).unwrap();
+        }
+        wait_for("all to be counted", || passed(&balancer, Direction::FromClient) == 30);
+        let let_in = passed(&balancer, Direction::ToBackend);
+        assert!((10..=12).contains(&let_in), "{let_in} datagrams");
+        dropped(&balancer, Dropped::DatagramRate, 30 - let_in);
+        for index in 0..10_u8 {
+            assert_eq!(receive(&backend).0, vec![index; 1000]);
+        }
+    }
+}
+
+#[test]
+fn a_backend_is_told_the_client_in_front_of_the_first_or_of_every_datagram() {
+    for (datagrams, headed) in
+        [(ProxyDatagrams::First, [true, false, false]), (ProxyDatagrams::Every, [true; 3])]
+    {
+        let backend = socket("127.0.0.1:0");
+        let mut config = config(&[&backend]);
+        balancer::pool(&mut config).send_proxy_protocol = Some(ProxyVersion::V2);
+        balancer::pool(&mut config).send_proxy_datagrams = datagrams;
+        let balancer = Balancer::start(config);
+        let client = client(&balancer);
+        // The header as the specification draws it: IPv4, datagrams, from the client to the address it dialled.
+        let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c\x7f\0\0\x01\x7f\0\0\x01".to_vec();
+        header.extend(client.local_addr().unwrap().port().to_be_bytes());
+        header.extend(balancer.address().port().to_be_bytes());
+        for (payload, is_headed) in [&b"one"[..], b"", b"three"].iter().zip(headed) {
+            client.send(payload).unwrap();
+            let (heard, flow) = receive(&backend);
+            let expected = if is_headed { [&header, *payload].concat() } else { payload.to_vec() };
+            assert_eq!(heard, expected);
+            backend.send_to(payload, flow).unwrap();
+            assert_eq!(receive(&client).0, *payload);
+        }
+        balancer.supervisor().cut(Default::default(), CloseReason::Killed);
+        let bytes = balancer.endings(1)[0].bytes;
+        assert_eq!((bytes.client_received, bytes.backend_sent), (8, 8), "payload alone counts");
+    }
+}
