@@ -195,13 +195,16 @@ fn a_killed_server_costs_no_question_but_those_it_had_taken() {
     let good = out.lines().find(|line| line.contains("Response codes:")).unwrap();
     println!("dns: {sent} questions, {lost} lost; {}", good.trim());
     assert!(sent > 1000, "{out}");
-    // A question that the server had taken when it was killed is lost to anybody; it takes well below a millisecond
-    // to answer one, and one comes every two.
-    assert!(lost <= 1, "{lost} questions lost:\n{out}");
     assert!(good.contains("NOERROR") && !good.contains("SERVFAIL"), "{out}");
     maitred.wait_for_no_flow();
-    let complete = maitred.closed("flow_complete");
+    let [complete, expired, refused] =
+        ["flow_complete", "flow_expired", "connect_refused"].map(|reason| maitred.closed(reason));
+    println!("dns: flows: {complete} completed, {expired} expired, {refused} refused");
     assert!(complete >= (sent - lost) as f64 - 0.5, "{complete} flows completed");
+    // A question that the dying process takes and says nothing to is lost whoever sent it, for a few milliseconds: until
+    // the kernel closes its socket. From then on each is refused, and has to be asked elsewhere at once.
+    assert!(refused < 0.5, "{refused} questions were refused, and not asked again");
+    assert!(lost as f64 <= expired + 0.5 && lost <= 5, "{lost} questions lost:\n{out}");
 }
 
 /// Every question gets the answer to it, whoever gives it: ids and texts are not mixed up, also when many clients ask.
