@@ -51,7 +51,8 @@ impl Product {
         let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
-        Ok(said.lines().next().unwrap_or_default().trim().to_owned())
+        let line = said.lines().next().unwrap_or_default();
+        Ok(line.trim_start_matches("nginx version: ").trim().to_owned())
     }
 
     /// Between this address and that one. Nothing to start if there is no product.

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::compare::Run;
+use crate::processor;
 use crate::product::Product;
 
 /// All rounds of one product in one case.
@@ -136,8 +137,8 @@ pub fn write(results: &Path, facts: &Facts<'_>, rows: &[Row]) -> Result<(), Stri
         let _ = write!(head, " · {product}: {version}");
     }
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let processors = std::thread::available_parallelism().map_or(0, usize::from);
-    let _ = write!(head, " · Linux {} · this side has {processors} CPU", kernel.trim());
+    let processors = processor::count();
+    let _ = write!(head, " · Linux {} · {processors} CPUs", kernel.trim());
     let files =
         [("md", format!("{head}\n\n{}", table(rows))), ("json", json(facts, kernel.trim(), rows))];
     for (end, content) in files {
@@ -152,10 +153,11 @@ fn json(facts: &Facts<'_>, kernel: &str, rows: &[Row]) -> String {
     let versions = facts.versions.iter();
     let versions = versions.map(|(name, version)| format!("{name:?}: {}", quoted(version)));
     let mut json = format!(
-        "{{\n  \"commit\": {}, \"date\": {}, \"kernel\": {}, \"place\": {:?}, \"rounds\": {}, \"seconds\": {},\n  \"versions\": {{{}}},\n  \"rows\": [",
+        "{{\n  \"commit\": {}, \"date\": {}, \"kernel\": {}, \"processors\": {}, \"place\": {:?}, \"rounds\": {}, \"seconds\": {},\n  \"versions\": {{{}}},\n  \"rows\": [",
         quoted(facts.commit),
         quoted(facts.date),
         quoted(kernel),
+        processor::count(),
         facts.place,
         facts.rounds,
         facts.seconds,
