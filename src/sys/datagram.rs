@@ -325,6 +325,12 @@ pub fn send(socket: impl AsFd, pieces: &[IoSlice<'_>], parcel: &Parcel<'_>) -> i
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Makes the kernel refuse trains on this socket, as some devices and ways do: it cuts none apart without checksums.
+#[cfg(test)]
+pub fn refuse_trains(socket: impl AsFd) {
+    set_int(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
