@@ -13,7 +13,7 @@ use super::flow_table::FlowId;
 use super::flows::{Flows, widen};
 use super::link::{Header, Key, Link, Places, Trains, WorkerPlace, is_trouble};
 use crate::addr::{ClientAddr, LocalAddr};
-use crate::admit::{ClientNet, GatePermit, ListenerPermit};
+use crate::admit::{ClientNet, ListenerPermit};
 use crate::config::{Flow, OnDown, WhenFlowsFull};
 use crate::pool::{BackendPermit, PickError, PickKey, Pool, Tried, outlier};
 use crate::snapshot::Listener;
@@ -24,6 +24,17 @@ use crate::telemetry::record::{self, CloseReason, Stage};
 
 /// Why no flow begins: where it ended, how, and what that makes of its datagrams.
 type Refusal = (Stage, CloseReason, Dropped);
+
+/// Which limit leaves no place.
+enum Full {
+    /// The client's own: nobody else can make room.
+    Client,
+    /// The listener's or the process's.
+    Common,
+}
+
+/// How long a flow waits for replies under way after its successor began.
+const UNDER_WAY_MS: u64 = 1_000;
 
 /// A backend that could be connected to.
 struct Reached {
@@ -93,27 +104,29 @@ impl Flows {
         if limits.rate.is_some_and(|rate| quotas.rate.take(rate, 1, self.now_ns) == 0) {
             return Err(RATED);
         }
-        let client = match limits.sessions_per_client {
-            Some(limit) => Some(quotas.clients.enter(net, limit).ok_or(FULL)?),
-            None => None,
-        };
-        let (listener, process) = match self.places(listener) {
-            Some(places) => places,
+        let places = match self.places(listener, net) {
             // One that was idle longest makes room, if the listener says so.
-            None if self.evict(listener) => self.places(listener).ok_or(FULL)?,
-            None => return Err(FULL),
+            Err(Full::Common) if self.evict(listener) => self.places(listener, net),
+            other => other,
         };
-        Ok(Places {
-            listener,
-            client,
-            process,
-            worker: WorkerPlace::enter(&self.plane, self.worker),
-        })
+        places.map_err(|_| FULL)
     }
 
-    fn places(&self, listener: &Arc<Listener>) -> Option<(ListenerPermit, GatePermit)> {
+    fn places(&self, listener: &Arc<Listener>, net: ClientNet) -> Result<Places, Full> {
+        let limits = &listener.config.limits;
+        let client = match limits.sessions_per_client {
+            Some(limit) => {
+                Some(listener.live.quotas.clients.enter(net, limit).ok_or(Full::Client)?)
+            }
+            None => None,
+        };
         let most = listener.config.session_limit();
-        Some((ListenerPermit::enter(listener, most)?, self.plane.flows.try_enter()?))
+        Ok(Places {
+            listener: ListenerPermit::enter(listener, most).ok_or(Full::Common)?,
+            client,
+            process: self.plane.flows.try_enter().ok_or(Full::Common)?,
+            worker: WorkerPlace::enter(&self.plane, self.worker),
+        })
     }
 
     fn evict(&mut self, listener: &Arc<Listener>) -> bool {
@@ -210,6 +223,7 @@ impl Flows {
             tried,
             sent: 0,
             leaves_since_ms: None,
+            retired: None,
             again: None,
             header: Header::new(pool, client, dialled),
             trains: Trains { to_backend: true, to_client: true },
@@ -249,8 +263,8 @@ impl Flows {
         is_time.then_some(reason)
     }
 
-    /// Ends a flow whose backend is gone and begins its successor on another, in the same places: whoever was let
-    /// in is not asked again. While there is no other, it stays where it is.
+    /// Begins the successor of a flow whose backend is gone on another one. While there is no other, the flow stays
+    /// where it is.
     fn move_on(&mut self, id: FlowId, reason: CloseReason) -> FlowId {
         let Some((_, link)) = self.table.get(id) else { return id };
         let (client, dialled) = (link.client, link.dialled);
@@ -265,10 +279,24 @@ impl Flows {
             // `try_all` finds nobody better.
             return id;
         }
-        let Some(ended) = self.table.end(id) else { return id };
+        let Some((key, places)) = self.make_way(id, reason) else { return id };
+        self.enter(key, (client, dialled), &pool, places, (reached, tried))
+    }
+
+    /// The places for a flow's successor: whoever was let in is not asked again. The flow waits a moment for replies
+    /// under way; where there is no room for both, it ends at once and leaves its own places.
+    fn make_way(&mut self, id: FlowId, reason: CloseReason) -> Option<(Key, Places)> {
+        let (_, link) = self.table.get(id)?;
+        let listener = Arc::clone(&self.doors.get(widen(link.key.door))?.listener);
+        let (key, net) = (link.key, ClientNet::of(link.client.ip()));
+        if let Ok(places) = self.places(&listener, net) {
+            self.table.retire(id, UNDER_WAY_MS, self.now_ms);
+            self.table.get_mut(id)?.retired = Some(reason);
+            return Some((key, places));
+        }
+        let ended = self.table.end(id)?;
         self.record(&ended, Stage::Relay, reason);
-        let link = ended.item;
-        self.enter(link.key, (client, dialled), &pool, link.places, (reached, tried))
+        Some((key, ended.item.places))
     }
 
     /// The kernel says that the backend refused a datagram or cannot be reached. If it was the flow's first and only

@@ -155,6 +155,24 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
         is_complete
     }
 
+    /// The client's next datagram begins another flow. This one only waits for replies that are under way, at most
+    /// `timeout_ms` for each.
+    pub fn retire(&mut self, id: FlowId, timeout_ms: u64, now_ms: u64) {
+        let now_ms = self.at(now_ms);
+        self.detach(id);
+        let Some(entry) = self.entry(id) else { return };
+        entry.flow.rules.timeout_ms = timeout_ms.min(entry.flow.rules.timeout_ms);
+        entry.flow.last_ms = now_ms;
+        let (queue, timeout_ms) = (entry.queue, entry.flow.rules.timeout_ms);
+        let group = self.queues[queue].group;
+        self.unlink(id.index);
+        let queue = self.queue(group, timeout_ms);
+        if let Some(entry) = self.entry(id) {
+            entry.queue = queue;
+        }
+        self.append(id.index);
+    }
+
     /// A flow whose time is up.
     pub fn expired(&self, now_ms: u64) -> Option<FlowId> {
         self.heads().find(|(deadline, _)| *deadline <= now_ms).map(|(_, index)| self.id(index))

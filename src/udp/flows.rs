@@ -158,7 +158,8 @@ impl Flows {
     pub fn expire(&mut self, most: usize) -> bool {
         for _ in 0..most {
             let Some(id) = self.table.expired(self.now_ms) else { return false };
-            self.end(id, Stage::Relay, CloseReason::FlowExpired);
+            let retired = self.table.get(id).and_then(|(_, link)| link.retired);
+            self.end(id, Stage::Relay, retired.unwrap_or(CloseReason::FlowExpired));
         }
         self.table.expired(self.now_ms).is_some()
     }

@@ -20,7 +20,7 @@ use crate::sys::ancillary::RawAddr;
 use crate::sys::clock::Moment;
 use crate::sys::datagram::{self, BATCH, Parcel};
 use crate::telemetry::datagrams::Dropped;
-use crate::telemetry::record;
+use crate::telemetry::record::{self, CloseReason};
 use crate::wire::proxy_protocol::{self, MAX_HEADER};
 
 /// Who a client is to a flow, and where it sends to.
@@ -52,6 +52,8 @@ pub struct Link {
     pub sent: u64,
     /// The backend is down or removed, and the flow may stay for a while: since when, on the coarse clock.
     pub leaves_since_ms: Option<u64>,
+    /// It only waits for replies that are under way, and then ends for this.
+    pub retired: Option<CloseReason>,
     /// The only datagram so far, to be sent to another backend should this one refuse it.
     pub again: Option<Bytes>,
     /// What goes before the client's datagrams.

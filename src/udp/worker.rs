@@ -139,26 +139,21 @@ impl Worker {
             let begun = Moment::now();
             self.flows.now_ms = clock::coarse_ms();
             self.flows.now_ns = begun.nanoseconds();
-            // Those that waited since the turn before come first.
+            // Orders first: what they change holds for every datagram that was sent after them.
+            if events.iter().any(|event| event.token() == WAKE) && !self.obey_all() {
+                return Ok(());
+            }
+            // Then those that waited since the turn before.
             let waiting = self.unfinished.len();
             for _ in 0..waiting {
                 if let Some(source) = self.unfinished.pop_front() {
                     self.guarded(source);
                 }
             }
-            let mut is_told = false;
             for event in &events {
-                match event.token() {
-                    WAKE => is_told = true,
-                    token => {
-                        if let Some(source) = Source::of(token) {
-                            self.guarded(source);
-                        }
-                    }
+                if let Some(source) = Source::of(event.token()) {
+                    self.guarded(source);
                 }
-            }
-            if is_told && !self.obey_all() {
-                return Ok(());
             }
             self.flows.expire(EXPIRIES);
             let busy = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);

@@ -20,4 +20,5 @@ mod server;
 mod udp;
 mod udp_door;
 mod udp_flows;
+mod udp_oracle;
 mod udp_probe;

@@ -291,6 +291,31 @@ impl Maitred {
     }
 }
 
+/// Of a UDP listener.
+impl Maitred {
+    /// Every flow has ended, and each that ever began is among those that are counted as ended, by stage and reason.
+    pub fn wait_for_no_flow(&self) {
+        wait_for("all flows to end", || self.metric("maitred_udp_flows_active", &[]) < 0.5);
+        self.wait_for_no_session();
+        let metrics = self.metrics();
+        let begun = metrics.value("maitred_listener_sessions_total", &[]);
+        let ended = metrics.value("maitred_session_closed_total", &[]);
+        assert!((begun - ended).abs() < 0.5, "{begun} flows begun, {ended} ended");
+    }
+
+    pub fn closed(&self, reason: &str) -> f64 {
+        self.metric("maitred_session_closed_total", &[("reason", reason)])
+    }
+
+    pub fn datagrams(&self, direction: &str) -> f64 {
+        self.metric("maitred_udp_datagrams_total", &[("direction", direction)])
+    }
+
+    pub fn dropped(&self) -> f64 {
+        self.metric("maitred_udp_dropped_total", &[])
+    }
+}
+
 /// One scrape.
 pub struct Metrics(pub String);
 

@@ -1,8 +1,9 @@
 //! Backends and clients inside the tests, and the same in processes of their own where descriptors are counted.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,6 +84,28 @@ pub fn complete(mut stream: TcpStream) -> io::Result<()> {
         0 => Ok(()),
         count => Err(io::Error::other(format!("{count} bytes after the end"))),
     }
+}
+
+/// What a server heard, and from whom.
+pub type Heard = Arc<Mutex<Vec<(SocketAddr, Vec<u8>)>>>;
+
+/// A server on a free port of loopback that sends each datagram back, and remembers it; it lives as long as the test's
+/// process.
+pub fn echo_datagrams() -> (u16, Heard) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let heard = Heard::default();
+    let its = Arc::clone(&heard);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 65_536];
+        loop {
+            // An error means that a client has gone.
+            let Ok((length, client)) = socket.recv_from(&mut buffer) else { continue };
+            its.lock().unwrap().push((client, buffer[..length].to_vec()));
+            let _ = socket.send_to(&buffer[..length], client);
+        }
+    });
+    (port, heard)
 }
 
 /// A whole session.

@@ -5,14 +5,20 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 mod descriptors;
+mod dns;
+mod flood;
 mod harness;
 mod life;
 mod local;
 mod mariadb;
 mod memory;
+mod namespace;
 mod nginx;
 mod postgresql;
 mod promtool;
+mod quic;
 mod redis;
 mod scrape;
 mod source_ports;
+mod syslog;
+mod udp_workers;

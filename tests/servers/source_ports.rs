@@ -2,46 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Maitred, Process, free_port, plain, program, succeed};
-use crate::local::{Conduct, ROLE, again, backend, complete};
+use crate::harness::{Maitred, free_port, plain};
+use crate::local::{Conduct, ROLE, backend, complete};
+use crate::namespace::Namespace;
 
 const TEST: &str = "source_ports::ports_do_not_run_out";
 const INSIDE: &str = "in a network of its own";
 const THREADS: u8 = 4;
 const SESSIONS: usize = 10_000;
-
-/// A network namespace, gone when dropped.
-struct Namespace {
-    name: String,
-}
-
-impl Namespace {
-    fn new() -> Namespace {
-        let name = format!("maitred-test-{}", std::process::id());
-        succeed(ip().args(["netns", "add", &name]));
-        let namespace = Namespace { name };
-        succeed(ip().args(["-n", &namespace.name, "link", "set", "lo", "up"]));
-        let range = "echo 40000 41999 > /proc/sys/net/ipv4/ip_local_port_range";
-        succeed(ip().args(["netns", "exec", &namespace.name, "sh", "-c", range]));
-        namespace
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        // One that cannot be deleted is empty: its processes are gone.
-        let _ = ip().args(["netns", "delete", &self.name]).status();
-    }
-}
-
-fn ip() -> Command {
-    Command::new(program("ip", "iproute2"))
-}
 
 #[test]
 fn ports_do_not_run_out() {
@@ -49,13 +21,8 @@ fn ports_do_not_run_out() {
         return inside();
     }
     let namespace = Namespace::new();
-    let inner = again(TEST, INSIDE);
-    let mut command = ip();
-    command.args(["netns", "exec", &namespace.name]).arg(inner.get_program());
-    command.args(inner.get_args()).env(ROLE, INSIDE);
-    let process = Process::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
-    let (status, out, err) = process.outcome_within(90);
-    assert!(status.success(), "{out}\n{err}");
+    namespace.shell("echo 40000 41999 > /proc/sys/net/ipv4/ip_local_port_range");
+    let out = namespace.run_again(TEST, INSIDE, 90);
     let figures = out.lines().find(|line| line.contains("sessions in")).unwrap();
     println!("{figures}");
 }

@@ -47,6 +47,7 @@ pub struct Seen {
     pub expired: u64,
     pub completed: u64,
     pub detached: u64,
+    pub retired: u64,
 }
 
 impl Run {
@@ -59,7 +60,8 @@ impl Run {
                 self.now_ms += choices.below(60)?;
                 self.expire();
             }
-            14 => self.cut(choices)?,
+            14 if choices.below(2)? == 0 => self.cut(choices)?,
+            14 => self.retire(choices)?,
             _ => self.clock_goes_back(choices)?,
         }
         self.compare();
@@ -174,6 +176,18 @@ impl Run {
         if let Some(id) = self.flows.get(which).map(|it| it.id) {
             self.end(id);
         }
+        Some(())
+    }
+
+    /// Its backend is gone, and its client goes on elsewhere.
+    fn retire(&mut self, choices: &mut impl Choices) -> Option<()> {
+        let which = usize::try_from(choices.below(MOST_FLOWS as u64)?).unwrap();
+        let Some(flow) = self.flows.get_mut(which) else { return Some(()) };
+        self.table.retire(flow.id, 100, self.now_ms);
+        flow.is_current = false;
+        flow.rules.timeout_ms = flow.rules.timeout_ms.min(100);
+        flow.last_ms = self.now_ms;
+        self.seen.retired += 1;
         Some(())
     }
 

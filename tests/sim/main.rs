@@ -55,8 +55,15 @@ fn the_flow_table_does_what_its_model_does() {
                 return;
             }
             let seen = simulate(seed).seen;
-            let reached =
-                [seen.begun, seen.shed, seen.evicted, seen.expired, seen.completed, seen.detached];
+            let reached = [
+                seen.begun,
+                seen.shed,
+                seen.evicted,
+                seen.expired,
+                seen.completed,
+                seen.detached,
+                seen.retired,
+            ];
             assert!(reached.iter().all(|count| *count > 10), "seed {seed}: {seen:?}");
         }
     };

@@ -1,0 +1,55 @@
+//! A network of a test's own: a namespace in which the test runs once more. Used where traffic must reach nobody, and
+//! where settings of the network are changed.
+
+use std::process::{Command, Stdio};
+
+use crate::harness::{Process, program, succeed};
+use crate::local::{ROLE, again};
+
+/// Gone when dropped.
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    pub fn new() -> Namespace {
+        let name = format!("maitred-test-{}", std::process::id());
+        succeed(ip().args(["netns", "add", &name]));
+        let namespace = Namespace { name };
+        succeed(ip().args(["-n", &namespace.name, "link", "set", "lo", "up"]));
+        namespace
+    }
+
+    /// A line of shell, inside.
+    pub fn shell(&self, line: &str) {
+        succeed(self.inside("sh").args(["-c", line]));
+    }
+
+    /// This test again, inside, with this role; it must succeed. What it printed.
+    pub fn run_again(&self, test: &str, role: &str, seconds: u64) -> String {
+        let inner = again(test, role);
+        let mut command = self.inside(&inner.get_program().to_string_lossy());
+        command.args(inner.get_args()).env(ROLE, role);
+        let process = Process::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let (status, out, err) = process.outcome_within(seconds);
+        assert!(status.success(), "{out}\n{err}");
+        out
+    }
+
+    fn inside(&self, program: &str) -> Command {
+        let mut command = ip();
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // One that cannot be deleted is empty: its processes are gone.
+        let _ = ip().args(["netns", "delete", &self.name]).status();
+    }
+}
+
+fn ip() -> Command {
+    Command::new(program("ip", "iproute2"))
+}
