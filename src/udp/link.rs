@@ -231,6 +231,10 @@ pub fn attempt(
         Err(error) if is_trouble(&error) && trouble(&error) => {
             datagram::send(socket, pieces, parcel)
         }
+        // Perhaps the news that the way has become narrower, which is told once, too.
+        Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+            datagram::send(socket, pieces, parcel)
+        }
         other => other,
     }
 }

@@ -8,7 +8,8 @@ use rustix::process::Signal;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::harness::{Maitred, SHELL, ended_with, free_port, pause, wait_for};
-use crate::local::echo_datagrams;
+use crate::local::{ROLE, echo_datagrams};
+use crate::namespace::Namespace;
 
 fn udp(port: u16, server: u16) -> String {
     format!(
@@ -103,9 +104,12 @@ fn a_drain_serves_flows_to_its_deadline_and_lets_nobody_in() {
     assert!(ask(&known, b"before"));
     maitred.process.signal(Signal::TERM);
     let begun = Instant::now();
-    let newcomer = client(port);
-    newcomer.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    wait_for("nobody to be let in", || !ask(&newcomer, b"new"));
+    wait_for("nobody to be let in", || {
+        // Each time another one: whoever was let in before the signal took effect stays.
+        let newcomer = client(port);
+        newcomer.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        !ask(&newcomer, b"new")
+    });
     assert!(ask(&known, b"during"));
     assert!(begun.elapsed() < Duration::from_millis(700));
     assert!(ended_with(maitred.process.end(), 0));
@@ -114,6 +118,36 @@ fn a_drain_serves_flows_to_its_deadline_and_lets_nobody_in() {
     assert!(records.iter().any(|it| it["reason"] == "drained" && it["stage"] == "relay"));
     assert!(records.iter().any(|it| it["reason"] == "drained" && it["stage"] == "admit"));
     assert!(records.iter().all(|it| it["protocol"] == "udp"));
+}
+
+/// Nobody answers the ARP requests for the first backend. After a few the kernel says so, as a router would by ICMP.
+#[test]
+fn a_first_datagram_for_an_unreachable_host_goes_to_another() {
+    const TEST: &str = "udp_exact::a_first_datagram_for_an_unreachable_host_goes_to_another";
+    const INSIDE: &str = "on the lonely wire";
+    if std::env::var(ROLE).is_ok_and(|role| role == INSIDE) {
+        let (server, _heard) = echo_datagrams();
+        let port = free_port();
+        let maitred = Maitred::start(&format!(
+            "listeners: {{main: {{bind: \"127.0.0.1:{port}\", protocol: udp, pool: main}}}}
+pools:
+  main:
+    balance: first_available
+    backends: [{{address: \"192.0.2.7:9\", name: gone}}, \"127.0.0.1:{server}\"]
+    health: {{probe: none}}
+"
+        ));
+        assert!(ask(&client(port), b"is anybody there"));
+        let labels = [("backend", "gone"), ("reason", "unreachable")];
+        assert!(maitred.metric("maitred_backend_connect_failures_total", &labels) > 0.5);
+        return;
+    }
+    let namespace = Namespace::new();
+    namespace.shell(
+        "ip link add wire type veth peer name end && ip address add 192.0.2.1/24 dev wire \
+         && ip link set wire up && ip link set end up",
+    );
+    namespace.run_again(TEST, INSIDE, 60);
 }
 
 #[test]
