@@ -7,20 +7,21 @@
 //!
 //! ```text
 //!   TAT ≤ now                 the bucket is full: count from now on
-//!   TAT − now ≤ burst − n     n may pass: TAT += n (all in units of 1 s / per_second)
+//!   TAT − now ≤ burst − n     n may pass: TAT += n (counted in places; one falls due each 1 s / per_second)
 //!   else                      only as many as there is room for
 //! ```
 //!
-//! TAT is kept in nanoseconds, so that it means the same after a reload that changes the rate, but it is always a
-//! moment at which a place falls due, k s / per_second rounded up to the next nanosecond. At no more than 10⁹ places a
-//! second two of them never share a nanosecond, so k is found again exactly: nothing is lost to rounding, however
-//! often and at however odd a rate places are taken.
+//! TAT is kept in nanoseconds, so that it means the same after a reload that changes the rate. Most rates have no whole
+//! number of those between two arrivals, so they are counted in shares: a place is cut into as many equal shares as make
+//! at most 10⁹ of them fall due in a second, and TAT is always the moment at which one does, k s / shares a second rounded
+//! up to the next nanosecond. Two of them never have one nanosecond, so k is found again exactly: nothing is lost to
+//! rounding, however often and at however odd a rate places are taken, and "now" is right to 2 ns.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::config::Rate;
 
-/// As many places fall due in a second at most; a higher `per_second` counts as this.
+/// As many shares fall due in a second at most, and so as many places; a higher `per_second` counts as this.
 const MAX_PER_SECOND: u64 = SECOND;
 
 /// In nanoseconds.
@@ -38,8 +39,8 @@ impl Bucket {
         Bucket::default()
     }
 
-    /// How many of `count` may pass now: all, some or none. Over any time t no more than `burst` plus t × `per_second`,
-    /// rounded up, pass, also if many threads ask at once.
+    /// How many of `count` may pass now: all, some or none. Over any time t no more than `burst` plus
+    /// (t + 2 ns) × `per_second` pass, also if many threads ask at once.
     ///
     /// `now_ns`: nanoseconds since a moment that is the same for every call. A thread whose clock is behind gets no
     /// more than one that is on time. `per_second` and `burst`: 1 to 10⁹; with a nought nobody passes. After a reload
@@ -49,16 +50,19 @@ impl Bucket {
         if per_second == 0 {
             return 0;
         }
-        let now = places_until(now_ns, per_second);
+        let share_count = MAX_PER_SECOND / per_second;
+        let shares_a_second = share_count * per_second;
+        let burst = rate.burst.saturating_mul(share_count);
+        let now = shares_until(now_ns, shares_a_second);
         let mut due_ns = self.due_ns.load(Relaxed);
         // Fails only if another thread has taken places meanwhile. Nothing but this word is ordered by it.
         loop {
-            let first = places_until(due_ns, per_second).max(now);
-            let granted = count.min(rate.burst.saturating_sub(first - now));
+            let first = shares_until(due_ns, shares_a_second).max(now);
+            let granted = count.min(burst.saturating_sub(first - now) / share_count);
             if granted == 0 {
                 return 0;
             }
-            let next_ns = due(first.saturating_add(granted), per_second);
+            let next_ns = due(first.saturating_add(granted * share_count), shares_a_second);
             match self.due_ns.compare_exchange_weak(due_ns, next_ns, Relaxed, Relaxed) {
                 Ok(_) => return granted,
                 Err(other) => due_ns = other,
@@ -72,15 +76,15 @@ impl Bucket {
     }
 }
 
-/// How many places have fallen due until then. Whole seconds apart, because the product of both would not fit.
-fn places_until(ns: u64, per_second: u64) -> u64 {
-    (ns / SECOND) * per_second + (ns % SECOND) * per_second / SECOND
+/// How many shares have fallen due until then. Whole seconds apart, because the product of both would not fit.
+fn shares_until(ns: u64, a_second: u64) -> u64 {
+    (ns / SECOND) * a_second + (ns % SECOND) * a_second / SECOND
 }
 
-/// When that place falls due, rounded up; in some 580 years from the clock's beginning, never.
-fn due(place: u64, per_second: u64) -> u64 {
-    let (seconds, rest) = (place / per_second, place % per_second);
-    seconds.saturating_mul(SECOND).saturating_add((rest * SECOND).div_ceil(per_second))
+/// When that share falls due, rounded up; in some 580 years from the clock's beginning, never.
+fn due(share: u64, a_second: u64) -> u64 {
+    let (seconds, rest) = (share / a_second, share % a_second);
+    seconds.saturating_mul(SECOND).saturating_add((rest * SECOND).div_ceil(a_second))
 }
 
 #[cfg(test)]
@@ -106,6 +110,19 @@ mod tests {
         assert_eq!(passed(1_040), 3);
         // However long nobody came, never more than the burst.
         assert_eq!(passed(900_000), 5);
+    }
+
+    /// Whenever the burst was taken, the next one comes a whole distance later.
+    #[test]
+    fn a_place_comes_back_one_distance_after_it_was_taken() {
+        for begun in [0, 1, 333, 999_999_999, 1_000_000_007, 123_456_789_012_345] {
+            for (per_second, distance) in [(1, 1_000_000_000), (3, 333_333_334), (50, 20_000_000)] {
+                let (bucket, rate) = (Bucket::new(), rate(per_second, 2));
+                assert_eq!(bucket.take(rate, 5, begun), 2);
+                assert_eq!(bucket.take(rate, 5, begun + distance - 3), 0);
+                assert_eq!(bucket.take(rate, 5, begun + distance + 2), 1);
+            }
+        }
     }
 
     #[test]
@@ -176,24 +193,59 @@ mod tests {
         assert_eq!(takers(2_005 * MS), 2_000);
     }
 
+    /// The numbers by which a second can be cut into whole nanoseconds: there shares are nanoseconds, and nothing is
+    /// rounded at all.
+    fn whole_rate() -> impl Strategy<Value = u64> {
+        (0_u32..10, 0_u32..10).prop_map(|(twos, fives)| 2_u64.pow(twos) * 5_u64.pow(fives))
+    }
+
+    /// When asked, and for how many.
+    fn any_steps() -> impl Strategy<Value = Vec<(u64, u64)>> {
+        prop::collection::vec((prop_oneof![0_u64..50, 0_u64..200_000_000], 0_u64..10), 1..60)
+    }
+
     proptest! {
-        /// Against the plain bucket that holds a whole number of tokens and gets one at each k / per_second.
+        /// Against the plain bucket that fills steadily, in 10⁻⁹ of a token.
         #[test]
         fn it_is_a_bucket_of_tokens(
-            per_second in prop_oneof![1_u64..20, 1_u64..=1_000_000_000],
+            per_second in whole_rate(),
             burst in 1_u64..40,
-            steps in prop::collection::vec((0_u64..200_000_000, 0_u64..10), 1..60),
+            steps in any_steps(),
         ) {
             let (bucket, rate) = (Bucket::new(), rate(per_second, burst));
-            let (mut now, mut tokens, mut seen) = (0_u64, u128::from(burst), 0_u128);
+            let full = u128::from(burst) * 1_000_000_000;
+            let (mut now, mut level) = (0_u64, full);
             for (step, count) in steps {
                 now += step;
-                let fallen_due = u128::from(now) * u128::from(per_second) / 1_000_000_000;
-                tokens = (tokens + fallen_due - seen).min(burst.into());
-                seen = fallen_due;
-                let granted = u128::from(count).min(tokens);
-                tokens -= granted;
+                level = (level + u128::from(step) * u128::from(per_second)).min(full);
+                let granted = u128::from(count).min(level / 1_000_000_000);
+                level -= granted * 1_000_000_000;
                 prop_assert_eq!(u128::from(bucket.take(rate, count, now)), granted);
+            }
+        }
+
+        /// At any rate, and over any time: no more passes than was promised.
+        #[test]
+        fn no_time_sees_more_than_the_burst_and_the_rate(
+            per_second in 1_u64..=1_000_000_000,
+            burst in 1_u64..40,
+            steps in any_steps(),
+        ) {
+            let (bucket, rate) = (Bucket::new(), rate(per_second, burst));
+            let mut now = 0_u64;
+            let mut passed = Vec::new();
+            for (step, count) in steps {
+                now += step;
+                passed.push((now, bucket.take(rate, count, now)));
+            }
+            for first in 0..passed.len() {
+                let mut sum = 0;
+                for (at, granted) in &passed[first..] {
+                    sum += granted;
+                    let time = u128::from(at - passed[first].0) + 2;
+                    let most = u128::from(burst) + time * u128::from(per_second) / 1_000_000_000;
+                    prop_assert!(u128::from(sum) <= most, "{} over {} ns", sum, time);
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
 
+use rustix::net::RecvFlags;
 use socket2::{Domain, SockFilter, Socket, Type};
 
 use super::ancillary::{RawAddr, Received, Sent};
@@ -108,6 +109,7 @@ pub fn connect(backend: SocketAddr, source: Option<IpAddr>) -> io::Result<OwnedF
     // A kernel without it delivers datagrams one by one.
     let _ = set_int(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
     set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+    hear_of_icmp(&socket, domain)?;
     if let Some(source) = source {
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
@@ -122,6 +124,18 @@ pub fn hear_of_icmp(socket: &Socket, domain: Domain) -> io::Result<()> {
         set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)
     } else {
         set_int(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)
+    }
+}
+
+/// Throws away the particulars of ICMP errors, which the kernel keeps in the room for datagrams.
+pub fn forget_icmp(socket: impl AsFd) {
+    const MOST: usize = 256;
+    let flags = RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT;
+    for _ in 0..MOST {
+        // Of the datagram that was refused, nothing is of interest.
+        if rustix::net::recv(&socket, &mut [0_u8; 1][..], flags).is_err() {
+            return;
+        }
     }
 }
 
@@ -325,6 +339,12 @@ pub fn send(socket: impl AsFd, pieces: &[IoSlice<'_>], parcel: &Parcel<'_>) -> i
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Makes the kernel refuse trains on this socket, as some devices and ways do: it cuts none apart without checksums.
+#[cfg(test)]
+pub fn refuse_trains(socket: impl AsFd) {
+    set_int(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -403,6 +423,9 @@ mod tests {
         let error = inbox.receive(&client, BATCH).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         assert_eq!(inbox.receive(&client, BATCH).unwrap(), 0);
+        let kept = || rustix::net::recv(&client, &mut [0_u8; 1][..], RecvFlags::ERRQUEUE);
+        forget_icmp(&client);
+        assert!(kept().is_err());
     }
 
     #[test]

@@ -303,6 +303,7 @@ impl Flows {
     /// one, another backend gets it: this one never had it.
     pub fn trouble(&mut self, id: FlowId, error: &io::Error) {
         let Some((_, link)) = self.table.get(id) else { return };
+        datagram::forget_icmp(&link.socket);
         if !is_trouble(error) {
             tracing::debug!(%error, backend = &*link.slot.backend.name, "a flow's socket failed");
             return;

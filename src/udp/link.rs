@@ -231,6 +231,10 @@ pub fn attempt(
         Err(error) if is_trouble(&error) && trouble(&error) => {
             datagram::send(socket, pieces, parcel)
         }
+        // Perhaps the news that the way has become narrower, which is told once, too.
+        Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+            datagram::send(socket, pieces, parcel)
+        }
         other => other,
     }
 }
@@ -265,5 +269,33 @@ pub fn why(error: &io::Error) -> Dropped {
         Some(libc::EMSGSIZE) => Dropped::TooLarge,
         Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Dropped::SendBuffer,
         _ => Dropped::BackendError,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn where_the_kernel_refuses_trains_datagrams_go_one_by_one() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = datagram::connect(server.local_addr().unwrap(), None).unwrap();
+        datagram::refuse_trains(&socket);
+        let whole: Vec<u8> = (0..=99).collect();
+        let loads: [Load<'_>; 3] = [(&whole, 30), (&[7; 30], 30), (&[8; 30], 30)];
+        let mut trains = true;
+        for _ in 0..2 {
+            let dropped = &mut |reason, count| panic!("{count} dropped: {reason:?}");
+            let parcel = Parcel::default();
+            let sent = send_all(&socket, &parcel, &loads, &mut trains, dropped, &mut |_| false);
+            assert_eq!((sent.datagrams, sent.bytes), (6, 160));
+            assert!(!trains, "it is not tried again");
+            let mut buffer = [0; 100];
+            for expected in whole.chunks(30).chain([&[7; 30][..], &[8; 30][..]]) {
+                let count = server.recv(&mut buffer).unwrap();
+                assert_eq!(&buffer[..count], expected);
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! One worker's UDP thread: a packet loop over its doors and its flows' sockets. What is ready is read in turns, a
 //! bounded share each, so that no client and no backend can keep the others waiting.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,6 +27,9 @@ use crate::telemetry::record::{CloseReason, Stage};
 
 /// Events of one look; more come with the next.
 const EVENTS: usize = 1024;
+
+/// Batches read from a door in one turn.
+const BATCHES: usize = 4;
 
 /// Flows ended for their age in one turn.
 const EXPIRIES: usize = 1024;
@@ -84,7 +87,7 @@ impl Mailbox {
 }
 
 /// What has something to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Source {
     Door(u32),
     Flow(u32),
@@ -110,6 +113,8 @@ struct Worker {
     flows: Flows,
     /// Read in part, and perhaps not empty: the kernel tells of a socket once.
     unfinished: VecDeque<Source>,
+    /// The same, to be asked.
+    waiting: HashSet<Source>,
     /// Whose turn it is: if it panics, this flow is to blame.
     current: Option<FlowId>,
 }
@@ -121,6 +126,7 @@ pub fn run(id: usize, plane: Arc<Plane>, mail: Mail) -> io::Result<()> {
         inbox: Inbox::default(),
         flows: Flows::new(id, plane),
         unfinished: VecDeque::new(),
+        waiting: HashSet::new(),
         current: None,
     };
     let outcome = worker.run();
@@ -144,14 +150,17 @@ impl Worker {
                 return Ok(());
             }
             // Then those that waited since the turn before.
-            let waiting = self.unfinished.len();
-            for _ in 0..waiting {
+            for _ in 0..self.unfinished.len() {
                 if let Some(source) = self.unfinished.pop_front() {
+                    self.waiting.remove(&source);
                     self.guarded(source);
                 }
             }
             for event in &events {
-                if let Some(source) = Source::of(event.token()) {
+                // One that waits has its turn already, or has it in the next round: never two places in the queue.
+                if let Some(source) = Source::of(event.token())
+                    && !self.waiting.contains(&source)
+                {
                     self.guarded(source);
                 }
             }
@@ -185,7 +194,9 @@ impl Worker {
     fn read(&mut self, source: Source) {
         self.current = None;
         let has_more = match source {
-            Source::Door(index) => self.flows.from_clients(&mut self.inbox, index),
+            Source::Door(index) => {
+                (0..BATCHES).all(|_| self.flows.from_clients(&mut self.inbox, index))
+            }
             Source::Flow(index) => match self.flows.table.at_index(index) {
                 Some(id) => {
                     self.current = Some(id);
@@ -195,7 +206,7 @@ impl Worker {
                 None => false,
             },
         };
-        if has_more {
+        if has_more && self.waiting.insert(source) {
             self.unfinished.push_back(source);
         }
     }

@@ -21,4 +21,5 @@ mod redis;
 mod scrape;
 mod source_ports;
 mod syslog;
+mod udp_exact;
 mod udp_workers;

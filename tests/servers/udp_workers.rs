@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::harness::{Maitred, free_port, wait_for};
 use crate::local::echo_datagrams;
 
@@ -50,8 +52,13 @@ pools: {{main: {{backends: [\"127.0.0.1:{server}\"], health: {{probe: none}}}}}}
     let distinct: BTreeSet<&SocketAddr> = sources.values().flatten().collect();
     assert_eq!(distinct.len(), CLIENTS as usize, "no two clients share one");
     assert!((maitred.metric("maitred_udp_flows_total", &[]) - f64::from(CLIENTS)).abs() < 0.5);
-    // Which worker has a flow is not told by the API; that both worked is. With 64 sources the kernel leaves one of
-    // the two without any once in 2^63 times.
+    let rows: Value = serde_json::from_str(&maitred.get("/api/v1/flows")).unwrap();
+    let rows = rows["flows"].as_array().unwrap();
+    let clients: BTreeSet<&str> = rows.iter().map(|row| row["client"].as_str().unwrap()).collect();
+    assert_eq!((rows.len(), clients.len()), (CLIENTS as usize, CLIENTS as usize));
+    // With 64 sources the kernel leaves one of the two without any once in 2^63 times.
+    let workers: BTreeSet<u64> = rows.iter().map(|row| row["worker"].as_u64().unwrap()).collect();
+    assert_eq!(workers, BTreeSet::from([0, 1]));
     let least = 0.005;
     wait_for("both workers to have been busy", || {
         let busy = busy(&maitred);

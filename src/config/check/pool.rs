@@ -21,6 +21,7 @@ pub fn build(name: &str, raw: &raw::Pool, users: Users, faults: &mut Faults) -> 
     check_source(raw, faults);
     let balance = raw.balance.copied().unwrap_or(default.balance);
     warn_of_idle_hash(raw, balance, faults);
+    warn_of_idle_hold(raw, users, faults);
     let health = health::build(raw, users, default.health, faults);
     Pool {
         name: name.into(),
@@ -77,6 +78,26 @@ fn warn_of_idle_hash(raw: &raw::Pool, balance: Balance, faults: &mut Faults) {
         let message = "`hash.key` matters only with `balance: consistent_hash`";
         let fault = Fault::warning(Code::WithoutEffect, key.span, message);
         faults.push(fault.hint("write `balance: consistent_hash`, or leave the key out"));
+    }
+}
+
+/// A datagram waits for nobody: by the time a backend is up, its client has sent another or given up.
+fn warn_of_idle_hold(raw: &raw::Pool, users: Users, faults: &mut Faults) {
+    let (Some(udp), None) = (users.udp, users.tcp) else { return };
+    let none_up = raw.when_none_up.given();
+    let full = raw.when_full.given();
+    let holds = [
+        none_up.filter(|it| matches!(it.value, raw::WhenNoneUp::Hold(_))).map(|it| it.span),
+        full.filter(|it| matches!(it.value, raw::WhenFull::Hold(_))).map(|it| it.span),
+    ];
+    for span in holds.into_iter().flatten() {
+        let message = "`hold` matters only to TCP listeners, and none uses this pool";
+        let fault = Fault::warning(Code::WithoutEffect, span, message);
+        faults.push(
+            fault
+                .also(udp, "a UDP listener does")
+                .hint("write `refuse`, or leave the key out: datagrams are dropped meanwhile"),
+        );
     }
 }
 
