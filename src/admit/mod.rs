@@ -13,6 +13,7 @@ pub use gate::{Gate, GatePermit};
 pub use quotas::Quotas;
 pub use rate::Bucket;
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -39,7 +40,8 @@ pub fn admit(
     client: ClientAddr,
     now_ns: u64,
 ) -> Result<Admission, (Arc<Listener>, CloseReason)> {
-    let client = match look_at(&listener, client, now_ns) {
+    let looked = look_at(&listener, client.ip(), now_ns);
+    let client = match looked.and_then(|()| client_place(&listener, client.ip())) {
         Ok(permit) => permit,
         Err(reason) => return Err((listener, reason)),
     };
@@ -49,13 +51,9 @@ pub fn admit(
     Ok(Admission { listener: ListenerPermit(listener), client })
 }
 
-/// The client's own rate before the listener's: who is over the one does not use up the other.
-fn look_at(
-    listener: &Listener,
-    client: ClientAddr,
-    now_ns: u64,
-) -> Result<Option<ClientPermit>, CloseReason> {
-    let ip = client.ip();
+/// Whether a client may come in, and comes slowly enough. Its own rate before the listener's: who is over the one does
+/// not use up the other.
+pub fn look_at(listener: &Listener, ip: Option<IpAddr>, now_ns: u64) -> Result<(), CloseReason> {
     if ip.is_some_and(|ip| !listener.acl.allows(ip)) {
         return Err(CloseReason::Denied);
     }
@@ -70,12 +68,19 @@ fn look_at(
     if limits.rate.is_some_and(|rate| quotas.rate.take(rate, 1, now_ns) == 0) {
         return Err(CloseReason::RateLimited);
     }
-    match (limits.sessions_per_client, net) {
-        (Some(limit), Some(net)) => {
-            quotas.clients.enter(net, limit).map(Some).ok_or(CloseReason::OverLimit)
-        }
-        _ => Ok(None),
-    }
+    Ok(())
+}
+
+/// One of the client's own places, where they are limited.
+pub fn client_place(
+    listener: &Listener,
+    ip: Option<IpAddr>,
+) -> Result<Option<ClientPermit>, CloseReason> {
+    let (Some(limit), Some(ip)) = (listener.config.limits.sessions_per_client, ip) else {
+        return Ok(None);
+    };
+    let place = listener.live.quotas.clients.enter(ClientNet::of(ip), limit);
+    place.map(Some).ok_or(CloseReason::OverLimit)
 }
 
 impl ListenerPermit {

@@ -13,7 +13,7 @@ use super::flow_table::FlowId;
 use super::flows::{Flows, widen};
 use super::link::{Header, Key, Link, Places, Trains, WorkerPlace, is_trouble};
 use crate::addr::{ClientAddr, LocalAddr};
-use crate::admit::{ClientNet, ListenerPermit};
+use crate::admit::{self, ClientNet, ListenerPermit};
 use crate::config::{Flow, OnDown, WhenFlowsFull};
 use crate::pool::{BackendPermit, PickError, PickKey, Pool, Tried, outlier};
 use crate::snapshot::Listener;
@@ -82,44 +82,27 @@ impl Flows {
         dialled: SocketAddr,
     ) -> Result<Places, Refusal> {
         const FULL: Refusal = (Stage::Admit, CloseReason::OverLimit, Dropped::OverLimit);
-        const RATED: Refusal = (Stage::Admit, CloseReason::RateLimited, Dropped::RateLimited);
         if self.is_draining {
             return Err((Stage::Admit, CloseReason::Drained, Dropped::Draining));
         }
         if self.answerers.contain(client, dialled) {
             return Err((Stage::Admit, CloseReason::Denied, Dropped::Loop));
         }
-        if !listener.acl.allows(client.ip()) {
-            return Err((Stage::Admit, CloseReason::Denied, Dropped::Denied));
+        if let Err(reason) = admit::look_at(listener, Some(client.ip()), self.now_ns) {
+            let is_denied = reason == CloseReason::Denied;
+            let dropped = if is_denied { Dropped::Denied } else { Dropped::RateLimited };
+            return Err((Stage::Admit, reason, dropped));
         }
-        let net = ClientNet::of(client.ip());
-        let quotas = &listener.live.quotas;
-        let limits = &listener.config.limits;
-        if let Some(rate) = limits.rate_per_client
-            && let Some(bucket) = quotas.rates.bucket(net, self.now_ns)
-            && bucket.take(rate, 1, self.now_ns) == 0
-        {
-            return Err(RATED);
-        }
-        if limits.rate.is_some_and(|rate| quotas.rate.take(rate, 1, self.now_ns) == 0) {
-            return Err(RATED);
-        }
-        let places = match self.places(listener, net) {
+        let places = match self.places(listener, client.ip()) {
             // One that was idle longest makes room, if the listener says so.
-            Err(Full::Common) if self.evict(listener) => self.places(listener, net),
+            Err(Full::Common) if self.evict(listener) => self.places(listener, client.ip()),
             other => other,
         };
         places.map_err(|_| FULL)
     }
 
-    fn places(&self, listener: &Arc<Listener>, net: ClientNet) -> Result<Places, Full> {
-        let limits = &listener.config.limits;
-        let client = match limits.sessions_per_client {
-            Some(limit) => {
-                Some(listener.live.quotas.clients.enter(net, limit).ok_or(Full::Client)?)
-            }
-            None => None,
-        };
+    fn places(&self, listener: &Arc<Listener>, ip: IpAddr) -> Result<Places, Full> {
+        let client = admit::client_place(listener, Some(ip)).map_err(|_| Full::Client)?;
         let most = listener.config.session_limit();
         Ok(Places {
             listener: ListenerPermit::enter(listener, most).ok_or(Full::Common)?,
@@ -288,8 +271,8 @@ impl Flows {
     fn make_way(&mut self, id: FlowId, reason: CloseReason) -> Option<(Key, Places)> {
         let (_, link) = self.table.get(id)?;
         let listener = Arc::clone(&self.doors.get(widen(link.key.door))?.listener);
-        let (key, net) = (link.key, ClientNet::of(link.client.ip()));
-        if let Ok(places) = self.places(&listener, net) {
+        let (key, ip) = (link.key, link.client.ip());
+        if let Ok(places) = self.places(&listener, ip) {
             self.table.retire(id, UNDER_WAY_MS, self.now_ms);
             self.table.get_mut(id)?.retired = Some(reason);
             return Some((key, places));
