@@ -25,8 +25,8 @@ const SESSIONS: usize = 1024;
 /// How long a flaky backend stays up and away.
 #[derive(Clone, Copy)]
 pub struct Outage {
-    up: Duration,
-    away: Duration,
+    pub up: Duration,
+    pub away: Duration,
 }
 
 impl Default for Outage {

@@ -30,6 +30,8 @@ pub struct Seen {
     ended_early: AtomicU64,
     refused: AtomicU64,
     wrong_bytes: AtomicU64,
+    datagrams: AtomicU64,
+    unanswered: AtomicU64,
 }
 
 impl Seen {
@@ -57,6 +59,26 @@ impl Seen {
 
     pub fn wrong_bytes(&self) -> u64 {
         self.wrong_bytes.load(Relaxed)
+    }
+
+    /// Datagrams with an answer.
+    pub fn datagrams(&self) -> u64 {
+        self.datagrams.load(Relaxed)
+    }
+
+    /// Datagrams without: the flaky backend had taken them when it went away.
+    pub fn datagrams_unanswered(&self) -> u64 {
+        self.unanswered.load(Relaxed)
+    }
+
+    pub(super) fn answered(&self, bytes: usize, is_right: bool) {
+        self.datagrams.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes as u64 * 2, Relaxed);
+        self.wrong_bytes.fetch_add(u64::from(!is_right), Relaxed);
+    }
+
+    pub(super) fn unanswered(&self) {
+        self.unanswered.fetch_add(1, Relaxed);
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod backends;
 mod clients;
+mod datagrams;
 mod table;
 
 use std::io::{self, IsTerminal};
@@ -12,13 +13,16 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::addr::{BackendAddr, ListenAddr, LocalAddr};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Protocol};
 use crate::life::{Signal, Signals};
 use crate::supervisor::Supervisor;
 use clients::Seen;
 
 /// Clients that are connected at any moment.
 const CLIENTS: usize = 24;
+
+/// Clients that send datagrams.
+const ASKERS: usize = 8;
 
 /// What a demonstration showed.
 pub struct Summary {
@@ -30,6 +34,7 @@ pub struct Summary {
 pub struct Stage {
     pub config: Config,
     backends: Vec<backends::Backend>,
+    answerers: Vec<datagrams::Backend>,
 }
 
 /// Starts the backends and says how the balancer is to be configured.
@@ -44,28 +49,48 @@ pub fn set() -> io::Result<Stage> {
             Some(backends::Outage::default()),
         )?,
     ];
+    let answerers = vec![
+        datagrams::Backend::start("udp-steady", None)?,
+        datagrams::Backend::start("udp-flaky", Some(backends::Outage::default()))?,
+    ];
+    let health = config::Health {
+        interval: Duration::from_millis(500),
+        timeout: Duration::from_millis(400),
+        ..config::Pool::default().health
+    };
     let pool = config::Pool {
         name: "demo".into(),
         backends: backends.iter().map(backends::Backend::config).collect(),
+        health: health.clone(),
+        ..config::Pool::default()
+    };
+    let answers = config::Pool {
+        name: "demo-udp".into(),
+        backends: answerers.iter().map(datagrams::Backend::config).collect(),
         health: config::Health {
-            interval: Duration::from_millis(500),
-            timeout: Duration::from_millis(400),
-            ..config::Pool::default().health
+            probe: config::Probe::Udp { send: Some(b"?".to_vec()), expect: None },
+            ..health
         },
         ..config::Pool::default()
     };
-    let listener = config::Listener {
-        name: "demo".into(),
+    let listener = |name: &str, protocol| config::Listener {
+        name: name.into(),
         bind: vec![ListenAddr::Inet(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))],
-        pool: Some("demo".into()),
+        protocol,
+        pool: Some(name.into()),
+        // A datagram is a question and has one answer.
+        flow: config::Flow { requests: Some(1), responses: Some(1), ..config::Flow::default() },
         ..config::Listener::default()
     };
     let config = Config {
-        listeners: vec![Arc::new(listener)],
-        pools: vec![Arc::new(pool)],
+        listeners: vec![
+            Arc::new(listener("demo", Protocol::Tcp)),
+            Arc::new(listener("demo-udp", Protocol::Udp)),
+        ],
+        pools: vec![Arc::new(pool), Arc::new(answers)],
         ..Config::default()
     };
-    Ok(Stage { config, backends })
+    Ok(Stage { config, backends, answerers })
 }
 
 /// Runs clients against `supervisor` until the time is over or a signal comes; draws a table meanwhile.
@@ -76,16 +101,20 @@ pub async fn play(
     limit: Option<Duration>,
     signals: &mut Signals,
 ) -> io::Result<Summary> {
-    let balancer = supervisor
-        .served()
-        .find_map(|(_, served)| match served.local {
-            LocalAddr::Inet(address) => Some(address),
-            LocalAddr::Unix => None,
-        })
-        .ok_or_else(|| io::Error::other("the demonstration's listener is not bound"))?;
+    let bound = |wanted: Protocol| {
+        let mut served = supervisor.served().filter(|((protocol, _), _)| *protocol == wanted);
+        served
+            .find_map(|(_, served)| match served.local {
+                LocalAddr::Inet(address) => Some(address),
+                LocalAddr::Unix => None,
+            })
+            .ok_or_else(|| io::Error::other("the demonstration's listener is not bound"))
+    };
+    let (balancer, datagrams) = (bound(Protocol::Tcp)?, bound(Protocol::Udp)?);
     let seen = Arc::new(Seen::default());
     let stop = Arc::new(AtomicBool::new(false));
     let threads = clients::start(balancer, CLIENTS, Arc::clone(&seen), Arc::clone(&stop))?;
+    let askers = datagrams::start(datagrams, ASKERS, Arc::clone(&seen), Arc::clone(&stop))?;
     let started = Instant::now();
     let mut table = table::Table::new(io::stdout().is_terminal(), balancer, admin);
     let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -104,7 +133,9 @@ pub async fn play(
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     threads.join();
-    drop(stage.backends);
+    // A panic there was printed there.
+    let _ = askers.join();
+    drop((stage.backends, stage.answerers));
     Ok(Summary { seen, lasted: started.elapsed() })
 }
 
@@ -117,13 +148,16 @@ impl Summary {
     pub fn text(&self) -> String {
         let seen = &self.seen;
         format!(
-            "{} sessions, {} exchanges, {} bytes checked in {:.0} s; {} sessions ended early by the flaky backend, {} refused; wrong bytes: {}",
+            "{} sessions, {} exchanges, {} datagrams, {} bytes checked in {:.0} s; {} sessions ended early by the flaky \
+             backend, {} refused, {} datagrams unanswered; wrong bytes: {}",
             seen.sessions(),
             seen.exchanges(),
+            seen.datagrams(),
             seen.bytes(),
             self.lasted.as_secs_f64(),
             seen.ended_early(),
             seen.refused(),
+            seen.datagrams_unanswered(),
             seen.wrong_bytes()
         )
     }

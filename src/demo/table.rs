@@ -68,7 +68,9 @@ impl Table {
 
     fn rows(&mut self, supervisor: &Supervisor) -> Vec<Row> {
         let snapshot = supervisor.plane.snapshot.load();
-        let backends = snapshot.pools.values().flat_map(|pool| &pool.backends);
+        let pools = snapshot.config.pools.iter();
+        let pools = pools.filter_map(|pool| snapshot.pools.get(&pool.name));
+        let backends = pools.flat_map(|pool| &pool.backends);
         let rows: Vec<Row> = backends
             .enumerate()
             .map(|(index, backend)| {
@@ -103,8 +105,9 @@ struct Row {
 
 fn tally(seen: &Seen) -> String {
     format!(
-        "{} exchanges, {} bytes checked, {} wrong; {} sessions ended early",
+        "{} exchanges, {} datagrams, {} bytes checked, {} wrong; {} sessions ended early",
         seen.exchanges(),
+        seen.datagrams(),
         seen.bytes(),
         seen.wrong_bytes(),
         seen.ended_early()
