@@ -275,6 +275,9 @@ impl Inbox {
         }
         for (name, header) in self.names.iter_mut().zip(&self.headers).take(self.count) {
             name.length = header.msg_hdr.msg_namelen;
+            // A shorter address leaves the end of an earlier, longer one there, and the same one must be equal.
+            let length = usize::try_from(name.length).unwrap_or(RawAddr::ROOM).min(RawAddr::ROOM);
+            name.bytes[length..].fill(0);
         }
         Ok(self.count)
     }

@@ -1,7 +1,7 @@
 //! One worker's UDP thread: a packet loop over its doors and its flows' sockets. What is ready is read in turns, a
 //! bounded share each, so that no client and no backend can keep the others waiting.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -87,7 +87,7 @@ impl Mailbox {
 }
 
 /// What has something to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Door(u32),
     Flow(u32),
@@ -107,14 +107,43 @@ impl Source {
     }
 }
 
+/// What is to be read again in the next turn: each source once, however often the kernel tells of it meanwhile, so that
+/// who has very much to be read gets no more turns than others.
+#[derive(Default)]
+struct Unfinished {
+    queue: VecDeque<Source>,
+    /// Whether it is in the queue; by token.
+    waits: Vec<bool>,
+}
+
+impl Unfinished {
+    fn push(&mut self, source: Source) {
+        let Token(place) = source.token();
+        if self.waits.len() <= place {
+            self.waits.resize(place + 1, false);
+        }
+        if !std::mem::replace(&mut self.waits[place], true) {
+            self.queue.push_back(source);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Source> {
+        let source = self.queue.pop_front()?;
+        self.waits[source.token().0] = false;
+        Some(source)
+    }
+
+    fn contains(&self, source: Source) -> bool {
+        self.waits.get(source.token().0).is_some_and(|waits| *waits)
+    }
+}
+
 struct Worker {
     mail: Mail,
     inbox: Inbox,
     flows: Flows,
     /// Read in part, and perhaps not empty: the kernel tells of a socket once.
-    unfinished: VecDeque<Source>,
-    /// The same, to be asked.
-    waiting: HashSet<Source>,
+    unfinished: Unfinished,
     /// Whose turn it is: if it panics, this flow is to blame.
     current: Option<FlowId>,
 }
@@ -125,8 +154,7 @@ pub fn run(id: usize, plane: Arc<Plane>, mail: Mail) -> io::Result<()> {
         mail,
         inbox: Inbox::default(),
         flows: Flows::new(id, plane),
-        unfinished: VecDeque::new(),
-        waiting: HashSet::new(),
+        unfinished: Unfinished::default(),
         current: None,
     };
     let outcome = worker.run();
@@ -150,16 +178,15 @@ impl Worker {
                 return Ok(());
             }
             // Then those that waited since the turn before.
-            for _ in 0..self.unfinished.len() {
-                if let Some(source) = self.unfinished.pop_front() {
-                    self.waiting.remove(&source);
+            let waiting = self.unfinished.queue.len();
+            for _ in 0..waiting {
+                if let Some(source) = self.unfinished.pop() {
                     self.guarded(source);
                 }
             }
             for event in &events {
-                // One that waits has its turn already, or has it in the next round: never two places in the queue.
                 if let Some(source) = Source::of(event.token())
-                    && !self.waiting.contains(&source)
+                    && !self.unfinished.contains(source)
                 {
                     self.guarded(source);
                 }
@@ -171,7 +198,7 @@ impl Worker {
     }
 
     fn wait(&self) -> Option<Duration> {
-        if !self.unfinished.is_empty() {
+        if !self.unfinished.queue.is_empty() {
             return Some(Duration::ZERO);
         }
         let deadline = self.flows.table.next_deadline_ms()?;
@@ -206,8 +233,8 @@ impl Worker {
                 None => false,
             },
         };
-        if has_more && self.waiting.insert(source) {
-            self.unfinished.push_back(source);
+        if has_more {
+            self.unfinished.push(source);
         }
     }
 
@@ -312,4 +339,25 @@ impl Worker {
 
 fn watch(poll: &Poll, socket: &OwnedFd, token: Token) -> io::Result<()> {
     poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_waits_for_one_turn_however_often_the_kernel_tells_of_it() {
+        let mut unfinished = Unfinished::default();
+        let (door, flow) = (Source::Door(0), Source::Flow(7));
+        for source in [door, flow, door, flow, door] {
+            unfinished.push(source);
+        }
+        assert!(unfinished.contains(door) && unfinished.contains(flow));
+        assert!(!unfinished.contains(Source::Flow(0)) && !unfinished.contains(Source::Door(7)));
+        assert_eq!(
+            [unfinished.pop(), unfinished.pop(), unfinished.pop()],
+            [Some(door), Some(flow), None]
+        );
+        assert!(!unfinished.contains(door) && !unfinished.contains(flow));
+    }
 }

@@ -18,6 +18,7 @@ mod relay;
 mod reload;
 mod server;
 mod udp;
+mod udp_breaks;
 mod udp_door;
 mod udp_flows;
 mod udp_oracle;
