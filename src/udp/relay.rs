@@ -16,8 +16,9 @@ use crate::sys::datagram::{BATCH, Inbox, Parcel};
 use crate::telemetry::datagrams::{Direction, Dropped};
 use crate::telemetry::record::{CloseReason, Stage};
 
-/// Replies of one read.
+/// Replies of one read, and of the first one in a turn.
 const REPLIES: usize = 16;
+const FIRST_REPLIES: usize = 4;
 
 /// Reads of one turn, errors too: the other flows' turn comes before the rest.
 const READS: usize = 4;
@@ -69,13 +70,15 @@ impl Flows {
 
     /// Reads what a flow's backend sent; says whether more may be waiting.
     pub fn from_backend(&mut self, inbox: &mut Inbox, id: FlowId) -> bool {
-        for _ in 0..READS {
+        for read in 0..READS {
             let Some((_, link)) = self.table.get(id) else { return false };
-            match inbox.receive(&link.socket, REPLIES) {
+            // Most flows have one reply waiting, and each place for another costs a little.
+            let most = if read == 0 { FIRST_REPLIES } else { REPLIES };
+            match inbox.receive(&link.socket, most) {
                 Ok(0) => return false,
                 Ok(count) => {
                     self.deliver(inbox, id, count);
-                    if count < REPLIES {
+                    if count < most {
                         return false;
                     }
                 }
@@ -89,24 +92,11 @@ impl Flows {
     fn deliver(&mut self, inbox: &Inbox, id: FlowId, count: usize) {
         let Some(link) = self.table.get_mut(id) else { return };
         let Some(door) = self.doors.get(widen(link.key.door)) else { return };
-        let live = &door.listener.live;
-        let counters = live.datagrams.of(self.thread);
         let mut loads: [Load<'_>; BATCH] = [(&[], 0); BATCH];
-        let (mut whole, mut datagrams, mut received) = (0, 0, 0);
-        for message in inbox.messages().take(count) {
-            let overflow = overflowed(&mut link.overflow, &message.beside);
-            counters.dropped(Dropped::ReceiveBuffer).add(u64::from(overflow));
-            datagrams += message.datagrams() as u64;
-            if message.is_truncated {
-                counters.dropped(Dropped::Truncated).add(message.datagrams() as u64);
-                continue;
-            }
-            received += message.payload.len() as u64;
-            loads[whole] = (message.payload, message.segment());
-            whole += 1;
-        }
-        counters.passed(Direction::FromBackend).add(datagrams);
-        link.heard(self.thread, received);
+        let (whole, datagrams) = link.take_replies(inbox, count, self.thread, &mut loads);
+        // What goes each way counts for the listener that the flow began at.
+        let live = &link.places.listener.live;
+        let counters = live.datagrams.of(self.thread);
         let parcel = Parcel { to: Some(&link.key.client), from: link.key.dialled, segment: None };
         let mut drop_it = |reason, count| {
             // The trouble of a send to a client is the client's.
@@ -141,6 +131,34 @@ impl Link {
     /// Attempts that failed before the backend it has now.
     pub fn failed_attempts(&self) -> u32 {
         u32::try_from(self.tried.len().saturating_sub(1)).unwrap_or(0)
+    }
+
+    /// Counts what the backend sent, and puts what may go on into `loads`: how many messages, and how many datagrams
+    /// there were in all.
+    fn take_replies<'a>(
+        &mut self,
+        inbox: &'a Inbox,
+        count: usize,
+        thread: usize,
+        loads: &mut [Load<'a>; BATCH],
+    ) -> (usize, u64) {
+        let counters = self.places.listener.live.datagrams.of(thread);
+        let (mut whole, mut datagrams, mut received) = (0, 0, 0);
+        for message in inbox.messages().take(count) {
+            let overflow = overflowed(&mut self.overflow, &message.beside);
+            counters.dropped(Dropped::ReceiveBuffer).add(u64::from(overflow));
+            datagrams += message.datagrams() as u64;
+            if message.is_truncated {
+                counters.dropped(Dropped::Truncated).add(message.datagrams() as u64);
+                continue;
+            }
+            received += message.payload.len() as u64;
+            loads[whole] = (message.payload, message.segment());
+            whole += 1;
+        }
+        counters.passed(Direction::FromBackend).add(datagrams);
+        self.heard(thread, received);
+        (whole, datagrams)
     }
 
     /// The backend spoke.
