@@ -333,7 +333,12 @@ impl Worker {
 }
 
 fn watch(poll: &Poll, socket: &OwnedFd, token: Token) -> io::Result<()> {
-    poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
+    let mut source = SourceFd(&socket.as_raw_fd());
+    match poll.registry().register(&mut source, token, Interest::READABLE) {
+        // A flow that began and moved in the same batch is in the list of new ones twice.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        outcome => outcome,
+    }
 }
 
 #[cfg(test)]

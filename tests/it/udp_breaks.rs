@@ -1,8 +1,10 @@
 //! What once went wrong with datagrams, or nearly did: each case is a way in which one could be lost, or counted wrongly.
 
+use maitred::config;
 use maitred::telemetry::datagrams::Direction;
+use maitred::telemetry::record::CloseReason;
 
-use crate::balancer::Balancer;
+use crate::balancer::{self, Balancer};
 use crate::udp::{client, config, exchange, passed, socket};
 
 #[test]
@@ -17,4 +19,20 @@ fn a_client_of_another_family_than_its_backend_keeps_its_flow() {
     assert_eq!(exchange(&client, &backend, b"two"), first);
     assert_eq!(exchange(&client, &backend, b"three"), first);
     assert_eq!(passed(&balancer, Direction::FromBackend), 3);
+}
+
+#[test]
+fn a_datagram_that_went_to_two_backends_was_received_once() {
+    let (dead, alive) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+    let mut config = config(&[&dead, &alive]);
+    balancer::pool(&mut config).balance = config::Balance::FirstAvailable;
+    drop(dead);
+    let balancer = Balancer::start(config);
+    exchange(&client(&balancer), &alive, b"question");
+    let snapshot = balancer.supervisor().plane.snapshot.load();
+    let live = &snapshot.listeners["main"].live;
+    assert_eq!(live.counters.sum(|it| it.received_bytes.value()), 8);
+    balancer.supervisor().cut(Default::default(), CloseReason::Killed);
+    let record = &balancer.endings(1)[0];
+    assert_eq!((record.tried, record.bytes.client_received), (1, 8));
 }

@@ -150,6 +150,37 @@ pools:
     namespace.run_again(TEST, INSIDE, 60);
 }
 
+/// A filter of this host lets nothing out to the first backend: the kernel says so at once, not by ICMP.
+#[test]
+fn a_first_datagram_that_may_not_leave_goes_to_another() {
+    const TEST: &str = "udp_exact::a_first_datagram_that_may_not_leave_goes_to_another";
+    const INSIDE: &str = "behind the filter";
+    if std::env::var(ROLE).is_ok_and(|role| role == INSIDE) {
+        let (server, _heard) = echo_datagrams();
+        let port = free_port();
+        let maitred = Maitred::start(&format!(
+            "listeners: {{main: {{bind: \"127.0.0.1:{port}\", protocol: udp, pool: main}}}}
+pools:
+  main:
+    balance: first_available
+    backends: [{{address: \"127.0.0.7:9\", name: barred}}, \"127.0.0.1:{server}\"]
+    health: {{probe: none}}
+    passive: none
+"
+        ));
+        let client = client(port);
+        assert!(ask(&client, b"one") && ask(&client, b"two"));
+        let metrics = maitred.metrics();
+        let passed = |it| metrics.value("maitred_udp_datagrams_total", &[("direction", it)]);
+        assert_eq!([passed("from_client"), passed("to_backend")].map(f64::round), [2.0, 2.0]);
+        assert!(maitred.dropped() < 0.5 && maitred.metric("maitred_udp_flows_total", &[]) < 1.5);
+        return;
+    }
+    let namespace = Namespace::new();
+    namespace.shell("iptables -A OUTPUT -p udp -d 127.0.0.7 -j DROP");
+    namespace.run_again(TEST, INSIDE, 60);
+}
+
 #[test]
 fn without_flows_a_drain_ends_at_once() {
     let (server, _heard) = echo_datagrams();
