@@ -1,10 +1,10 @@
 //! What once went wrong with datagrams, or nearly did: each case is a way in which one could be lost, or counted wrongly.
 
 use maitred::config;
-use maitred::telemetry::datagrams::Direction;
+use maitred::telemetry::datagrams::{Direction, Dropped};
 use maitred::telemetry::record::CloseReason;
 
-use crate::balancer::{self, Balancer};
+use crate::balancer::{self, Balancer, wait_for};
 use crate::udp::{client, config, exchange, passed, socket};
 
 #[test]
@@ -35,4 +35,28 @@ fn a_datagram_that_went_to_two_backends_was_received_once() {
     balancer.supervisor().cut(Default::default(), CloseReason::Killed);
     let record = &balancer.endings(1)[0];
     assert_eq!((record.tried, record.bytes.client_received), (1, 8));
+}
+
+#[test]
+fn what_a_flow_still_had_to_send_when_it_made_room_is_counted() {
+    let backend = socket("127.0.0.1:0");
+    let mut config = config(&[&backend]);
+    config.process.workers = Some(1);
+    let flow = &mut balancer::listener(&mut config).flow;
+    (flow.max_flows, flow.when_full) = (Some(1), config::WhenFlowsFull::EvictIdle);
+    let balancer = Balancer::start(config);
+    let clients = [0; 8].map(|_| client(&balancer));
+    for round in 0..200_u16 {
+        for client in &clients {
+            client.send(&round.to_le_bytes()).unwrap();
+        }
+    }
+    wait_for("all to be counted", || passed(&balancer, Direction::FromClient) == 1600);
+    // Counted after it was received.
+    wait_for("each to be passed on or dropped", || {
+        let snapshot = balancer.supervisor().plane.snapshot.load();
+        let datagrams = &snapshot.listeners["main"].live.datagrams;
+        let dropped = datagrams.sum(|it| it.dropped(Dropped::OverLimit).value());
+        passed(&balancer, Direction::ToBackend) + dropped == 1600
+    });
 }
