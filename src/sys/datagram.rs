@@ -114,6 +114,10 @@ pub fn connect(backend: SocketAddr, source: Option<IpAddr>) -> io::Result<OwnedF
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     socket.connect(&backend.into())?;
+    // Nobody listens, and the kernel happened to choose the very port as our own: the socket would answer itself.
+    if socket.local_addr()?.as_socket() == Some(backend) {
+        return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+    }
     Ok(socket.into())
 }
 

@@ -150,6 +150,27 @@ pools:
     namespace.run_again(TEST, INSIDE, 60);
 }
 
+/// With so few ports to choose from, the kernel soon gives a flow the one on which its backend does not listen.
+#[test]
+fn a_flow_does_not_answer_itself_when_nobody_listens() {
+    const TEST: &str = "udp_exact::a_flow_does_not_answer_itself_when_nobody_listens";
+    const INSIDE: &str = "with two ports";
+    if std::env::var(ROLE).is_ok_and(|role| role == INSIDE) {
+        let port = free_port();
+        let maitred = Maitred::start(&udp(port, 40_000));
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40001").unwrap();
+        for own in 20_000..20_030 {
+            let client = UdpSocket::bind(("127.0.0.1", own)).unwrap();
+            client.connect(("127.0.0.1", port)).unwrap();
+            client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            assert!(!ask(&client, b"is anybody there"), "nobody is");
+        }
+        assert!(maitred.dropped() > 29.5);
+        return;
+    }
+    Namespace::new().run_again(TEST, INSIDE, 60);
+}
+
 /// A filter of this host lets nothing out to the first backend: the kernel says so at once, not by ICMP.
 #[test]
 fn a_first_datagram_that_may_not_leave_goes_to_another() {
