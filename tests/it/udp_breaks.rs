@@ -1,11 +1,17 @@
 //! What once went wrong with datagrams, or nearly did: each case is a way in which one could be lost, or counted wrongly.
 
-use maitred::config;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
+
+use maitred::addr::ListenAddr;
+use maitred::config::{self, Protocol};
 use maitred::telemetry::datagrams::{Direction, Dropped};
 use maitred::telemetry::record::CloseReason;
 
 use crate::balancer::{self, Balancer, wait_for};
-use crate::udp::{client, config, exchange, passed, socket};
+use crate::udp::{client, config, dropped, exchange, passed, socket};
 
 #[test]
 fn a_client_of_another_family_than_its_backend_keeps_its_flow() {
@@ -59,4 +65,67 @@ fn what_a_flow_still_had_to_send_when_it_made_room_is_counted() {
         let dropped = datagrams.sum(|it| it.dropped(Dropped::OverLimit).value());
         passed(&balancer, Direction::ToBackend) + dropped == 1600
     });
+}
+
+#[test]
+fn a_backend_written_as_a_mapped_address_is_no_client_either() {
+    let backend = socket("127.0.0.1:0");
+    let mut config = config(&[&backend]);
+    let port = backend.local_addr().unwrap().port();
+    let mapped = format!("[::ffff:127.0.0.1]:{port}").parse().unwrap();
+    balancer::pool(&mut config).backends = vec![balancer::backend(mapped)];
+    let balancer = Balancer::start(config);
+    backend.send_to(b"loop", balancer.address()).unwrap();
+    dropped(&balancer, Dropped::Loop, 1);
+    exchange(&client(&balancer), &backend, b"served all the same");
+}
+
+#[test]
+fn who_takes_over_the_address_of_a_removed_listener_is_served() {
+    let backend = socket("127.0.0.1:0");
+    let mut config = config(&[&backend]);
+    let mut second = (*config.listeners[0]).clone();
+    second.name = "second".into();
+    second.bind = vec![ListenAddr::Inet("127.0.0.2:0".parse().unwrap())];
+    config.listeners.push(Arc::new(second));
+    let mut balancer = Balancer::start(config.clone());
+    let removed = balancer.supervisor().served().nth(1).unwrap().1.local;
+    config.listeners.pop();
+    balancer.supervisor.as_mut().unwrap().reload_with(Ok(config), Instant::now()).unwrap();
+    let removed = balancer::inet(removed);
+    wait_for("the port to be free", || UdpSocket::bind(removed).is_ok());
+    let client = socket(&removed.to_string());
+    client.connect(balancer.address()).unwrap();
+    exchange(&client, &backend, b"hello");
+}
+
+#[test]
+fn a_listener_that_becomes_one_of_tcp_ends_its_flows_and_owes_nothing() {
+    let backend = socket("127.0.0.1:0");
+    let mut config = config(&[&backend]);
+    let mut balancer = Balancer::start(config.clone());
+    let client = client(&balancer);
+    exchange(&client, &backend, b"hello");
+    let before = Arc::clone(&balancer.supervisor().plane.snapshot.load().listeners["main"]);
+    balancer::listener(&mut config).protocol = Protocol::Tcp;
+    let stop = Arc::new(AtomicBool::new(false));
+    let senders = [0; 4].map(|_| {
+        let (stop, client) = (Arc::clone(&stop), client.try_clone().unwrap());
+        std::thread::spawn(move || {
+            while !stop.load(Relaxed) {
+                // Refused when the port is closed.
+                let _ = client.send(b"more");
+            }
+        })
+    });
+    wait_for("a flood", || passed(&balancer, Direction::FromClient) > 1000);
+    balancer.supervisor.as_mut().unwrap().reload_with(Ok(config), Instant::now()).unwrap();
+    wait_for("the flows to end", || balancer.supervisor().plane.open_sessions() == 0);
+    stop.store(true, Relaxed);
+    senders.into_iter().for_each(|it| it.join().unwrap());
+    assert_eq!(before.live.active.load(Relaxed), 0);
+    let snapshot = balancer.supervisor().plane.snapshot.load();
+    let after = &snapshot.listeners["main"].live;
+    assert_eq!(after.counters.sum(|it| it.sessions.value()), 0, "the new one had no session");
+    assert_eq!(after.datagrams.sum(|it| it.passed(Direction::FromClient).value()), 0);
 }
