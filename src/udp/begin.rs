@@ -244,7 +244,7 @@ impl Flows {
             && now.config.pool.as_deref() != Some(&*backend.pool);
         let reason = if is_moved || backend.live.is_removed.load(Relaxed) {
             CloseReason::BackendRemoved
-        } else if backend.live.slot.hot().is_down() {
+        } else if backend.live.is_down.load(Relaxed) {
             CloseReason::BackendDown
         } else {
             link.leaves_since_ms = None;
@@ -275,7 +275,7 @@ impl Flows {
         };
         let mut tried = Tried::default();
         let Ok(reached) = self.reach(&pool, client, dialled, &mut tried) else { return id };
-        if reached.slot.backend.live.slot.hot().is_down() {
+        if reached.slot.backend.live.is_down.load(Relaxed) {
             // `try_all` finds nobody better.
             return id;
         }
