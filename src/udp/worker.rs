@@ -240,7 +240,8 @@ impl Worker {
             let token = Source::Flow(id.index).token();
             let watched = watch(&self.mail.poll, &link.socket, token);
             if let Err(error) = watched {
-                tracing::warn!(%error, "cannot watch a flow's socket");
+                // Not louder: clients make it happen. It is counted.
+                tracing::debug!(%error, "cannot watch a flow's socket");
                 self.flows.end(id, Stage::Connect, CloseReason::NoDescriptors);
             }
         }

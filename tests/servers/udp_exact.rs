@@ -1,7 +1,7 @@
 //! Each datagram that a UDP listener was sent is passed on or counted, whatever happens: a queue that overflows, a
 //! source that cannot be answered, a drain.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -146,6 +146,40 @@ pools:
     namespace.shell(
         "ip link add wire type veth peer name end && ip address add 192.0.2.1/24 dev wire \
          && ip link set wire up && ip link set end up",
+    );
+    namespace.run_again(TEST, INSIDE, 60);
+}
+
+/// Which of its addresses a host sends from and to makes no difference, if it listens on all.
+#[test]
+fn another_address_of_ours_is_not_served_on_a_port_of_ours() {
+    const TEST: &str = "udp_exact::another_address_of_ours_is_not_served_on_a_port_of_ours";
+    const INSIDE: &str = "at two addresses";
+    if std::env::var(ROLE).is_ok_and(|role| role == INSIDE) {
+        let (server, _heard) = echo_datagrams();
+        let port = free_port();
+        let everywhere =
+            udp(port, server).replace(&format!("127.0.0.1:{port}"), &format!(":{port}"));
+        let maitred = Maitred::start(&everywhere);
+        for (own, other) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
+            let (own, other): (IpAddr, IpAddr) = (own.parse().unwrap(), other.parse().unwrap());
+            let forger = Socket::new(Domain::for_address((own, 0).into()), Type::DGRAM, None);
+            let forger = forger.unwrap();
+            forger.set_reuse_port(true).unwrap();
+            forger.bind(&SocketAddr::from((own, port)).into()).unwrap();
+            forger.send_to(b"loop", &SocketAddr::from((other, port)).into()).unwrap();
+            drop(forger);
+            let client = UdpSocket::bind((own, 0)).unwrap();
+            client.connect((other, port)).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            assert!(ask(&client, b"from another port"));
+        }
+        assert!((dropped(&maitred, "loop") - 2.0).abs() < 0.5);
+        return;
+    }
+    let namespace = Namespace::new();
+    namespace.shell(
+        "for ip in 192.0.2.1 192.0.2.2 2001:db8::1 2001:db8::2; do ip address add $ip dev lo; done",
     );
     namespace.run_again(TEST, INSIDE, 60);
 }
