@@ -334,13 +334,9 @@ impl Flows {
             left.and_then(|pool| Some((pool, self.reach(pool, client, dialled, &mut tried).ok()?)));
         let Some(link) = self.table.get_mut(id) else { return };
         let Some((pool, reached)) = reached else {
-            link.places
-                .listener
-                .live
-                .datagrams
-                .of(self.thread)
-                .dropped(Dropped::BackendError)
-                .add(1);
+            if let Some(door) = self.doors.get(widen(link.key.door)) {
+                self.counters(&door.listener).dropped(Dropped::BackendError).add(1);
+            }
             let reason = match error.raw_os_error() {
                 Some(libc::ECONNREFUSED) => CloseReason::ConnectRefused,
                 _ => CloseReason::ConnectUnreachable,

@@ -30,10 +30,10 @@ impl Flows {
     /// Takes what a client sent, and sends it on to its backend.
     pub fn dispatch(&mut self, id: FlowId, loads: &mut [Load<'_>]) {
         let Some(link) = self.table.get_mut(id) else { return };
-        let listener = &link.places.listener;
+        let Some(door) = self.doors.get(widen(link.key.door)) else { return };
         let received: u64 = loads.iter().map(|(bytes, _)| bytes.len() as u64).sum();
         link.bytes.client_received += received;
-        listener.live.counters.of(self.thread).received_bytes.add(received);
+        door.listener.live.counters.of(self.thread).received_bytes.add(received);
         if link.sent == 0 && is_one_datagram(loads) && loads[0].0.len() <= AGAIN {
             link.again = Some(Bytes::copy_from_slice(loads[0].0));
         } else {
@@ -46,7 +46,9 @@ impl Flows {
     /// here, if this one refuses it.
     pub fn send_on(&mut self, id: FlowId, mut loads: &mut [Load<'_>]) {
         let Some(link) = self.table.get_mut(id) else { return };
-        let counters = link.places.listener.live.datagrams.of(self.thread);
+        let Some(door) = self.doors.get(widen(link.key.door)) else { return };
+        // Where the datagrams came to; the flow may be older than that listener's name.
+        let counters = door.listener.live.datagrams.of(self.thread);
         let mut trouble = None;
         let mut is_told = |error: &io::Error| {
             trouble = error.raw_os_error();

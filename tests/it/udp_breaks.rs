@@ -1,12 +1,15 @@
 //! What once went wrong with datagrams, or nearly did: each case is a way in which one could be lost, or counted wrongly.
 
+use std::io::IoSlice;
 use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use maitred::addr::ListenAddr;
 use maitred::config::{self, Protocol};
+use maitred::sys::datagram::{self, Parcel};
 use maitred::telemetry::datagrams::{Direction, Dropped};
 use maitred::telemetry::record::CloseReason;
 
@@ -128,4 +131,72 @@ fn a_listener_that_becomes_one_of_tcp_ends_its_flows_and_owes_nothing() {
     let after = &snapshot.listeners["main"].live;
     assert_eq!(after.counters.sum(|it| it.sessions.value()), 0, "the new one had no session");
     assert_eq!(after.datagrams.sum(|it| it.passed(Direction::FromClient).value()), 0);
+}
+
+/// Trains and single datagrams of many clients, while everything that a reload can change of listener and pool changes:
+/// each is passed on or dropped for a reason, and at the end every place is given back.
+#[test]
+fn whatever_changes_each_datagram_is_passed_on_or_counted() {
+    let backends = [0; 3].map(|_| socket("127.0.0.1:0"));
+    let whole = config(&[&backends[0], &backends[1], &backends[2]]);
+    let mut balancer = Balancer::start(whole.clone());
+    let senders: Vec<OwnedFd> =
+        (0..20).map(|_| datagram::connect(balancer.address(), None).unwrap()).collect();
+    let mut chance = fastrand::Rng::with_seed(7);
+    let mut sent = 0;
+    for round in 0..120 {
+        if round % 4 == 0 {
+            // More than these might not fit into the queue.
+            wait_for("all to be received", || passed(&balancer, Direction::FromClient) == sent);
+        }
+        let mut config = whole.clone();
+        let listener = balancer::listener(&mut config);
+        listener.flow.requests = [None, Some(1), Some(3), Some(7)][chance.usize(..4)];
+        listener.flow.max_flows = [None, Some(1), Some(5), Some(19)][chance.usize(..4)];
+        listener.flow.timeout = Duration::from_millis([20, 300, 60_000][chance.usize(..3)]);
+        if chance.bool() {
+            listener.flow.when_full = config::WhenFlowsFull::EvictIdle;
+        }
+        listener.limits.sessions_per_client = [None, Some(4)][chance.usize(..2)];
+        let rate = config::Rate { per_second: 500, burst: 50 };
+        listener.limits.datagram_rate_per_client = [None, Some(rate)][chance.usize(..2)];
+        let pool = balancer::pool(&mut config);
+        pool.send_proxy_protocol = [None, Some(config::ProxyVersion::V2)][chance.usize(..2)];
+        pool.backends.truncate(chance.usize(1..=3));
+        balancer.supervisor.as_mut().unwrap().reload_with(Ok(config), Instant::now()).unwrap();
+        for sender in &senders {
+            let (count, size) = (chance.usize(1..12), chance.usize(1..60));
+            let bytes = vec![1; count * size - chance.usize(..size)];
+            let segment = (bytes.len() > size).then_some(size as u16);
+            let parcel = Parcel { segment, ..Parcel::default() };
+            datagram::send(sender, &[IoSlice::new(&bytes)], &parcel).unwrap();
+            sent += count as u64;
+        }
+    }
+    wait_for("all to be received", || passed(&balancer, Direction::FromClient) == sent);
+    // Counted after it was received.
+    wait_for("each to be passed on or dropped", || {
+        let snapshot = balancer.supervisor().plane.snapshot.load();
+        let datagrams = &snapshot.listeners["main"].live.datagrams;
+        let dropped = Dropped::ALL.map(|it| datagrams.sum(|cell| cell.dropped(it).value()));
+        passed(&balancer, Direction::ToBackend) + dropped.iter().sum::<u64>() == sent
+    });
+}
+
+#[test]
+fn datagrams_count_as_the_listeners_they_came_to_also_those_of_flows_older_than_its_name() {
+    let backend = socket("127.0.0.1:0");
+    let mut config = config(&[&backend]);
+    let mut balancer = Balancer::start(config.clone());
+    let client = client(&balancer);
+    let first = exchange(&client, &backend, b"before");
+    balancer::listener(&mut config).name = "renamed".into();
+    balancer.supervisor.as_mut().unwrap().reload_with(Ok(config), Instant::now()).unwrap();
+    assert_eq!(exchange(&client, &backend, b"after"), first);
+    wait_for("all to be counted", || passed(&balancer, Direction::ToClient) == 1);
+    assert_eq!(Direction::ALL.map(|it| passed(&balancer, it)), [1; 4]);
+    let snapshot = balancer.supervisor().plane.snapshot.load();
+    let counters = &snapshot.listeners["renamed"].live.counters;
+    assert_eq!(counters.sum(|it| it.received_bytes.value()), 5);
+    wait_for("bytes to be counted", || counters.sum(|it| it.sent_bytes.value()) == 5);
 }
