@@ -133,8 +133,9 @@ impl Supervisor {
         }
         self.monitor.apply(&snapshot);
         let packets = self.listen(&config, opened);
-        self.packets.renew(&snapshot, &self.served, packets);
+        // What is closed takes what it has queued as the listener it was, and is no longer served afterwards.
         let closed = self.unlisten(&config);
+        self.packets.renew(&snapshot, &self.served, packets);
         self.plane.served.store(Arc::new(self.served.clone()));
         closed
     }

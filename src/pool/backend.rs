@@ -46,6 +46,8 @@ pub struct Live {
     pub probes: ProbeCounters,
     /// No longer of its pool; a flow looks here before each datagram it brings.
     pub is_removed: AtomicBool,
+    /// Probes, failures or a maintenance take it away from those it has, whatever its weight; a flow looks here, too.
+    pub is_down: AtomicBool,
     /// Written by the control plane alone (health, hand); the lock is never taken by a pick or a relay.
     pub status: Mutex<Status>,
 }
@@ -144,6 +146,7 @@ impl Live {
             outlier: Outlier::default(),
             probes: ProbeCounters::default(),
             is_removed: AtomicBool::new(false),
+            is_down: AtomicBool::new(false),
             status: Mutex::new(status),
         }
     }
@@ -278,6 +281,8 @@ impl Backend {
     }
 
     fn write_weights(&self, status: &Status, now: Instant) {
+        use BackendState::{Down, Ejected, Maintenance};
+        self.live.is_down.store(matches!(status.state, Down | Ejected | Maintenance), Relaxed);
         let (weight, forced) = self.weights(status, now);
         let hot = self.live.slot.hot();
         let before = hot.weight.swap(weight, Relaxed);

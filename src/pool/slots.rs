@@ -82,11 +82,6 @@ impl Hot {
         }
     }
 
-    /// It takes nothing new because probes or failures say so, not because a hand or its weight does.
-    pub fn is_down(&self) -> bool {
-        self.weight.load(Relaxed) == 0 && self.forced_weight.load(Relaxed) > 0
-    }
-
     pub fn is_full(&self) -> bool {
         self.in_flight.load(Relaxed) >= self.limit.load(Relaxed)
     }

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::bind::{BindError, no_thread};
-use crate::addr::{BackendAddr, ListenAddr, LocalAddr};
+use crate::addr::{BackendAddr, ListenAddr, LocalAddr, canonical};
 use crate::config::{Config, Protocol};
 use crate::plane::{Bind, Plane, Served};
 use crate::snapshot::{Listener, Snapshot};
@@ -128,16 +128,16 @@ fn answerers(snapshot: &Snapshot, served: &std::collections::BTreeMap<Bind, Serv
         if local.ip().is_unspecified() {
             answerers.ports.insert(local.port());
         } else {
-            answerers.exact.insert(local);
+            answerers.exact.insert(canonical(local));
         }
         let listener = snapshot.listeners.get(&served.listener);
         let pool = listener.and_then(|listener| listener.config.pool.as_ref());
         let Some(pool) = pool.and_then(|pool| snapshot.pools.get(pool)) else { continue };
         for backend in &pool.backends {
             match backend.address {
-                BackendAddr::Inet(address) => drop(answerers.exact.insert(address)),
+                BackendAddr::Inet(address) => drop(answerers.exact.insert(canonical(address))),
                 BackendAddr::InetClientPort(ip) => {
-                    answerers.exact.insert((ip, local.port()).into());
+                    answerers.exact.insert(canonical((ip, local.port()).into()));
                 }
                 BackendAddr::Unix(_) => {}
             }

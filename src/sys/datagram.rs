@@ -114,7 +114,23 @@ pub fn connect(backend: SocketAddr, source: Option<IpAddr>) -> io::Result<OwnedF
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     socket.connect(&backend.into())?;
+    // Nobody listens, and the kernel happened to choose the very port as our own: the socket would answer itself.
+    if socket.local_addr()?.as_socket() == Some(backend) {
+        return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+    }
     Ok(socket.into())
+}
+
+/// Whether an address is one of this host's: only such a one is reached from itself. Nothing is sent.
+pub fn is_ours(ip: IpAddr) -> bool {
+    let address = SocketAddr::new(ip, 9);
+    let from = || {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM.cloexec(), None)?;
+        socket.connect(&address.into())?;
+        socket.local_addr()
+    };
+    // Without a route, a descriptor or a port, nobody there is answered.
+    from().is_ok_and(|from| from.as_socket().map(|from| from.ip()) == Some(ip))
 }
 
 /// A connected socket hears of a port that nobody listens on by itself; with this also of hosts and networks that
@@ -374,6 +390,12 @@ mod tests {
         assert_eq!(message.payload, b"late");
         assert_eq!(message.from.address(), Some(client.local_addr().unwrap()));
         assert_eq!(message.beside.to, Some("127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_address_of_this_host_is_known_from_others() {
+        assert!(is_ours("127.0.0.1".parse().unwrap()));
+        assert!(!is_ours("192.0.2.77".parse().unwrap()));
     }
 
     #[test]

@@ -227,7 +227,7 @@ impl Flows {
             && now.config.pool.as_deref() != Some(&*backend.pool);
         let reason = if is_moved || backend.live.is_removed.load(Relaxed) {
             CloseReason::BackendRemoved
-        } else if backend.live.slot.hot().is_down() {
+        } else if backend.live.is_down.load(Relaxed) {
             CloseReason::BackendDown
         } else {
             link.leaves_since_ms = None;
@@ -258,7 +258,7 @@ impl Flows {
         };
         let mut tried = Tried::default();
         let Ok(reached) = self.reach(&pool, client, dialled, &mut tried) else { return id };
-        if reached.slot.backend.live.slot.hot().is_down() {
+        if reached.slot.backend.live.is_down.load(Relaxed) {
             // `try_all` finds nobody better.
             return id;
         }
@@ -293,33 +293,33 @@ impl Flows {
         }
         self.count_failure(link, error);
         let backend = Arc::clone(&link.slot.backend);
+        let may_go_elsewhere = link.again.is_some();
         let pool = self.plane.snapshot.load().pools.get(&backend.pool).map(Arc::clone);
-        let Some(pool) = pool else { return };
-        outlier::failed(&pool, &backend, Instant::now());
-        if link.again.is_some() {
-            self.try_elsewhere(id, &pool, error);
+        if let Some(pool) = &pool {
+            outlier::failed(pool, &backend, Instant::now());
+        }
+        if may_go_elsewhere {
+            self.try_elsewhere(id, pool.as_deref(), error);
         }
     }
 
-    fn try_elsewhere(&mut self, id: FlowId, pool: &Pool, error: &io::Error) {
+    /// The first datagram, which was refused, reaches another backend, or is dropped here.
+    fn try_elsewhere(&mut self, id: FlowId, pool: Option<&Pool>, error: &io::Error) {
         let Some(link) = self.table.get_mut(id) else { return };
-        let Some(datagram) = link.again.take() else { return };
+        let Some(datagram) = link.again.clone() else { return };
         let (mut tried, client, dialled) = (link.tried, link.client, link.dialled);
-        let attempts = usize::try_from(pool.config.connect.attempts).unwrap_or(usize::MAX);
-        let reached = if tried.len() < attempts {
-            self.reach(pool, client, dialled, &mut tried).ok()
-        } else {
-            None
-        };
+        // None is left if its pool was removed.
+        let left = pool.filter(|pool| {
+            let attempts = usize::try_from(pool.config.connect.attempts).unwrap_or(usize::MAX);
+            tried.len() < attempts
+        });
+        let reached =
+            left.and_then(|pool| Some((pool, self.reach(pool, client, dialled, &mut tried).ok()?)));
         let Some(link) = self.table.get_mut(id) else { return };
-        let Some(reached) = reached else {
-            link.places
-                .listener
-                .live
-                .datagrams
-                .of(self.thread)
-                .dropped(Dropped::BackendError)
-                .add(1);
+        let Some((pool, reached)) = reached else {
+            if let Some(door) = self.doors.get(widen(link.key.door)) {
+                self.counters(&door.listener).dropped(Dropped::BackendError).add(1);
+            }
             let reason = match error.raw_os_error() {
                 Some(libc::ECONNREFUSED) => CloseReason::ConnectRefused,
                 _ => CloseReason::ConnectUnreachable,
@@ -335,7 +335,7 @@ impl Flows {
         link.overflow = 0;
         link.header = Header::new(pool, client, dialled);
         self.fresh.push(id);
-        self.dispatch(id, &mut [(&datagram, datagram.len())]);
+        self.send_on(id, &mut [(&datagram, datagram.len())]);
     }
 }
 

@@ -38,6 +38,12 @@ pub struct Share {
     segment: usize,
 }
 
+impl Share {
+    fn datagrams(&self) -> u64 {
+        (self.end - self.start).div_ceil(self.segment.max(1)).max(1) as u64
+    }
+}
+
 impl Door {
     pub fn new(
         socket: OwnedFd,
@@ -88,7 +94,7 @@ impl Flows {
         // Each flow's datagrams stay in order; those of different flows have none.
         shares.sort_by_key(|share| share.flow.index);
         for of_one in shares.chunk_by(|a, b| a.flow == b.flow) {
-            self.forward(inbox, of_one);
+            self.forward(inbox, door, of_one);
         }
         shares.clear();
         self.shares = shares;
@@ -166,7 +172,13 @@ impl Flows {
     }
 
     /// Sends one flow's share of the batch to its backend.
-    fn forward(&mut self, inbox: &Inbox, shares: &[Share]) {
+    fn forward(&mut self, inbox: &Inbox, door: u32, shares: &[Share]) {
+        if self.table.get(shares[0].flow).is_none() {
+            // It made room for another one of the batch.
+            let Some(open) = self.doors.get(widen(door)) else { return };
+            let lost = shares.iter().map(Share::datagrams).sum();
+            return self.counters(&open.listener).dropped(Dropped::OverLimit).add(lost);
+        }
         // A message has one share for a flow, so there are no more than messages.
         let mut loads: [Load<'_>; BATCH] = [(&[], 0); BATCH];
         let mut count = 0;

@@ -4,6 +4,8 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
+use crate::sys::datagram;
+
 /// Where UDP is answered; made anew with each snapshot.
 #[derive(Debug, Default)]
 pub struct Answerers {
@@ -18,7 +20,9 @@ impl Answerers {
     pub fn contain(&self, source: SocketAddr, dialled: SocketAddr) -> bool {
         self.exact.contains(&source)
             || (self.ports.contains(&source.port())
-                && (source.ip() == dialled.ip() || source.ip().is_loopback()))
+                && (source.ip() == dialled.ip()
+                    || source.ip().is_loopback()
+                    || datagram::is_ours(source.ip())))
     }
 }
 

@@ -28,25 +28,41 @@ const READS: usize = 4;
 const AGAIN: usize = 1500;
 
 impl Flows {
-    /// Sends what a client sent on to its backend.
-    pub fn dispatch(&mut self, id: FlowId, mut loads: &mut [Load<'_>]) {
+    /// Takes what a client sent, and sends it on to its backend.
+    pub fn dispatch(&mut self, id: FlowId, loads: &mut [Load<'_>]) {
         let Some(link) = self.table.get_mut(id) else { return };
-        let listener = &link.places.listener;
-        let counters = listener.live.datagrams.of(self.thread);
+        let Some(door) = self.doors.get(widen(link.key.door)) else { return };
         let received: u64 = loads.iter().map(|(bytes, _)| bytes.len() as u64).sum();
         link.bytes.client_received += received;
-        listener.live.counters.of(self.thread).received_bytes.add(received);
+        door.listener.live.counters.of(self.thread).received_bytes.add(received);
         if link.sent == 0 && is_one_datagram(loads) && loads[0].0.len() <= AGAIN {
             link.again = Some(Bytes::copy_from_slice(loads[0].0));
         } else {
             link.again = None;
         }
+        self.send_on(id, loads);
+    }
+
+    /// Sends datagrams to the flow's backend. What becomes of one that another backend may still get is not counted
+    /// here, if this one refuses it.
+    pub fn send_on(&mut self, id: FlowId, mut loads: &mut [Load<'_>]) {
+        let Some(link) = self.table.get_mut(id) else { return };
+        let Some(door) = self.doors.get(widen(link.key.door)) else { return };
+        // Where the datagrams came to; the flow may be older than that listener's name.
+        let counters = door.listener.live.datagrams.of(self.thread);
         let mut trouble = None;
         let mut is_told = |error: &io::Error| {
             trouble = error.raw_os_error();
             true
         };
-        let mut drop_it = |reason, count| counters.dropped(reason).add(count);
+        let (is_only_one, mut refused) = (link.again.is_some(), 0);
+        let mut drop_it = |reason, count| {
+            if is_only_one && reason == Dropped::BackendError {
+                refused += count;
+            } else {
+                counters.dropped(reason).add(count);
+            }
+        };
         let headed =
             send_headed(&link.socket, &mut link.header, &mut loads, &mut drop_it, &mut is_told);
         let sent = send_all(
@@ -63,8 +79,11 @@ impl Flows {
         link.bytes.backend_sent += sent.bytes;
         link.slot.backend.live.counters.of(self.thread).sent_bytes.add(sent.bytes);
         self.plane.workers[self.worker].udp_bytes.add(sent.bytes);
-        if let Some(error) = trouble {
-            self.trouble(id, &io::Error::from_raw_os_error(error));
+        match trouble {
+            // It went at the second try.
+            Some(_) if is_only_one && refused == 0 => {}
+            Some(error) => self.trouble(id, &io::Error::from_raw_os_error(error)),
+            None => counters.dropped(Dropped::BackendError).add(refused),
         }
     }
 

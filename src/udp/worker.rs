@@ -245,7 +245,8 @@ impl Worker {
             let token = Source::Flow(id.index).token();
             let watched = watch(&self.mail.poll, &link.socket, token);
             if let Err(error) = watched {
-                tracing::warn!(%error, "cannot watch a flow's socket");
+                // Not louder: clients make it happen. It is counted.
+                tracing::debug!(%error, "cannot watch a flow's socket");
                 self.flows.end(id, Stage::Connect, CloseReason::NoDescriptors);
             }
         }
@@ -338,7 +339,12 @@ impl Worker {
 }
 
 fn watch(poll: &Poll, socket: &OwnedFd, token: Token) -> io::Result<()> {
-    poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
+    let mut source = SourceFd(&socket.as_raw_fd());
+    match poll.registry().register(&mut source, token, Interest::READABLE) {
+        // A flow that began and moved in the same batch is in the list of new ones twice.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        outcome => outcome,
+    }
 }
 
 #[cfg(test)]

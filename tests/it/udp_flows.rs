@@ -249,6 +249,23 @@ fn a_backend_with_no_weight_keeps_its_flows_and_gets_no_new_ones() {
     exchange(&client(&balancer), &backends[1], b"new");
 }
 
+/// Whatever its weight: one that took nothing new and goes down, and one that is in maintenance.
+#[test]
+fn flows_leave_a_dead_backend_also_if_it_took_nothing_new_before() {
+    for (weight, state) in [(0, BackendState::Down), (1, BackendState::Maintenance)] {
+        let backends = [socket("127.0.0.1:0"), socket("127.0.0.1:0")];
+        let mut config = config(&[&backends[0], &backends[1]]);
+        balancer::pool(&mut config).balance = config::Balance::FirstAvailable;
+        let mut balancer = Balancer::start(config.clone());
+        let client = client(&balancer);
+        exchange(&client, &backends[0], b"before");
+        balancer::pool(&mut config).backends[0].weight = weight;
+        reload(&mut balancer, config);
+        set_state(&balancer, 0, state);
+        exchange(&client, &backends[1], b"moved");
+    }
+}
+
 #[test]
 fn a_reload_keeps_flows_and_moves_those_of_a_removed_backend() {
     let backends = [socket("127.0.0.1:0"), socket("127.0.0.1:0")];

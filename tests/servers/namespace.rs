@@ -2,6 +2,7 @@
 //! where settings of the network are changed.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::harness::{Process, program, succeed};
 use crate::local::{ROLE, again};
@@ -13,7 +14,9 @@ pub struct Namespace {
 
 impl Namespace {
     pub fn new() -> Namespace {
-        let name = format!("maitred-test-{}", std::process::id());
+        // Of several tests at once each has one.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("maitred-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
         succeed(ip().args(["netns", "add", &name]));
         let namespace = Namespace { name };
         succeed(ip().args(["-n", &namespace.name, "link", "set", "lo", "up"]));

@@ -1,7 +1,7 @@
 //! Each datagram that a UDP listener was sent is passed on or counted, whatever happens: a queue that overflows, a
 //! source that cannot be answered, a drain.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -147,6 +147,92 @@ pools:
         "ip link add wire type veth peer name end && ip address add 192.0.2.1/24 dev wire \
          && ip link set wire up && ip link set end up",
     );
+    namespace.run_again(TEST, INSIDE, 60);
+}
+
+/// Which of its addresses a host sends from and to makes no difference, if it listens on all.
+#[test]
+fn another_address_of_ours_is_not_served_on_a_port_of_ours() {
+    const TEST: &str = "udp_exact::another_address_of_ours_is_not_served_on_a_port_of_ours";
+    const INSIDE: &str = "at two addresses";
+    if std::env::var(ROLE).is_ok_and(|role| role == INSIDE) {
+        let (server, _heard) = echo_datagrams();
+        let port = free_port();
+        let everywhere =
+            udp(port, server).replace(&format!("127.0.0.1:{port}"), &format!(":{port}"));
+        let maitred = Maitred::start(&everywhere);
+        for (own, other) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")] {
+            let (own, other): (IpAddr, IpAddr) = (own.parse().unwrap(), other.parse().unwrap());
+            let forger = Socket::new(Domain::for_address((own, 0).into()), Type::DGRAM, None);
+            let forger = forger.unwrap();
+            forger.set_reuse_port(true).unwrap();
+            forger.bind(&SocketAddr::from((own, port)).into()).unwrap();
+            forger.send_to(b"loop", &SocketAddr::from((other, port)).into()).unwrap();
+            drop(forger);
+            let client = UdpSocket::bind((own, 0)).unwrap();
+            client.connect((other, port)).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            assert!(ask(&client, b"from another port"));
+        }
+        assert!((dropped(&maitred, "loop") - 2.0).abs() < 0.5);
+        return;
+    }
+    let namespace = Namespace::new();
+    namespace.shell(
+        "for ip in 192.0.2.1 192.0.2.2 2001:db8::1 2001:db8::2; do ip address add $ip dev lo; done",
+    );
+    namespace.run_again(TEST, INSIDE, 60);
+}
+
+/// With so few ports to choose from, the kernel soon gives a flow the one on which its backend does not listen.
+#[test]
+fn a_flow_does_not_answer_itself_when_nobody_listens() {
+    const TEST: &str = "udp_exact::a_flow_does_not_answer_itself_when_nobody_listens";
+    const INSIDE: &str = "with two ports";
+    if std::env::var(ROLE).is_ok_and(|role| role == INSIDE) {
+        let port = free_port();
+        let maitred = Maitred::start(&udp(port, 40_000));
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40001").unwrap();
+        for own in 20_000..20_030 {
+            let client = UdpSocket::bind(("127.0.0.1", own)).unwrap();
+            client.connect(("127.0.0.1", port)).unwrap();
+            client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            assert!(!ask(&client, b"is anybody there"), "nobody is");
+        }
+        assert!(maitred.dropped() > 29.5);
+        return;
+    }
+    Namespace::new().run_again(TEST, INSIDE, 60);
+}
+
+/// A filter of this host lets nothing out to the first backend: the kernel says so at once, not by ICMP.
+#[test]
+fn a_first_datagram_that_may_not_leave_goes_to_another() {
+    const TEST: &str = "udp_exact::a_first_datagram_that_may_not_leave_goes_to_another";
+    const INSIDE: &str = "behind the filter";
+    if std::env::var(ROLE).is_ok_and(|role| role == INSIDE) {
+        let (server, _heard) = echo_datagrams();
+        let port = free_port();
+        let maitred = Maitred::start(&format!(
+            "listeners: {{main: {{bind: \"127.0.0.1:{port}\", protocol: udp, pool: main}}}}
+pools:
+  main:
+    balance: first_available
+    backends: [{{address: \"127.0.0.7:9\", name: barred}}, \"127.0.0.1:{server}\"]
+    health: {{probe: none}}
+    passive: none
+"
+        ));
+        let client = client(port);
+        assert!(ask(&client, b"one") && ask(&client, b"two"));
+        let metrics = maitred.metrics();
+        let passed = |it| metrics.value("maitred_udp_datagrams_total", &[("direction", it)]);
+        assert_eq!([passed("from_client"), passed("to_backend")].map(f64::round), [2.0, 2.0]);
+        assert!(maitred.dropped() < 0.5 && maitred.metric("maitred_udp_flows_total", &[]) < 1.5);
+        return;
+    }
+    let namespace = Namespace::new();
+    namespace.shell("iptables -A OUTPUT -p udp -d 127.0.0.7 -j DROP");
     namespace.run_again(TEST, INSIDE, 60);
 }
 
