@@ -13,7 +13,7 @@ use super::listener::overflowed;
 use crate::pool::backend::CONNECT_BOUNDS;
 use crate::pool::outlier;
 use crate::sys::datagram::{BATCH, Inbox, Parcel};
-use crate::telemetry::datagrams::{Direction, Dropped};
+use crate::telemetry::datagrams::{DatagramCounters, Direction, Dropped};
 use crate::telemetry::record::{CloseReason, Stage};
 
 /// Replies of one read, and of the first one in a turn.
@@ -112,10 +112,11 @@ impl Flows {
         let Some(link) = self.table.get_mut(id) else { return };
         let Some(door) = self.doors.get(widen(link.key.door)) else { return };
         let mut loads: [Load<'_>; BATCH] = [(&[], 0); BATCH];
-        let (whole, datagrams) = link.take_replies(inbox, count, self.thread, &mut loads);
-        // What goes each way counts for the listener that the flow began at.
-        let live = &link.places.listener.live;
+        // Counted where the client's datagrams are; the flow may be older than that listener's name.
+        let live = &door.listener.live;
         let counters = live.datagrams.of(self.thread);
+        let (whole, datagrams, received) = link.take_replies(inbox, count, counters, &mut loads);
+        link.heard(self.thread, received);
         let parcel = Parcel { to: Some(&link.key.client), from: link.key.dialled, segment: None };
         let mut drop_it = |reason, count| {
             // The trouble of a send to a client is the client's.
@@ -152,16 +153,15 @@ impl Link {
         u32::try_from(self.tried.len().saturating_sub(1)).unwrap_or(0)
     }
 
-    /// Counts what the backend sent, and puts what may go on into `loads`: how many messages, and how many datagrams
-    /// there were in all.
+    /// Counts what the backend sent, and puts what may go on into `loads`: how many messages; and how many datagrams
+    /// there were in all, and bytes.
     fn take_replies<'a>(
         &mut self,
         inbox: &'a Inbox,
         count: usize,
-        thread: usize,
+        counters: &DatagramCounters,
         loads: &mut [Load<'a>; BATCH],
-    ) -> (usize, u64) {
-        let counters = self.places.listener.live.datagrams.of(thread);
+    ) -> (usize, u64, u64) {
         let (mut whole, mut datagrams, mut received) = (0, 0, 0);
         for message in inbox.messages().take(count) {
             let overflow = overflowed(&mut self.overflow, &message.beside);
@@ -176,8 +176,7 @@ impl Link {
             whole += 1;
         }
         counters.passed(Direction::FromBackend).add(datagrams);
-        self.heard(thread, received);
-        (whole, datagrams)
+        (whole, datagrams, received)
     }
 
     /// The backend spoke.
