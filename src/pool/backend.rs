@@ -1,6 +1,6 @@
 //! One backend: what the file says of it, and what is alive of it across reloads.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,6 +12,7 @@ use super::slots::{Slot, WEIGHT_UNIT};
 use super::slow_start::effective_weight;
 use crate::addr::BackendAddr;
 use crate::config;
+use crate::sys::clock::coarse_ms;
 use crate::telemetry::counters::{Counter, Histogram, PerWorker, SharedCounter};
 
 /// A backend of one version of its pool. Identity across reloads is pool, name and address.
@@ -45,11 +46,30 @@ pub struct Live {
     pub outlier: Outlier,
     pub probes: ProbeCounters,
     /// No longer of its pool; a flow looks here before each datagram it brings.
-    pub is_removed: AtomicBool,
+    pub removed: Since,
     /// Probes, failures or a maintenance take it away from those it has, whatever its weight; a flow looks here, too.
-    pub is_down: AtomicBool,
+    pub down: Since,
     /// Written by the control plane alone (health, hand); the lock is never taken by a pick or a relay.
     pub status: Mutex<Status>,
+}
+
+/// Since when something is so, if it is, in milliseconds of the coarse clock.
+#[derive(Debug, Default)]
+pub struct Since(AtomicU64);
+
+impl Since {
+    /// What is so already has been so for as long as before.
+    pub fn set(&self, is_so: bool) {
+        if !is_so {
+            self.0.store(0, Relaxed);
+        } else if self.ms().is_none() {
+            self.0.store(coarse_ms().max(1), Relaxed);
+        }
+    }
+
+    pub fn ms(&self) -> Option<u64> {
+        Some(self.0.load(Relaxed)).filter(|ms| *ms > 0)
+    }
 }
 
 /// The words of API, metric label, log and page.
@@ -145,8 +165,8 @@ impl Live {
             latency: Latency::default(),
             outlier: Outlier::default(),
             probes: ProbeCounters::default(),
-            is_removed: AtomicBool::new(false),
-            is_down: AtomicBool::new(false),
+            removed: Since::default(),
+            down: Since::default(),
             status: Mutex::new(status),
         }
     }
@@ -282,7 +302,7 @@ impl Backend {
 
     fn write_weights(&self, status: &Status, now: Instant) {
         use BackendState::{Down, Ejected, Maintenance};
-        self.live.is_down.store(matches!(status.state, Down | Ejected | Maintenance), Relaxed);
+        self.live.down.set(matches!(status.state, Down | Ejected | Maintenance));
         let (weight, forced) = self.weights(status, now);
         let hot = self.live.slot.hot();
         let before = hot.weight.swap(weight, Relaxed);

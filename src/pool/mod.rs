@@ -166,12 +166,12 @@ impl Pool {
     /// Until then building it has changed nothing that sessions or the version in use can see.
     pub fn activate(&self, now: Instant, wall: SystemTime) {
         for backend in &self.backends {
-            backend.live.is_removed.store(false, Relaxed);
+            backend.live.removed.set(false);
             backend.activate(now, wall);
             outlier::enlist(backend, now, wall);
         }
         for (_, live) in self.departed() {
-            live.is_removed.store(true, Relaxed);
+            live.removed.set(true);
             live.outlier.retire();
         }
         self.wake_held();

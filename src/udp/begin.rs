@@ -5,7 +5,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::flow::Rules;
@@ -205,7 +204,7 @@ impl Flows {
             first_reply: None,
             tried,
             sent: 0,
-            leaves_since_ms: None,
+            moved_since_ms: None,
             retired: None,
             again: None,
             header: Header::new(pool, client, dialled),
@@ -225,13 +224,14 @@ impl Flows {
         let backend = &link.slot.backend;
         let is_moved = !std::ptr::eq(&*link.places.listener, &**now)
             && now.config.pool.as_deref() != Some(&*backend.pool);
-        let reason = if is_moved || backend.live.is_removed.load(Relaxed) {
-            CloseReason::BackendRemoved
-        } else if backend.live.is_down.load(Relaxed) {
-            CloseReason::BackendDown
-        } else {
-            link.leaves_since_ms = None;
-            return None;
+        if !is_moved {
+            link.moved_since_ms = None;
+        }
+        let moved = is_moved.then(|| *link.moved_since_ms.get_or_insert(self.now_ms));
+        let (since, reason) = match (moved.or(backend.live.removed.ms()), backend.live.down.ms()) {
+            (Some(since), _) => (since, CloseReason::BackendRemoved),
+            (None, Some(since)) => (since, CloseReason::BackendDown),
+            (None, None) => return None,
         };
         let snapshot = self.plane.snapshot.load();
         let pool = snapshot.pools.get(&backend.pool);
@@ -239,7 +239,6 @@ impl Flows {
             OnDown::Keep => false,
             OnDown::Auto | OnDown::Reset => true,
             OnDown::Drain(time) => {
-                let since = *link.leaves_since_ms.get_or_insert(self.now_ms);
                 u128::from(self.now_ms.saturating_sub(since)) >= time.as_millis()
             }
         };
@@ -258,7 +257,7 @@ impl Flows {
         };
         let mut tried = Tried::default();
         let Ok(reached) = self.reach(&pool, client, dialled, &mut tried) else { return id };
-        if reached.slot.backend.live.is_down.load(Relaxed) {
+        if reached.slot.backend.live.down.ms().is_some() {
             // `try_all` finds nobody better.
             return id;
         }

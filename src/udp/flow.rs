@@ -19,11 +19,20 @@ pub struct Flow {
     pub last_ms: u64,
     pub requests: u64,
     pub replies: u64,
+    /// It only waits for replies under way; they no longer put the end off.
+    pub is_retired: bool,
 }
 
 impl Flow {
     pub fn new(rules: Rules, now_ms: u64) -> Flow {
-        Flow { rules, begun_ms: now_ms, last_ms: now_ms, requests: 0, replies: 0 }
+        Flow {
+            rules,
+            begun_ms: now_ms,
+            last_ms: now_ms,
+            requests: 0,
+            replies: 0,
+            is_retired: false,
+        }
     }
 
     /// When it expires if nothing happens until then.
@@ -49,7 +58,9 @@ impl Flow {
     /// withheld, also not those beyond what was expected.
     pub fn reply(&mut self, count: u64, now_ms: u64) -> bool {
         self.replies = self.replies.saturating_add(count);
-        self.last_ms = now_ms;
+        if !self.is_retired {
+            self.last_ms = now_ms;
+        }
         let expected = |each: u64| each.saturating_mul(self.requests);
         self.rules.responses.is_some_and(|each| self.replies >= expected(each))
     }

@@ -151,18 +151,21 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
         let now_ms = self.at(now_ms);
         let Some(entry) = self.entry(id) else { return false };
         let is_complete = entry.flow.reply(count, now_ms);
-        self.append_anew(id.index);
+        if !entry.flow.is_retired {
+            self.append_anew(id.index);
+        }
         is_complete
     }
 
     /// The client's next datagram begins another flow. This one only waits for replies that are under way, at most
-    /// `timeout_ms` for each.
+    /// `timeout_ms` in all: a backend that never stops sending must not keep it.
     pub fn retire(&mut self, id: FlowId, timeout_ms: u64, now_ms: u64) {
         let now_ms = self.at(now_ms);
         self.detach(id);
         let Some(entry) = self.entry(id) else { return };
         entry.flow.rules.timeout_ms = timeout_ms.min(entry.flow.rules.timeout_ms);
         entry.flow.last_ms = now_ms;
+        entry.flow.is_retired = true;
         let (queue, timeout_ms) = (entry.queue, entry.flow.rules.timeout_ms);
         let group = self.queues[queue].group;
         self.unlink(id.index);

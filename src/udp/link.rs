@@ -50,8 +50,8 @@ pub struct Link {
     pub tried: Tried,
     /// Datagrams sent to the backend it has now.
     pub sent: u64,
-    /// The backend is down or removed, and the flow may stay for a while: since when, on the coarse clock.
-    pub leaves_since_ms: Option<u64>,
+    /// Its listener has another pool now: since when it knows, on the coarse clock.
+    pub moved_since_ms: Option<u64>,
     /// It only waits for replies that are under way, and then ends for this.
     pub retired: Option<CloseReason>,
     /// The only datagram so far, to be sent to another backend should this one refuse it.

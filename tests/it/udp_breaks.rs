@@ -11,10 +11,10 @@ use maitred::addr::ListenAddr;
 use maitred::config::{self, Protocol};
 use maitred::sys::datagram::{self, Parcel};
 use maitred::telemetry::datagrams::{Direction, Dropped};
-use maitred::telemetry::record::CloseReason;
+use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, wait_for};
-use crate::udp::{client, config, dropped, exchange, passed, socket};
+use crate::udp::{client, config, dropped, exchange, passed, receive, socket};
 
 #[test]
 fn a_client_of_another_family_than_its_backend_keeps_its_flow() {
@@ -199,4 +199,25 @@ fn datagrams_count_as_the_listeners_they_came_to_also_those_of_flows_older_than_
     let counters = &snapshot.listeners["renamed"].live.counters;
     assert_eq!(counters.sum(|it| it.received_bytes.value()), 5);
     wait_for("bytes to be counted", || counters.sum(|it| it.sent_bytes.value()) == 5);
+}
+
+#[test]
+fn a_flow_that_moved_ends_though_its_old_backend_goes_on_sending() {
+    let backends = [socket("127.0.0.1:0"), socket("127.0.0.1:0")];
+    let mut config = config(&[&backends[0], &backends[1]]);
+    balancer::pool(&mut config).balance = config::Balance::FirstAvailable;
+    let mut balancer = Balancer::start(config.clone());
+    let client = client(&balancer);
+    let old = exchange(&client, &backends[0], b"before");
+    balancer::pool(&mut config).backends.remove(0);
+    balancer.supervisor.as_mut().unwrap().reload_with(Ok(config), Instant::now()).unwrap();
+    exchange(&client, &backends[1], b"moved");
+    backends[0].send_to(b"under way", old).unwrap();
+    assert_eq!(receive(&client).0, b"under way");
+    wait_for("the old flow to end", || {
+        // Refused once it has ended.
+        let _ = backends[0].send_to(b"and on and on", old);
+        balancer.supervisor().plane.open_sessions() == 1
+    });
+    assert_eq!(balancer.ending(), (Stage::Relay, CloseReason::BackendRemoved));
 }

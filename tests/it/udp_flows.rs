@@ -235,6 +235,22 @@ fn with_drain_flows_stay_for_a_time() {
     exchange(&client, &backends[1], b"moved");
 }
 
+/// The time runs from when the backend went down, not from when the client next says something.
+#[test]
+fn a_flow_that_was_silent_while_it_might_stay_moves_at_once() {
+    let backends = [socket("127.0.0.1:0"), socket("127.0.0.1:0")];
+    let mut config = config(&[&backends[0], &backends[1]]);
+    balancer::pool(&mut config).balance = config::Balance::FirstAvailable;
+    balancer::pool(&mut config).on_down = OnDown::Drain(Duration::from_millis(200));
+    let balancer = Balancer::start(config);
+    let client = client(&balancer);
+    exchange(&client, &backends[0], b"first");
+    set_state(&balancer, 0, BackendState::Down);
+    // Only time ends the stay.
+    std::thread::sleep(Duration::from_millis(250));
+    exchange(&client, &backends[1], b"moved");
+}
+
 #[test]
 fn a_backend_with_no_weight_keeps_its_flows_and_gets_no_new_ones() {
     let backends = [socket("127.0.0.1:0"), socket("127.0.0.1:0")];

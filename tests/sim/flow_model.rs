@@ -23,6 +23,7 @@ struct Modelled {
     group: u64,
     rules: Rules,
     last_ms: u64,
+    is_retired: bool,
     requests: u64,
     replies: u64,
     is_current: bool,
@@ -121,6 +122,7 @@ impl Run {
             group,
             rules,
             last_ms: self.now_ms,
+            is_retired: false,
             requests: 0,
             replies: 0,
             is_current: true,
@@ -149,7 +151,9 @@ impl Run {
         };
         let is_complete = self.table.reply(flow.id, count, self.now_ms);
         flow.replies += count;
-        flow.last_ms = self.now_ms;
+        if !flow.is_retired {
+            flow.last_ms = self.now_ms;
+        }
         let expected = flow.rules.responses.map(|each| each * flow.requests);
         assert_eq!(is_complete, expected.is_some_and(|expected| flow.replies >= expected));
         if is_complete {
@@ -184,7 +188,7 @@ impl Run {
         let which = usize::try_from(choices.below(MOST_FLOWS as u64)?).unwrap();
         let Some(flow) = self.flows.get_mut(which) else { return Some(()) };
         self.table.retire(flow.id, 100, self.now_ms);
-        flow.is_current = false;
+        (flow.is_current, flow.is_retired) = (false, true);
         flow.rules.timeout_ms = flow.rules.timeout_ms.min(100);
         flow.last_ms = self.now_ms;
         self.seen.retired += 1;
