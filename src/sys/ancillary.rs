@@ -75,6 +75,8 @@ pub struct Received {
     pub segment: Option<usize>,
     /// The address of ours it was sent to; an IPv4 address is mapped on a socket for both families.
     pub to: Option<IpAddr>,
+    /// The interface it came in by, if the address is good on that one alone (link-local); else 0.
+    pub interface: u32,
     /// Datagrams this socket had no room for since it was opened, modulo 2^32.
     pub overflow: Option<u32>,
 }
@@ -93,7 +95,11 @@ impl Received {
                     received.to = array::<4>(data, 4).map(|ip| Ipv4Addr::from(ip).into());
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                    received.to = array::<16>(data, 0).map(|ip| Ipv6Addr::from(ip).into());
+                    let ip = array::<16>(data, 0).map(Ipv6Addr::from);
+                    received.to = ip.map(IpAddr::from);
+                    if ip.is_some_and(|ip| ip.is_unicast_link_local()) {
+                        received.interface = array(data, 16).map_or(0, u32::from_ne_bytes);
+                    }
                 }
                 (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                     received.overflow = array(data, 0).map(u32::from_ne_bytes);
@@ -128,20 +134,21 @@ impl Sent {
     /// A segment size and an IPv6 address.
     const ROOM: usize = 72;
 
-    pub(super) fn new(from: Option<IpAddr>, segment: Option<u16>) -> Sent {
+    pub(super) fn new(from: Option<(IpAddr, u32)>, segment: Option<u16>) -> Sent {
         let mut sent = Sent { bytes: [0; Sent::ROOM], length: 0 };
         if let Some(segment) = segment {
             sent.push(libc::SOL_UDP, UDP_SEGMENT, &segment.to_ne_bytes());
         }
         match from {
-            Some(IpAddr::V4(ip)) => {
+            Some((IpAddr::V4(ip), _)) => {
                 let mut info = [0; 12];
                 info[4..8].copy_from_slice(&ip.octets());
                 sent.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
             }
-            Some(IpAddr::V6(ip)) => {
+            Some((IpAddr::V6(ip), interface)) => {
                 let mut info = [0; 20];
                 info[..16].copy_from_slice(&ip.octets());
+                info[16..].copy_from_slice(&interface.to_ne_bytes());
                 sent.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
             }
             None => {}
@@ -185,10 +192,13 @@ mod tests {
 
     #[test]
     fn what_is_sent_reads_back() {
-        for from in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"] {
+        for (from, interface) in
+            [("192.0.2.1", 0), ("2001:db8::1", 0), ("::ffff:192.0.2.1", 0), ("fe80::1", 7)]
+        {
             let from: IpAddr = from.parse().unwrap();
-            let sent = Sent::new(Some(from), Some(1200));
-            assert_eq!(Received::read(&sent.bytes[..sent.length]).to, Some(from));
+            let sent = Sent::new(Some((from, interface)), Some(1200));
+            let received = Received::read(&sent.bytes[..sent.length]);
+            assert_eq!((received.to, received.interface), (Some(from), interface));
         }
         assert_eq!(Sent::new(None, None).length, 0);
     }

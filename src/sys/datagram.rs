@@ -329,8 +329,8 @@ impl Inbox {
 pub struct Parcel<'a> {
     /// `None` on a connected socket.
     pub to: Option<&'a RawAddr>,
-    /// The address of ours it leaves from, as `Received::to` had it; `None`: the socket's own.
-    pub from: Option<IpAddr>,
+    /// The address of ours it leaves from, and the interface, as `Received` had them; `None`: the socket's own.
+    pub from: Option<(IpAddr, u32)>,
     /// It is several datagrams of this size, the last may be shorter.
     pub segment: Option<u16>,
 }
@@ -463,7 +463,7 @@ mod tests {
         client.send_to(b"x", ("127.0.0.7", port)).unwrap();
         let mut inbox = Inbox::default();
         assert_eq!(inbox.receive(&server, BATCH).unwrap(), 1);
-        let (from, to) = (inbox.message(0).beside.to, inbox.message(0).from);
+        let (from, to) = (inbox.message(0).beside.to.map(|ip| (ip, 0)), inbox.message(0).from);
         let parcel = Parcel { to: Some(&to), from, segment: None };
         send(&server, &[IoSlice::new(b"y")], &parcel).unwrap();
         let mut buffer = [0; 8];

@@ -69,7 +69,12 @@ impl Flows {
         let name = listener.config.pool.as_ref().ok_or(NOWHERE)?;
         let pool = self.plane.snapshot.load().pools.get(name).map(Arc::clone).ok_or(NOWHERE)?;
         let mut tried = Tried::default();
-        let reached = self.reach(&pool, client, dialled, &mut tried)?;
+        let reached = self.reach(&pool, client, dialled, &mut tried);
+        let reached = reached.inspect_err(|(_, reason, _)| {
+            if *reason == CloseReason::NoBackend {
+                pool.shared.no_backend.add(1);
+            }
+        })?;
         Ok(self.enter(*key, (client, dialled), &pool, places, (reached, tried)))
     }
 
@@ -133,7 +138,7 @@ impl Flows {
         for _ in 0..pool.config.connect.attempts {
             let picked = match pool.pick(&key, tried, Instant::now()) {
                 Ok(picked) => picked,
-                Err(error) => return Err(failure.unwrap_or_else(|| nobody(pool, error))),
+                Err(error) => return Err(failure.unwrap_or_else(|| nobody(error))),
             };
             tried.push(picked.index);
             let address = picked.backend.address.resolve(LocalAddr::Inet(dialled));
@@ -255,12 +260,12 @@ impl Flows {
         let Some(pool) = self.plane.snapshot.load().pools.get(name).map(Arc::clone) else {
             return id;
         };
-        let mut tried = Tried::default();
-        let Ok(reached) = self.reach(&pool, client, dialled, &mut tried) else { return id };
-        if reached.slot.backend.live.down.ms().is_some() {
+        if pool.backends.iter().all(|it| it.live.down.ms().is_some()) {
             // `try_all` finds nobody better.
             return id;
         }
+        let mut tried = Tried::default();
+        let Ok(reached) = self.reach(&pool, client, dialled, &mut tried) else { return id };
         let Some((key, places)) = self.make_way(id, reason) else { return id };
         self.enter(key, (client, dialled), &pool, places, (reached, tried))
     }
@@ -343,11 +348,10 @@ fn group(listener: &Listener) -> u64 {
     Arc::as_ptr(&listener.live).addr() as u64
 }
 
-fn nobody(pool: &Pool, error: PickError) -> Refusal {
+fn nobody(error: PickError) -> Refusal {
     match error {
         PickError::AllFull => (Stage::Route, CloseReason::BackendFull, Dropped::BackendFull),
         PickError::AllTried | PickError::NoneUp => {
-            pool.shared.no_backend.add(1);
             (Stage::Route, CloseReason::NoBackend, Dropped::NoBackend)
         }
     }

@@ -31,6 +31,8 @@ pub struct Key {
     pub client: RawAddr,
     /// The address of ours it dialled, where the socket has several: the replies leave from there.
     pub dialled: Option<IpAddr>,
+    /// The interface on which alone that address is good (link-local), else 0.
+    pub interface: u32,
 }
 
 pub struct Link {

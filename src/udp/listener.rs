@@ -65,7 +65,8 @@ impl Door {
     fn key(&self, index: u32, message: &Message<'_>) -> Key {
         // A socket with one address needs not be told which to answer from.
         let dialled = message.beside.to.filter(|_| self.local.ip().is_unspecified());
-        Key { door: index, client: message.from, dialled }
+        let interface = message.beside.interface;
+        Key { door: index, client: message.from, dialled, interface }
     }
 }
 

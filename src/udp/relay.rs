@@ -117,7 +117,8 @@ impl Flows {
         let counters = live.datagrams.of(self.thread);
         let (whole, datagrams, received) = link.take_replies(inbox, count, counters, &mut loads);
         link.heard(self.thread, received);
-        let parcel = Parcel { to: Some(&link.key.client), from: link.key.dialled, segment: None };
+        let from = link.key.dialled.map(|ip| (ip, link.key.interface));
+        let parcel = Parcel { to: Some(&link.key.client), from, segment: None };
         let mut drop_it = |reason, count| {
             // The trouble of a send to a client is the client's.
             let reason =

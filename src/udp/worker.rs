@@ -257,7 +257,12 @@ impl Worker {
         while let Ok(command) = self.mail.commands.try_recv() {
             match command {
                 Command::Stop => return false,
-                command => self.obey(command),
+                command => {
+                    let outcome = catch_unwind(AssertUnwindSafe(|| self.obey(command)));
+                    if outcome.is_err() {
+                        tracing::error!("an order to the packet loop panicked");
+                    }
+                }
             }
         }
         true
