@@ -108,5 +108,5 @@ pub fn announce_ended(ended: Option<&Ejection>) -> Option<String> {
 
 fn describe(ejection: &Ejection) -> String {
     let Ejection { failures, length, .. } = ejection;
-    format!("ejected for {length:?}: {failures} connects failed in a row")
+    format!("ejected for {length:?}: {failures} failures in a row")
 }

@@ -142,7 +142,7 @@ pub fn failed(pool: &Pool, backend: &Backend, now: Instant) {
     let failures = book.run.0.len();
     let changed = backend.change(now, SystemTime::now(), |status| {
         let is_up = matches!(status.state, BackendState::Starting | BackendState::Up);
-        is_up.then(|| (BackendState::Ejected, format!("{failures} connects failed in a row")))
+        is_up.then(|| (BackendState::Ejected, format!("{failures} failures in a row")))
     });
     if changed.is_none() {
         return;
@@ -258,9 +258,9 @@ mod tests {
         assert_eq!(state(&pool, 0), BackendState::Up);
         fail(&pool, 0, 1, now);
         assert_eq!(state(&pool, 0), BackendState::Ejected);
-        assert_eq!(pool.backends[0].status().why, "3 connects failed in a row");
+        assert_eq!(pool.backends[0].status().why, "3 failures in a row");
         let text = announce(&pool.backends[0]).unwrap();
-        assert_eq!(text, "ejected for 30s: 3 connects failed in a row");
+        assert_eq!(text, "ejected for 30s: 3 failures in a row");
         assert!(announce(&pool.backends[0]).is_none());
     }
 
