@@ -21,7 +21,9 @@ pub async fn drain(
 ) {
     life::announce_drain(&supervisor);
     let open = supervisor.plane.open_sessions();
-    supervisor.events.note(EventKind::Drain, format!("draining, {open} sessions open"));
+    let most = timeout.map_or_else(String::new, |time| format!(", at most {:?}", delay + time));
+    let what = format!("draining, {open} sessions and flows open{most}");
+    supervisor.events.note(EventKind::Drain, what);
     let ended = tokio::select! {
         ended = async {
             tokio::time::sleep(delay).await;

@@ -151,6 +151,10 @@ impl Plane {
         self.workers.iter().map(|worker| open(worker)).sum()
     }
 
+    pub fn open_flows(&self) -> usize {
+        self.workers.iter().map(|worker| worker.flows.load(Relaxed)).sum()
+    }
+
     /// Threads with statistics of their own: of each worker the TCP one, then of each the UDP one.
     pub fn threads(&self) -> usize {
         self.workers.len() * 2

@@ -124,6 +124,12 @@ impl Supervisor {
         let (sessions, flows) = max_sessions(&config, self.descriptors);
         self.plane.gate.set_limit(sessions);
         self.plane.flows.set_limit(flows);
+        for listener in config.listeners.iter().filter(|it| it.protocol == Protocol::Udp) {
+            if let Some(wanted) = listener.flow.max_flows.filter(|wanted| *wanted > flows) {
+                let listener = &*listener.name;
+                tracing::warn!(listener, "max_flows is {wanted}, but descriptors allow {flows}");
+            }
+        }
         self.plane.session_log.set(config.log.sessions);
         self.plane.snapshot.store(Arc::clone(&snapshot));
         self.plane.departed.store(Arc::new(departed.after(&before, &snapshot)));
@@ -403,8 +409,10 @@ fn max_sessions(config: &Config, descriptors: u64) -> (u64, u64) {
     let has = |protocol| config.listeners.iter().any(|it| it.protocol == protocol);
     let flows =
         if has(Protocol::Udp) { limits::max_flows(descriptors, has(Protocol::Tcp)) } else { 0 };
+    // Without a TCP listener nobody takes any, and the figure is what one would get.
+    let beside = if has(Protocol::Tcp) { flows } else { 0 };
     let sessions = config.process.max_sessions;
-    (sessions.unwrap_or_else(|| limits::auto_max_sessions(descriptors, flows)), flows)
+    (sessions.unwrap_or_else(|| limits::auto_max_sessions(descriptors, beside)), flows)
 }
 
 /// Waits until no session is open or `deadline` passes; says whether all ended by themselves.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::State;
 use super::api::time;
 use crate::pool::Pool;
+use crate::telemetry::datagrams::Dropped;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--line:#8884;--good:#1a7f37;--bad:#cf222e;--odd:#9a6700}\
@@ -37,15 +38,17 @@ fn write(page: &mut String, state: &State) -> std::fmt::Result {
     let draining = if plane.draining.load(Relaxed) { ", <b>draining</b>" } else { "" };
     write!(
         page,
-        "<h1>maitred {}</h1><p>{} sessions and flows open; {} sessions and {} flows allowed, {} workers, started {}{draining}</p>",
+        "<h1>maitred {}</h1><p>{} sessions open of {} allowed, {} flows of {}, {} workers, started {}{draining}</p>",
         escape(state.version),
-        plane.open_sessions(),
+        plane.open_sessions().saturating_sub(plane.open_flows()),
         plane.gate.limit(),
+        plane.open_flows(),
         plane.flows.limit(),
         plane.workers.len(),
         time(state.started),
     )?;
     listeners(page, state)?;
+    dropped(page, state)?;
     for pool in &snapshot.config.pools {
         if let Some(pool) = snapshot.pools.get(&pool.name) {
             table(page, pool)?;
@@ -84,6 +87,23 @@ fn listeners(page: &mut String, state: &State) -> std::fmt::Result {
         )?;
     }
     page.push_str("</table></div>");
+    Ok(())
+}
+
+/// Why datagrams went nowhere, where any did.
+fn dropped(page: &mut String, state: &State) -> std::fmt::Result {
+    let snapshot = state.sources.plane.snapshot.load();
+    for config in &snapshot.config.listeners {
+        let Some(listener) = snapshot.listeners.get(&config.name) else { continue };
+        let count = |reason| listener.live.datagrams.sum(|cell| cell.dropped(reason).value());
+        let counts = Dropped::ALL.map(|reason| (reason.as_str(), count(reason)));
+        let counts = counts.iter().filter(|(_, count)| *count > 0);
+        let counts: Vec<String> = counts.map(|(name, count)| format!("{name} {count}")).collect();
+        if !counts.is_empty() {
+            let name = escape(&config.name);
+            write!(page, "<p>{name}: datagrams dropped: {}</p>", counts.join(", "))?;
+        }
+    }
     Ok(())
 }
 

@@ -32,12 +32,22 @@ impl Doctor {
         for finding in &findings {
             super::print(finding);
         }
-        if findings.is_empty() {
-            super::print("nothing found that will hurt\n");
-            return ExitCode::SUCCESS;
-        }
-        ExitCode::FAILURE
+        super::print(&well(&facts));
+        if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
+}
+
+/// What was looked at and will not hurt, a line each.
+fn well(facts: &Facts) -> String {
+    let Facts { descriptors, receive_buffer } = *facts;
+    let mut lines = String::new();
+    if descriptors >= DESCRIPTORS {
+        lines.push_str(&format!("well: descriptors: {descriptors}\n"));
+    }
+    if receive_buffer >= LISTENER_BUFFER {
+        lines.push_str(&format!("well: UDP receive buffers: {receive_buffer} bytes\n"));
+    }
+    lines
 }
 
 fn findings(facts: &Facts) -> Vec<String> {
@@ -72,13 +82,14 @@ mod tests {
     fn a_machine_with_room_has_no_findings() {
         let facts = Facts { descriptors: 1 << 20, receive_buffer: LISTENER_BUFFER };
         assert_eq!(findings(&facts), [""; 0]);
+        assert_eq!(well(&facts).lines().count(), 2);
     }
 
     #[test]
     fn each_finding_has_its_figure_and_what_mends_it() {
         let facts = Facts { descriptors: 1024, receive_buffer: 212_992 };
         let found = findings(&facts);
-        assert_eq!(found.len(), 2);
+        assert_eq!((found.len(), well(&facts)), (2, String::new()));
         assert!(found[0].contains("at most 1024") && found[0].contains("mend: `ulimit"));
         assert!(found[1].contains("212992 bytes") && found[1].contains("rmem_max=8388608"));
     }

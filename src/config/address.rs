@@ -50,6 +50,27 @@ impl ListenRange {
         })
     }
 
+    /// Whether a connection to this backend comes back to us for certain. Which addresses this host has is not known here.
+    pub fn covers(&self, backend: &BackendAddr) -> bool {
+        let (ip, port) = match backend {
+            BackendAddr::Inet(address) => (address.ip(), Some(address.port())),
+            // The port that was dialled, so one of these.
+            BackendAddr::InetClientPort(ip) => (*ip, None),
+            BackendAddr::Unix(path) => return self.first == ListenAddr::Unix(path.clone()),
+        };
+        let is_here = ip.is_loopback() || ip.is_unspecified();
+        let (covers_ip, first) = match &self.first {
+            ListenAddr::DualStack(first) => (is_here, *first),
+            ListenAddr::Inet(bound) if bound.ip().is_unspecified() => {
+                (is_here && bound.is_ipv4() == ip.is_ipv4(), bound.port())
+            }
+            ListenAddr::Inet(bound) => (bound.ip() == ip, bound.port()),
+            ListenAddr::Unix(_) => return false,
+        };
+        let last = first.saturating_add(self.more);
+        covers_ip && port.is_none_or(|port| port != 0 && (first..=last).contains(&port))
+    }
+
     pub fn is_unix(&self) -> bool {
         matches!(self.first, ListenAddr::Unix(_))
     }

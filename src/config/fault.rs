@@ -38,6 +38,7 @@ pub enum Code {
     SourceFamily = 45,
     NoPort = 46,
     OtherProtocol = 47,
+    Circular = 48,
     NothingToDo = 60,
     WithoutEffect = 61,
     NotProbed = 62,

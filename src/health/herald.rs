@@ -51,8 +51,7 @@ impl Herald {
         if transition.is_first && transition.to == BackendState::Up {
             tracing::debug!("{}/{} {text}", backend.pool, backend.name);
         } else if transition.to == BackendState::Down {
-            let (pool, name) = (&backend.pool, &backend.name);
-            self.events.warn_backend(pool, name, format!("{pool}/{name} {text}"));
+            self.warn(backend, &text);
         } else {
             self.note(backend, &text);
         }
@@ -104,6 +103,12 @@ impl Herald {
             }
             false
         });
+    }
+
+    /// The same for what somebody should look at.
+    pub fn warn(&self, backend: &Backend, text: &str) {
+        let (pool, name) = (&backend.pool, &backend.name);
+        self.events.warn_backend(pool, name, format!("{pool}/{name} {text}"));
     }
 
     /// `text` reads on after the backend's name.

@@ -238,7 +238,7 @@ impl Ward {
         let is_ruled = pool.config.passive.is_some();
         for backend in pool.backends.iter().filter(|it| it.live.outlier.is_ejected()) {
             if let Some(text) = transition::announce(backend) {
-                self.herald.note(backend, &text);
+                self.herald.warn(backend, &text);
             }
             let wall = SystemTime::now();
             if let Some(transition) = transition::expire(backend, is_ruled, now, wall) {

@@ -31,7 +31,7 @@ pub fn check<'a>(
 ) -> HashMap<&'a str, Users> {
     let known: HashSet<&str> = pools.iter().map(|(name, _)| name.value.as_str()).collect();
     let mut used: HashMap<&str, Users> = HashMap::new();
-    for (_, listener) in listeners {
+    for (own_name, listener) in listeners {
         let Some(listener) = listener else { continue };
         listener.pool.require(
             "pool",
@@ -49,6 +49,7 @@ pub fn check<'a>(
             };
             of_protocol.get_or_insert(reference.span);
             check_ports(listener, name, pools, faults);
+            check_circle(&own_name.value, listener, name, pools, faults);
             continue;
         }
         // Whoever sees so many of these faults needs no guess for each.
@@ -99,6 +100,35 @@ fn check_ports(listener: &raw::Listener, pool: &str, pools: &[NamedPool], faults
                     .hint("give the backend a port"),
             );
         }
+    }
+}
+
+/// A listener whose backend is the listener itself would serve its own connections until nothing is left.
+fn check_circle(
+    name: &str,
+    listener: &raw::Listener,
+    pool: &str,
+    pools: &[NamedPool],
+    faults: &mut Faults,
+) {
+    let binds = listener.bind.value().map_or(&[][..], |bind| &bind.0);
+    let pool = pools.iter().find(|(name, _)| name.value == pool);
+    let Some((_, Some(pool))) = pool else { return };
+    for backend in pool.backends.value().into_iter().flatten() {
+        let Some(address) = backend.mapping.address.given() else { continue };
+        let Some(bind) = binds.iter().find(|bind| bind.value.0.covers(&address.value.0)) else {
+            continue;
+        };
+        let message = format!(
+            "the backend {} is the listener {} itself",
+            quote(&address.value.0.to_string()),
+            quote(name)
+        );
+        faults.push(
+            Fault::error(Code::Circular, address.span, message)
+                .also(bind.span, "the listener binds it here")
+                .hint("write the address of another program"),
+        );
     }
 }
 

@@ -64,7 +64,7 @@ fn the_samples_fit_the_schema() {
 /// is no YAML in the first place.
 #[test]
 fn the_schema_refuses_what_a_schema_can_see() {
-    const BEYOND: [&str; 36] = [
+    const BEYOND: [&str; 37] = [
         "backend-twice",
         "bad-backend",
         "bad-bind",
@@ -74,6 +74,7 @@ fn the_schema_refuses_what_a_schema_can_see() {
         "bound-by-wildcard",
         "bound-twice",
         "bound-twice-udp",
+        "circular",
         "defaults-then-conflict",
         "empty-bind",
         "fraction-keepalive",
