@@ -119,8 +119,9 @@ fn a_killed_server_costs_no_more_than_its_own_sessions() {
         "nginx: {} requests; errors: {connect} connect, {read} read, {write} write, {timeout} timeout",
         counts.requests
     );
-    assert_eq!([connect, write, timeout, status], [0; 4]);
-    assert!(read <= u64::from(CLIENTS), "{read} sessions broke");
+    assert_eq!([connect, timeout, status], [0; 3]);
+    // wrk meets a reset when it reads or, at times, when it writes.
+    assert!(read + write <= u64::from(CLIENTS), "{read} + {write} sessions broke");
     assert!(counts.requests > 1000);
 }
 
