@@ -27,7 +27,7 @@ pub struct FlowTable<K, T> {
     slots: Vec<Slot<K, T>>,
     free: Vec<u32>,
     /// Flows that take their client's datagrams. One that has all its `requests` is no longer here.
-    by_key: HashMap<K, u32>,
+    by_key: HashMap<K, u32, ahash::RandomState>,
     queues: Vec<Queue>,
     /// The latest time that was passed in: a clock that seems to go back must not break the queues' order.
     now_ms: u64,
@@ -70,7 +70,7 @@ impl<K, T> Default for FlowTable<K, T> {
         FlowTable {
             slots: Vec::new(),
             free: Vec::new(),
-            by_key: HashMap::new(),
+            by_key: HashMap::default(),
             queues: Vec::new(),
             now_ms: 0,
         }

@@ -18,7 +18,7 @@ use crate::telemetry::record::{CloseReason, Stage};
 
 /// Replies of one read, and of the first one in a turn.
 const REPLIES: usize = 16;
-const FIRST_REPLIES: usize = 4;
+const FIRST_REPLIES: usize = 2;
 
 /// Reads of one turn, errors too: the other flows' turn comes before the rest.
 const READS: usize = 4;
