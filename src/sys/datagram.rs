@@ -360,13 +360,12 @@ pub fn send(socket: impl AsFd, pieces: &[IoSlice<'_>], parcel: &Parcel<'_>) -> i
         header.msg_control = beside.bytes.as_ptr().cast_mut().cast();
         header.msg_controllen = beside.length;
     }
-    let fd = socket.as_fd().as_raw_fd();
+    let (fd, header, flags) = (socket.as_fd().as_raw_fd(), &raw const header, libc::MSG_DONTWAIT);
     // Why not safe code: rustix's sendmsg knows neither UDP_SEGMENT nor the addresses of PKTINFO. By its number for the
     // reason above.
     // SAFETY: name, pieces and control are borrowed for the length of this call, with the lengths stated; sendmsg
     // only reads them. IoSlice is guaranteed to have the layout of iovec.
-    let result =
-        unsafe { libc::syscall(libc::SYS_sendmsg, fd, &raw const header, libc::MSG_DONTWAIT) };
+    let result = unsafe { libc::syscall(libc::SYS_sendmsg, fd, header, flags) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
