@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::addr::ListenAddr;
 use crate::admit::Gate;
 use crate::config::{Config, Protocol};
+use crate::health::Means;
 use crate::health::monitor::Monitor;
 use crate::plane::{Bind, Cut, Plane, Served, SessionFilter, SessionRow};
 use crate::reload::{self, Reloads};
@@ -61,7 +62,8 @@ impl Supervisor {
         let plane = Plane::new(workers, gate, session_log);
         let (mailboxes, mails) = worker::mailboxes(workers);
         let events: Arc<Events> = Arc::default();
-        let monitor = start_monitor(&events, &mailboxes, descriptors)?;
+        let packets = Packets::default();
+        let monitor = start_monitor(&events, &mailboxes, &packets, descriptors)?;
         let mut supervisor = Supervisor {
             plane,
             events,
@@ -69,7 +71,7 @@ impl Supervisor {
             started: SystemTime::now(),
             workers: mailboxes,
             threads: Vec::new(),
-            packets: Packets::default(),
+            packets,
             monitor,
             served: BTreeMap::new(),
             descriptors,
@@ -387,6 +389,7 @@ fn summary(changes: &[String]) -> String {
 fn start_monitor(
     events: &Arc<Events>,
     workers: &[Mailbox],
+    packets: &Packets,
     descriptors: u64,
 ) -> Result<Monitor, BindError> {
     /// One descriptor each; more at once would only be a burst.
@@ -398,10 +401,17 @@ fn start_monitor(
             worker.send(Command::Cut(Cut { filter: filter.clone(), reason }));
         }
     };
+    let mailboxes = Arc::clone(&packets.mailboxes);
+    let ask_others = move |filter: SessionFilter| {
+        for mailbox in mailboxes.load().iter() {
+            // A thread that is gone has no flows.
+            mailbox.send(udp::worker::Command::AskOthers(filter.clone()));
+        }
+    };
     let in_flight = (limits::kept_back(descriptors) / 4).min(PROBES);
     let in_flight = usize::try_from(in_flight).unwrap_or(1);
-    Monitor::start(Arc::clone(events), Arc::new(cut), in_flight)
-        .map_err(|error| no_thread("health", error))
+    let means = Means { cut: Box::new(cut), ask_others: Box::new(ask_others) };
+    Monitor::start(Arc::clone(events), means, in_flight).map_err(|error| no_thread("health", error))
 }
 
 /// Of sessions and of flows.

@@ -13,12 +13,16 @@ use crate::pool::backend::{Backend, BackendState};
 use crate::telemetry::events::Events;
 use crate::telemetry::record::CloseReason;
 
-/// How the control plane cuts sessions without knowing where they live.
-pub type Cutter = Arc<dyn Fn(SessionFilter, CloseReason) + Send + Sync>;
+/// What the control plane can do about sessions and flows without knowing where they live.
+pub struct Means {
+    pub cut: Box<dyn Fn(SessionFilter, CloseReason) + Send + Sync>,
+    /// Flows that wait for an answer from these backends ask another one.
+    pub ask_others: Box<dyn Fn(SessionFilter) + Send + Sync>,
+}
 
 pub struct Herald {
     events: Arc<Events>,
-    cut: Cutter,
+    means: Means,
     /// Pools in which somebody recovers slowly, and until when at most.
     ramps: RefCell<HashMap<Arc<str>, Instant>>,
     /// Backends that are down and whose sessions have a while yet, by pool and name: at most one entry for each.
@@ -39,8 +43,8 @@ struct Respite {
 }
 
 impl Herald {
-    pub fn new(events: Arc<Events>, cut: Cutter) -> Herald {
-        Herald { events, cut, ramps: RefCell::default(), drains: RefCell::default() }
+    pub fn new(events: Arc<Events>, means: Means) -> Herald {
+        Herald { events, means, ramps: RefCell::default(), drains: RefCell::default() }
     }
 
     pub fn tell(&self, pool: &Pool, backend: &Backend, transition: &Transition, now: Instant) {
@@ -58,7 +62,8 @@ impl Herald {
         match transition.to {
             BackendState::Up => self.note_ramp(backend, now),
             BackendState::Down => match pool.config.on_down {
-                OnDown::Auto | OnDown::Keep => {}
+                OnDown::Auto => self.leave(pool, backend),
+                OnDown::Keep => {}
                 OnDown::Drain(time) => {
                     let downs = backend.status().transitions(BackendState::Down);
                     let place = Place {
@@ -67,19 +72,25 @@ impl Herald {
                     };
                     self.drains.borrow_mut().insert(place, Respite { until: now + time, downs });
                 }
-                OnDown::Reset => self.cut_sessions(&backend.pool, &backend.name),
+                OnDown::Reset => {
+                    self.cut_sessions(&backend.pool, &backend.name);
+                    self.leave(pool, backend);
+                }
             },
             _ => {}
         }
     }
 
     fn cut_sessions(&self, pool: &str, backend: &str) {
-        let filter = SessionFilter {
-            pool: Some(pool.to_owned()),
-            backend: Some(backend.to_owned()),
-            ..SessionFilter::default()
-        };
-        (self.cut)(filter, CloseReason::BackendDown);
+        (self.means.cut)(on(pool, backend), CloseReason::BackendDown);
+    }
+
+    /// A backend is down or ejected: what it was asked and has not answered is asked of others, where the pool lets
+    /// flows go.
+    pub fn leave(&self, pool: &Pool, backend: &Backend) {
+        if matches!(pool.config.on_down, OnDown::Auto | OnDown::Reset) {
+            (self.means.ask_others)(on(&backend.pool, &backend.name));
+        }
     }
 
     /// Cuts the sessions of those that are down for as long as `drain` gives. Who has recovered since, or is none of
@@ -136,5 +147,14 @@ impl Herald {
             ramps.remove(pool);
         }
         true
+    }
+}
+
+/// Whoever is on this backend.
+fn on(pool: &str, backend: &str) -> SessionFilter {
+    SessionFilter {
+        pool: Some(pool.to_owned()),
+        backend: Some(backend.to_owned()),
+        ..SessionFilter::default()
     }
 }

@@ -20,3 +20,5 @@ pub mod probe;
 pub mod verdict;
 pub mod transition;
 mod herald;
+
+pub use herald::Means;

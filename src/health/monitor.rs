@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::herald::{Cutter, Herald};
+use super::herald::{Herald, Means};
 use super::probe::Prober;
 use super::transition;
 use super::watch::{Current, Rules, Watched, watch};
@@ -43,7 +43,7 @@ pub struct Monitor {
 
 impl Monitor {
     /// `in_flight` bounds the probes under way at once, and so their descriptors.
-    pub fn start(events: Arc<Events>, cut: Cutter, in_flight: usize) -> io::Result<Monitor> {
+    pub fn start(events: Arc<Events>, means: Means, in_flight: usize) -> io::Result<Monitor> {
         let (snapshots, newest) = watch::channel(Arc::default());
         let (built, outcome) = std::sync::mpsc::channel();
         let work = move || {
@@ -56,7 +56,7 @@ impl Monitor {
             // Whoever started us waits for this.
             let _ = built.send(result);
             if let Some(runtime) = runtime {
-                runtime.block_on(run(newest, events, cut, in_flight));
+                runtime.block_on(run(newest, events, means, in_flight));
             }
         };
         let thread = std::thread::Builder::new().name("health".into()).spawn(work)?;
@@ -85,11 +85,11 @@ impl Monitor {
 async fn run(
     mut newest: watch::Receiver<Arc<Snapshot>>,
     events: Arc<Events>,
-    cut: Cutter,
+    means: Means,
     in_flight: usize,
 ) {
     let mut ward = Ward {
-        herald: Rc::new(Herald::new(events, cut)),
+        herald: Rc::new(Herald::new(events, means)),
         permits: Rc::new(Semaphore::new(in_flight.max(1))),
         pools: Vec::new(),
         rules: HashMap::new(),
@@ -239,6 +239,7 @@ impl Ward {
         for backend in pool.backends.iter().filter(|it| it.live.outlier.is_ejected()) {
             if let Some(text) = transition::announce(backend) {
                 self.herald.warn(backend, &text);
+                self.herald.leave(pool, backend);
             }
             let wall = SystemTime::now();
             if let Some(transition) = transition::expire(backend, is_ruled, now, wall) {

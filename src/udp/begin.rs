@@ -14,6 +14,7 @@ use super::link::{Header, Key, Link, Places, Trains, WorkerPlace, is_trouble};
 use crate::addr::{ClientAddr, LocalAddr};
 use crate::admit::{self, ClientNet, ListenerPermit};
 use crate::config::{Flow, OnDown, WhenFlowsFull};
+use crate::plane::SessionFilter;
 use crate::pool::{BackendPermit, PickError, PickKey, Pool, Tried, outlier};
 use crate::snapshot::Listener;
 use crate::sys::clock::Moment;
@@ -308,6 +309,27 @@ impl Flows {
     }
 
     /// The first datagram, which was refused, reaches another backend, or is dropped here.
+    /// These backends are down. A flow that counts its `responses` and waits for the first one asks another backend, as
+    /// its client would do in a while: a server that died takes along what it had received. If it only was slow, its
+    /// answer finds nobody; the client gets one.
+    pub fn ask_others(&mut self, filter: &SessionFilter) {
+        let waits = |id: &FlowId| {
+            let flow = self.table.get(*id);
+            flow.is_some_and(|(flow, link)| flow.rules.responses.is_some() && link.again.is_some())
+        };
+        let waiting: Vec<FlowId> = self.matching(filter).filter(waits).collect();
+        let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        for id in waiting {
+            let Some((_, link)) = self.table.get(id) else { continue };
+            let snapshot = self.plane.snapshot.load_full();
+            let Some(pool) = snapshot.pools.get(&link.slot.backend.pool) else { continue };
+            let may_try = link.tried.len() < pool.config.connect.attempts as usize;
+            if may_try && pool.backends.iter().any(|it| it.live.down.ms().is_none()) {
+                self.try_elsewhere(id, Some(pool), &refused);
+            }
+        }
+    }
+
     fn try_elsewhere(&mut self, id: FlowId, pool: Option<&Pool>, error: &io::Error) {
         let Some(link) = self.table.get_mut(id) else { return };
         let Some(datagram) = link.again.clone() else { return };

@@ -175,7 +175,7 @@ impl Flows {
         self.matching(filter).take(ROWS).filter_map(|id| self.row(id)).collect()
     }
 
-    fn matching(&self, filter: &SessionFilter) -> impl Iterator<Item = FlowId> {
+    pub fn matching(&self, filter: &SessionFilter) -> impl Iterator<Item = FlowId> {
         self.table.ids().filter(move |id| {
             self.table.get(*id).is_some_and(|(_, link)| {
                 let backend = &link.slot.backend;

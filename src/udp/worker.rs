@@ -42,6 +42,8 @@ const WAKE: Token = Token(usize::MAX);
 /// What the supervisor tells the thread. The queue has no bound of its own: its only sender is the control plane, at
 /// most once for each backend that changes state and each reload.
 pub enum Command {
+    /// Flows that wait for an answer from these backends, which are down, ask another one.
+    AskOthers(SessionFilter),
     /// Flows to end, for a reason.
     Cut(Cut),
     /// Nobody new from here on; who is here may finish.
@@ -270,6 +272,10 @@ impl Worker {
 
     fn obey(&mut self, command: Command) {
         match command {
+            Command::AskOthers(filter) => {
+                self.flows.ask_others(&filter);
+                self.watch_fresh();
+            }
             Command::Cut(cut) => self.flows.cut(&cut),
             Command::Drain => self.flows.is_draining = true,
             Command::List(filter, answer) => {

@@ -199,6 +199,39 @@ fn icmp_errors_eject_a_backend_and_its_flows_move() {
 }
 
 #[test]
+fn what_a_dead_backend_was_asked_and_did_not_answer_is_asked_of_another() {
+    let (dying, alive) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+    let mut config = config(&[&dying, &alive]);
+    balancer::pool(&mut config).balance = config::Balance::FirstAvailable;
+    balancer::pool(&mut config).passive =
+        Some(config::Passive { failures: 2, ..config::Pool::default().passive.unwrap() });
+    flow(&mut config).requests = Some(1);
+    flow(&mut config).responses = Some(1);
+    let balancer = Balancer::start(config);
+    let clients = [client(&balancer), client(&balancer), client(&balancer)];
+    clients[0].send(b"taken").unwrap();
+    assert_eq!(receive(&dying).0, b"taken");
+    drop(dying);
+    let mut heard = Vec::new();
+    for (client, text) in clients[1..].iter().zip([b"refused", b"another"]) {
+        client.send(text).unwrap();
+        let (text, from) = receive(&alive);
+        alive.send_to(&text, from).unwrap();
+        heard.push(text);
+    }
+    assert_eq!(heard, [b"refused", b"another"]);
+    // Ejected by two refusals; now the first question is asked again, by the same client's leave.
+    let (text, from) = receive(&alive);
+    assert_eq!(text, b"taken");
+    alive.send_to(b"answer", from).unwrap();
+    assert_eq!(receive(&clients[0]).0, b"answer");
+    let records = balancer.endings(3);
+    assert!(records.iter().all(|it| it.reason == CloseReason::FlowComplete && it.tried == 1));
+    assert!(records.iter().all(|it| it.bytes.client_received == it.bytes.backend_sent
+        || it.bytes.backend_sent == 2 * it.bytes.client_received));
+}
+
+#[test]
 fn flows_leave_a_backend_that_is_down_as_the_pool_says() {
     for (on_down, moves) in [(OnDown::Auto, true), (OnDown::Reset, true), (OnDown::Keep, false)] {
         let backends = [socket("127.0.0.1:0"), socket("127.0.0.1:0")];
