@@ -308,7 +308,6 @@ impl Flows {
         }
     }
 
-    /// The first datagram, which was refused, reaches another backend, or is dropped here.
     /// These backends are down. A flow that counts its `responses` and waits for the first one asks another backend, as
     /// its client would do in a while: a server that died takes along what it had received. If it only was slow, its
     /// answer finds nobody; the client gets one.
@@ -319,26 +318,24 @@ impl Flows {
         };
         let waiting: Vec<FlowId> = self.matching(filter).filter(waits).collect();
         let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        let snapshot = self.plane.snapshot.load_full();
         for id in waiting {
             let Some((_, link)) = self.table.get(id) else { continue };
-            let snapshot = self.plane.snapshot.load_full();
             let Some(pool) = snapshot.pools.get(&link.slot.backend.pool) else { continue };
-            let may_try = link.tried.len() < pool.config.connect.attempts as usize;
-            if may_try && pool.backends.iter().any(|it| it.live.down.ms().is_none()) {
+            let is_anybody_up = pool.backends.iter().any(|it| it.live.down.ms().is_none());
+            if is_anybody_up && link.may_try_another(pool) {
                 self.try_elsewhere(id, Some(pool), &refused);
             }
         }
     }
 
+    /// The first datagram, which has no answer, reaches another backend, or is dropped here.
     fn try_elsewhere(&mut self, id: FlowId, pool: Option<&Pool>, error: &io::Error) {
         let Some(link) = self.table.get_mut(id) else { return };
         let Some(datagram) = link.again.clone() else { return };
         let (mut tried, client, dialled) = (link.tried, link.client, link.dialled);
         // None is left if its pool was removed.
-        let left = pool.filter(|pool| {
-            let attempts = usize::try_from(pool.config.connect.attempts).unwrap_or(usize::MAX);
-            tried.len() < attempts
-        });
+        let left = pool.filter(|pool| link.may_try_another(pool));
         let reached =
             left.and_then(|pool| Some((pool, self.reach(pool, client, dialled, &mut tried).ok()?)));
         let Some(link) = self.table.get_mut(id) else { return };

@@ -124,6 +124,13 @@ impl Drop for WorkerPlace {
     }
 }
 
+impl Link {
+    /// Whether `connect.attempts` leaves one.
+    pub fn may_try_another(&self, pool: &Pool) -> bool {
+        self.tried.len() < usize::try_from(pool.config.connect.attempts).unwrap_or(usize::MAX)
+    }
+}
+
 /// What became of some datagrams.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sent {
