@@ -419,22 +419,9 @@ pub fn record_refusal(
     counters.sessions.add(1);
     counters.closed(stage, reason).add(1);
     if worker.plane.session_log.wants(reason) {
-        worker.plane.session_log.write(Record {
-            id: worker.plane.next_session_id(),
-            listener: Arc::clone(&listener.config.name),
-            protocol: Protocol::Tcp,
-            client,
-            local,
-            pool: None,
-            backend: None,
-            tried: 0,
-            stage,
-            reason,
-            bytes: Bytes::default(),
-            connect: None,
-            first_byte: None,
-            duration: Duration::ZERO,
-        });
+        let id = worker.plane.next_session_id();
+        let ends = (client, local);
+        worker.plane.session_log.write(Record::refusal(id, &listener.config, ends, stage, reason));
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::{ClientAddr, LocalAddr};
-use crate::config::Protocol;
+use crate::config::{Listener, Protocol};
 
 /// How far a session came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -271,4 +271,32 @@ pub struct Record {
     pub connect: Option<Duration>,
     pub first_byte: Option<Duration>,
     pub duration: Duration,
+}
+
+impl Record {
+    /// Of somebody who was turned away before there was anything to tell.
+    pub fn refusal(
+        id: u64,
+        listener: &Listener,
+        (client, local): (ClientAddr, LocalAddr),
+        stage: Stage,
+        reason: CloseReason,
+    ) -> Record {
+        Record {
+            id,
+            listener: Arc::clone(&listener.name),
+            protocol: listener.protocol,
+            client,
+            local,
+            pool: None,
+            backend: None,
+            tried: 0,
+            stage,
+            reason,
+            bytes: Bytes::default(),
+            connect: None,
+            first_byte: None,
+            duration: Duration::ZERO,
+        }
+    }
 }

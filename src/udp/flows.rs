@@ -18,7 +18,7 @@ use crate::snapshot::Listener;
 use crate::sys::clock;
 use crate::sys::datagram::BATCH;
 use crate::telemetry::datagrams::{DatagramCounters, Dropped};
-use crate::telemetry::record::{Bytes, CloseReason, Record, Stage, can_occur};
+use crate::telemetry::record::{CloseReason, Record, Stage, can_occur};
 
 /// Rows of one answer to `List`.
 pub const ROWS: usize = 10_000;
@@ -136,22 +136,9 @@ impl Flows {
             return;
         }
         let (client, dialled) = door.addresses(key);
-        self.plane.session_log.write(Record {
-            id: self.plane.next_session_id(),
-            listener: Arc::clone(&listener.config.name),
-            protocol: Protocol::Udp,
-            client: ClientAddr::Inet(client),
-            local: LocalAddr::Inet(dialled),
-            pool: None,
-            backend: None,
-            tried: 0,
-            stage,
-            reason,
-            bytes: Bytes::default(),
-            connect: None,
-            first_byte: None,
-            duration: Duration::ZERO,
-        });
+        let ends = (ClientAddr::Inet(client), LocalAddr::Inet(dialled));
+        let id = self.plane.next_session_id();
+        self.plane.session_log.write(Record::refusal(id, &listener.config, ends, stage, reason));
     }
 
     /// Ends the flows whose time is up, at most `most` of them; says whether there are more.
