@@ -39,6 +39,11 @@ impl Default for Outage {
 pub struct Backend {
     name: &'static str,
     address: SocketAddr,
+    _thread: Serving,
+}
+
+/// The thread of a backend, TCP or UDP.
+pub struct Serving {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -51,13 +56,10 @@ impl Backend {
     ) -> io::Result<Backend> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let thread = std::thread::Builder::new().name(format!("demo-{name}")).spawn({
-            let stop = Arc::clone(&stop);
-            move || runtime.block_on(serve(listener, address, think, outage, &stop))
+        let thread = Serving::start(name, async move |stop| {
+            serve(listener, address, think, outage, stop).await;
         })?;
-        Ok(Backend { name, address, stop, thread: Some(thread) })
+        Ok(Backend { name, address, _thread: thread })
     }
 
     pub fn config(&self) -> config::Backend {
@@ -65,7 +67,22 @@ impl Backend {
     }
 }
 
-impl Drop for Backend {
+impl Serving {
+    /// `serve` is to end soon after it is told to stop.
+    pub fn start(
+        name: &str,
+        serve: impl AsyncFnOnce(&AtomicBool) + Send + 'static,
+    ) -> io::Result<Serving> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let told = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name(format!("demo-{name}"));
+        let thread = thread.spawn(move || runtime.block_on(serve(&told)))?;
+        Ok(Serving { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Serving {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {

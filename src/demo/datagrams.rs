@@ -12,7 +12,7 @@ use tokio::net::UdpSocket;
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
-use super::backends::{MASK, Outage};
+use super::backends::{MASK, Outage, Serving};
 use super::clients::Seen;
 use crate::config;
 
@@ -29,35 +29,21 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct Backend {
     name: &'static str,
     address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _thread: Serving,
 }
 
 impl Backend {
     pub fn start(name: &'static str, outage: Option<Outage>) -> io::Result<Backend> {
         let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = socket.local_addr()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name(format!("demo-{name}"));
-        let thread =
-            thread.spawn(move || runtime.block_on(serve(socket, address, outage, &stopped)))?;
-        Ok(Backend { name, address, stop, thread: Some(thread) })
+        let thread = Serving::start(name, async move |stop| {
+            serve(socket, address, outage, stop).await;
+        })?;
+        Ok(Backend { name, address, _thread: thread })
     }
 
     pub fn config(&self) -> config::Backend {
         super::backend_config(self.name, self.address)
-    }
-}
-
-impl Drop for Backend {
-    fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // A panic there was printed there.
-            let _ = thread.join();
-        }
     }
 }
 
