@@ -30,6 +30,15 @@ pub fn config(backends: &[&UdpSocket]) -> Config {
     config
 }
 
+/// The same with another listener of the same pool, on an address of its own.
+pub fn with_second(mut config: Config) -> Config {
+    let mut second = (*config.listeners[0]).clone();
+    second.name = "second".into();
+    second.bind = vec![ListenAddr::Inet("127.0.0.2:0".parse().unwrap())];
+    config.listeners.push(Arc::new(second));
+    config
+}
+
 /// A client that talks to the balancer alone.
 pub fn client(balancer: &Balancer) -> UdpSocket {
     let client = socket("127.0.0.1:0");
@@ -228,11 +237,7 @@ fn a_backend_as_a_client_is_not_served() {
 #[test]
 fn our_own_listener_as_a_client_is_not_served() {
     let backend = socket("127.0.0.1:0");
-    let mut config = config(&[&backend]);
-    let mut second = (*config.listeners[0]).clone();
-    second.name = "second".into();
-    second.bind = vec![ListenAddr::Inet("127.0.0.2:0".parse().unwrap())];
-    config.listeners.push(Arc::new(second));
+    let config = with_second(config(&[&backend]));
     let balancer = Balancer::start(config);
     let addresses: Vec<SocketAddr> =
         balancer.supervisor().served().map(|(_, it)| it.local).map(balancer::inet).collect();

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use maitred::addr::ListenAddr;
 use maitred::config::{self, Protocol};
 use maitred::sys::datagram::{self, Parcel};
 use maitred::telemetry::datagrams::{Direction, Dropped};
 use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, wait_for};
-use crate::udp::{client, config, dropped, exchange, passed, receive, socket};
+use crate::udp::{client, config, dropped, exchange, passed, receive, socket, with_second};
 
 #[test]
 fn a_client_of_another_family_than_its_backend_keeps_its_flow() {
@@ -86,11 +85,7 @@ fn a_backend_written_as_a_mapped_address_is_no_client_either() {
 #[test]
 fn who_takes_over_the_address_of_a_removed_listener_is_served() {
     let backend = socket("127.0.0.1:0");
-    let mut config = config(&[&backend]);
-    let mut second = (*config.listeners[0]).clone();
-    second.name = "second".into();
-    second.bind = vec![ListenAddr::Inet("127.0.0.2:0".parse().unwrap())];
-    config.listeners.push(Arc::new(second));
+    let mut config = with_second(config(&[&backend]));
     let mut balancer = Balancer::start(config.clone());
     let removed = balancer.supervisor().served().nth(1).unwrap().1.local;
     config.listeners.pop();

@@ -19,6 +19,20 @@ pools: {{main: {{backends: [\"127.0.0.1:{server}\"], health: {{probe: none}}}}}}
     )
 }
 
+/// The server stands behind another backend, which is always asked first.
+fn behind_first(port: u16, first: &str, server: u16) -> String {
+    format!(
+        "listeners: {{main: {{bind: \"127.0.0.1:{port}\", protocol: udp, pool: main}}}}
+pools:
+  main:
+    balance: first_available
+    backends: [{{address: \"{first}\", name: first}}, \"127.0.0.1:{server}\"]
+    health: {{probe: none}}
+    passive: none
+"
+    )
+}
+
 fn client(port: u16) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(("127.0.0.1", port)).unwrap();
@@ -128,17 +142,9 @@ fn a_first_datagram_for_an_unreachable_host_goes_to_another() {
     if std::env::var(ROLE).is_ok_and(|role| role == INSIDE) {
         let (server, _heard) = echo_datagrams();
         let port = free_port();
-        let maitred = Maitred::start(&format!(
-            "listeners: {{main: {{bind: \"127.0.0.1:{port}\", protocol: udp, pool: main}}}}
-pools:
-  main:
-    balance: first_available
-    backends: [{{address: \"192.0.2.7:9\", name: gone}}, \"127.0.0.1:{server}\"]
-    health: {{probe: none}}
-"
-        ));
+        let maitred = Maitred::start(&behind_first(port, "192.0.2.7:9", server));
         assert!(ask(&client(port), b"is anybody there"));
-        let labels = [("backend", "gone"), ("reason", "unreachable")];
+        let labels = [("backend", "first"), ("reason", "unreachable")];
         assert!(maitred.metric("maitred_backend_connect_failures_total", &labels) > 0.5);
         return;
     }
@@ -213,16 +219,7 @@ fn a_first_datagram_that_may_not_leave_goes_to_another() {
     if std::env::var(ROLE).is_ok_and(|role| role == INSIDE) {
         let (server, _heard) = echo_datagrams();
         let port = free_port();
-        let maitred = Maitred::start(&format!(
-            "listeners: {{main: {{bind: \"127.0.0.1:{port}\", protocol: udp, pool: main}}}}
-pools:
-  main:
-    balance: first_available
-    backends: [{{address: \"127.0.0.7:9\", name: barred}}, \"127.0.0.1:{server}\"]
-    health: {{probe: none}}
-    passive: none
-"
-        ));
+        let maitred = Maitred::start(&behind_first(port, "127.0.0.7:9", server));
         let client = client(port);
         assert!(ask(&client, b"one") && ask(&client, b"two"));
         let metrics = maitred.metrics();
