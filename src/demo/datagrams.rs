@@ -62,6 +62,7 @@ async fn serve(
         }
         let back = Instant::now() + outage.map_or(Duration::from_millis(100), |it| it.away);
         while Instant::now() < back && !stop.load(Relaxed) {
+            // Away, and looking whether to stop.
             sleep(Duration::from_millis(50)).await;
         }
     }

@@ -197,6 +197,7 @@ fn measure(
         segments: case.segments,
         pace: case.pace(),
     });
+    // What is measured is this time of load, after that which is not.
     std::thread::sleep(settings.warm_up);
     let before = Look::now(place, id, &client.counts)?;
     std::thread::sleep(settings.length);
@@ -253,6 +254,7 @@ fn wait_for_an_answer(
         match socket.recv(&mut answer) {
             Ok(6) if &answer[..6] == b"ready?" => return Ok(()),
             Ok(_) => return Err("the first answer is a wrong one".to_owned()),
+            // Between two tries.
             Err(_) => std::thread::sleep(Duration::from_millis(5)),
         }
     }

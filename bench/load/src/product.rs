@@ -128,6 +128,7 @@ impl Drop for Running {
             let _ = kill_process(id, Signal::TERM);
             let end = Instant::now() + Duration::from_secs(3);
             while !self.has_ended() && Instant::now() < end {
+                // Between two looks.
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
