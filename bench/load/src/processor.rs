@@ -1,5 +1,5 @@
-//! Processor time: of a process with all its descendants, of one processor, and of the machine. Read from /proc; in
-//! ticks of 10 ms.
+//! Processor time and memory of a process with all its descendants; processor time of one processor and of the machine,
+//! in ticks of 10 ms.
 
 use std::fs;
 
@@ -41,34 +41,54 @@ fn busy(stat: &str, name: &str) -> Result<(u64, u64), String> {
     Ok((ticks[0] + ticks[1] + ticks[2] + ticks[5] + ticks[6], ticks[7]))
 }
 
-/// Ticks of a process, its threads and its descendants, user and system.
-pub fn of_process(id: u32) -> u64 {
+/// Seconds of processor time of a process, its threads and its descendants.
+pub fn of_family(id: u32) -> f64 {
+    family(id).into_iter().map(of_process).sum::<u64>() as f64 / 1e9
+}
+
+/// Bytes of memory of its own (not of files) that a process and its descendants hold.
+pub fn memory_of_family(id: u32) -> u64 {
+    let anonymous = |id: u32| {
+        let rollup = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap_or_default();
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:"));
+        line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0)
+    };
+    family(id).into_iter().map(|id| anonymous(id) * 1024).sum()
+}
+
+/// Nanoseconds that all its threads ran, as the scheduler counts: finer than the ticks of `stat`.
+fn of_process(id: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    let ran = threads.filter_map(|thread| {
+        let stat = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        stat.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    ran.sum()
+}
+
+/// A process and its descendants.
+fn family(id: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").into_iter().flatten();
-    let processes: Vec<(u32, u32, u64)> = processes
+    let parents: Vec<(u32, u32)> = processes
         .filter_map(|entry| {
             let id = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let (parent, ticks) = stat(id)?;
-            Some((id, parent, ticks))
+            Some((id, parent(id)?))
         })
         .collect();
     let mut family = vec![id];
-    let mut ticks = 0;
     let mut next = 0;
     while next < family.len() {
         let it = family[next];
-        ticks += processes.iter().filter(|(id, ..)| *id == it).map(|(.., own)| own).sum::<u64>();
-        family.extend(processes.iter().filter(|(_, parent, _)| *parent == it).map(|(id, ..)| *id));
+        family.extend(parents.iter().filter(|(_, parent)| *parent == it).map(|(id, _)| *id));
         next += 1;
     }
-    ticks
+    family
 }
 
-/// Parent and ticks. The name before them may hold blanks.
-fn stat(id: u32) -> Option<(u32, u64)> {
+/// The name before it may hold blanks.
+fn parent(id: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-    let ticks = fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?;
-    Some((fields[1].parse().ok()?, ticks))
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
 pub fn seconds(ticks: u64) -> f64 {

@@ -1,4 +1,5 @@
-//! The products: none at all, nginx's stream module, maitred. How each is configured, started, and ended.
+//! The products: none at all, two minimal relays, the balancers of others, maitred. How each is started, and ended.
+//! Their configurations are in `setup`.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -8,83 +9,179 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::flags::Flags;
 use crate::place::Place;
+use crate::setup::{self, Setup};
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Product {
     Direct,
+    Envoy,
+    HAProxy,
+    HAProxySplice,
     Maitred,
+    MaitredBackends,
+    MaitredBusy,
+    MaitredLeast,
+    MaitredLeastMany,
+    MaitredPools,
+    MaitredPorts,
     Nginx,
+    Nginx64K,
+    RelayCopy,
+    RelaySplice,
 }
+
+use Product::*;
+
+const NAMES: [(Product, &str); 15] = [
+    (Direct, "direct"),
+    (RelayCopy, "relay-copy"),
+    (RelaySplice, "relay-splice"),
+    (HAProxy, "haproxy"),
+    (HAProxySplice, "haproxy-splice"),
+    (Nginx, "nginx"),
+    (Nginx64K, "nginx-64k"),
+    (Envoy, "envoy"),
+    (Maitred, "maitred"),
+    (MaitredBusy, "maitred-busy"),
+    (MaitredPorts, "maitred-4000-ports"),
+    (MaitredPools, "maitred-1000-pools"),
+    (MaitredBackends, "maitred-5000-backends"),
+    (MaitredLeast, "maitred-least-conn"),
+    (MaitredLeastMany, "maitred-least-conn-5000"),
+];
 
 /// Started, and ended when dropped.
 pub struct Running {
     child: Child,
 }
 
+/// Where the programs are; one that is not there is not compared.
+pub struct Tools {
+    pub maitred: PathBuf,
+    pub haproxy: PathBuf,
+    pub nginx: PathBuf,
+    /// Rather than in a module.
+    pub nginx_has_stream: bool,
+    pub envoy: PathBuf,
+    /// Configurations and logs of this comparison.
+    pub dir: PathBuf,
+}
+
+impl Tools {
+    pub fn new(flags: &Flags) -> Result<Tools, String> {
+        let path = |name, default| PathBuf::from(flags.text(name).unwrap_or(default));
+        let nginx = path("nginx", "/usr/sbin/nginx");
+        let built = Command::new(&nginx).arg("-V").output().map(|output| output.stderr);
+        let built = String::from_utf8_lossy(&built.unwrap_or_default()).into_owned();
+        Ok(Tools {
+            maitred: path("maitred", "maitred"),
+            haproxy: path("haproxy", "haproxy"),
+            nginx_has_stream: built.split_whitespace().any(|word| word == "--with-stream"),
+            nginx,
+            envoy: path("envoy", "envoy"),
+            dir: PathBuf::from(flags.needed::<String>("dir")?),
+        })
+    }
+}
+
 impl Product {
     pub fn named(name: &str) -> Result<Product, String> {
-        match name {
-            "direct" => Ok(Product::Direct),
-            "maitred" => Ok(Product::Maitred),
-            "nginx" => Ok(Product::Nginx),
-            _ => Err(format!("`{name}` is none of direct, maitred, nginx")),
-        }
+        let names = || NAMES.map(|(_, name)| name).join(", ");
+        let found = NAMES.iter().find(|(_, its)| *its == name).map(|(product, _)| *product);
+        found.ok_or_else(|| format!("`{name}` is none of {}", names()))
     }
 
     pub fn name(self) -> &'static str {
+        NAMES.iter().find(|(product, _)| *product == self).map_or("?", |(_, name)| name)
+    }
+
+    pub fn is_maitred(self) -> bool {
+        self.name().starts_with("maitred")
+    }
+
+    /// The program, if it is one of others.
+    fn program(self, tools: &Tools) -> Option<&Path> {
         match self {
-            Product::Direct => "direct",
-            Product::Maitred => "maitred",
-            Product::Nginx => "nginx",
+            Envoy => Some(&tools.envoy),
+            HAProxy | HAProxySplice => Some(&tools.haproxy),
+            Nginx | Nginx64K => Some(&tools.nginx),
+            Direct | RelayCopy | RelaySplice => None,
+            _ => Some(&tools.maitred),
         }
     }
 
-    /// As the product says it.
-    pub fn version(self, maitred: &Path) -> Result<String, String> {
-        let mut command = match self {
-            Product::Direct => return Ok("no balancer".to_owned()),
-            Product::Maitred => Command::new(maitred),
-            Product::Nginx => Command::new(nginx()),
+    /// As the product says it; an error if it is not there.
+    pub fn version(self, tools: &Tools) -> Result<String, String> {
+        let Some(program) = self.program(tools) else {
+            return Ok(if self == Direct { "no balancer" } else { "in bench/load" }.to_owned());
         };
-        command.arg(if self == Product::Nginx { "-v" } else { "version" });
-        let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+        let mut command = Command::new(program);
+        command.arg(match self {
+            Envoy => "--version",
+            HAProxy | HAProxySplice | Nginx | Nginx64K => "-v",
+            _ => "version",
+        });
+        let output = command.output().map_err(|error| format!("{}: {error}", program.display()))?;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
-        let line = said.lines().next().unwrap_or_default();
-        Ok(line.trim_start_matches("nginx version: ").trim().to_owned())
+        let line = said.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let line = line.trim_start_matches("nginx version: ").trim();
+        Ok(line.rsplit_once("version: ").map_or(line, |(_, version)| version).to_owned())
     }
 
-    /// Between this address and that one. Nothing to start if there is no product.
+    /// Between this address and those. Nothing to start if there is no product.
     pub fn start(
         self,
         place: &Place,
-        listen: SocketAddr,
-        backend: SocketAddr,
+        setup: &Setup,
         tools: &Tools,
     ) -> Result<Option<Running>, String> {
+        let Setup { listen, backends, workers, .. } = setup;
         let dir = tools.dir.as_path();
+        let path = dir.join(format!("{}.conf", self.name()));
+        if let Some(config) = setup::config(self, setup, tools) {
+            write(&path, &config)?;
+        }
+        let own = || std::env::current_exe().map_err(|error| error.to_string());
+        let command =
+            |program: &Path| place.product_command(&program.display().to_string(), *workers);
         let mut command = match self {
-            Product::Direct => return Ok(None),
-            Product::Nginx => {
-                write(&dir.join("nginx.conf"), &nginx_config(listen, backend, dir))?;
-                let mut command = place.product_command(nginx());
-                command.arg("-p").arg(dir).arg("-c").arg(dir.join("nginx.conf"));
-                command.arg("-e").arg(dir.join("nginx.err"));
+            Direct => return Ok(None),
+            RelayCopy | RelaySplice => {
+                let mut command = command(&own()?);
+                command.args(["relay", "--seconds", "600", "--listen", &listen.to_string()]);
+                command.args(["--to", &backends[0].to_string()]);
+                if self == RelaySplice {
+                    command.arg("--splice");
+                }
                 command
             }
-            Product::Maitred => {
-                // TCP and UDP ports are apart: the admin address can have the same number.
-                let text = maitred_config(listen, backend, listen);
-                write(&dir.join("maitred.yaml"), &text)?;
-                let mut command = place.product_command(&tools.maitred.display().to_string());
-                command.args(["run", "--config"]).arg(dir.join("maitred.yaml"));
+            Nginx | Nginx64K => {
+                let mut command = command(&tools.nginx);
+                command.arg("-p").arg(dir).arg("-c").arg(path).arg("-e").arg(dir.join("nginx.err"));
+                command
+            }
+            HAProxy | HAProxySplice => {
+                let mut command = command(&tools.haproxy);
+                command.args(["-db", "-f"]).arg(path);
+                command
+            }
+            Envoy => {
+                let mut command = command(&tools.envoy);
+                command.args(["--concurrency", &workers.to_string(), "-l", "error"]);
+                command.args(["--disable-hot-restart", "-c"]).arg(path);
+                command
+            }
+            _ => {
+                let mut command = command(&tools.maitred);
+                command.args(["run", "--config"]).arg(path);
                 command
             }
         };
-        let log = |end| File::create(dir.join(format!("{}.{end}", self.name())));
-        let (out, err) = (log("out").map_err(text)?, log("stderr").map_err(text)?);
-        command.stdin(Stdio::null()).stdout(out).stderr(err);
+        let log = |end| File::create(dir.join(format!("{}.{end}", self.name()))).map_err(text);
+        command.stdin(Stdio::null()).stdout(log("out")?).stderr(log("stderr")?);
         Running::start(&mut command).map(Some)
     }
 
@@ -95,13 +192,6 @@ impl Product {
         };
         format!("{}{}{}", read("out"), read("stderr"), read("err"))
     }
-}
-
-/// What products need besides addresses.
-pub struct Tools {
-    pub maitred: PathBuf,
-    /// Configurations and logs of this comparison.
-    pub dir: PathBuf,
 }
 
 impl Running {
@@ -137,10 +227,6 @@ impl Drop for Running {
     }
 }
 
-fn nginx() -> &'static str {
-    if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" }
-}
-
 fn write(path: &Path, content: &str) -> Result<(), String> {
     fs::write(path, content).map_err(|error| format!("{}: {error}", path.display()))
 }
@@ -149,40 +235,12 @@ fn text(error: std::io::Error) -> String {
     error.to_string()
 }
 
-/// One worker, no log, a queue as large as the system lets it have; the rest is its default.
-fn nginx_config(listen: SocketAddr, backend: SocketAddr, dir: &Path) -> String {
-    let dir = dir.display();
-    format!(
-        "load_module /usr/lib/nginx/modules/ngx_stream_module.so;
-daemon off;
-user root;
-worker_processes 1;
-worker_rlimit_nofile 20000;
-pid {dir}/nginx.pid;
-error_log /dev/null crit;
-events {{ worker_connections 18000; }}
-stream {{
-    access_log off;
-    server {{
-        listen {listen} udp reuseport rcvbuf=8m;
-        proxy_pass {backend};
-        proxy_timeout 10m;
-    }}
-}}
-"
-    )
-}
-
-fn maitred_config(listen: SocketAddr, backend: SocketAddr, admin: SocketAddr) -> String {
-    format!(
-        "version: 1
-process: {{workers: 1, shutdown: {{timeout: 100ms}}}}
-admin: {{listen: \"{admin}\"}}
-log: {{sessions: none}}
-listeners:
-  bench: {{bind: \"{listen}\", protocol: udp, pool: bench, flow: {{timeout: 10m}}}}
-pools:
-  bench: {{backends: [\"{backend}\"], health: {{probe: none}}}}
-"
-    )
+/// The address that is the `number`th after this one.
+pub fn address_after(first: SocketAddr, number: u16) -> SocketAddr {
+    match first {
+        SocketAddr::V4(it) => {
+            (std::net::Ipv4Addr::from(u32::from(*it.ip()) + u32::from(number)), it.port()).into()
+        }
+        SocketAddr::V6(_) => first,
+    }
 }

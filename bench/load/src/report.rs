@@ -1,17 +1,19 @@
-//! Results as people and programs read them: a line per run, a table of medians with ratios to nginx, and a file of
-//! each. No measuring.
+//! Results as people and programs read them: a line per run, tables of medians with ratios, a file of each, a chart.
+//! No measuring.
 
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use crate::compare::Run;
+use crate::cases::Case;
+use crate::measure::{Latency, Run};
 use crate::processor;
 use crate::product::Product;
+use crate::{chart, targets};
 
 /// All rounds of one product in one case.
 pub struct Row {
-    pub case: &'static str,
+    pub case: &'static Case,
     pub product: Product,
     pub runs: Vec<Run>,
 }
@@ -20,6 +22,7 @@ pub struct Row {
 pub struct Facts<'a> {
     pub commit: &'a str,
     pub date: &'a str,
+    pub command: &'a str,
     pub place: &'a str,
     pub rounds: u32,
     pub seconds: f64,
@@ -27,29 +30,28 @@ pub struct Facts<'a> {
 }
 
 impl Run {
-    /// Datagrams that came back, per second of this much processor time; none if there was none.
-    fn per(&self, processor_seconds: f64) -> Option<f64> {
-        (processor_seconds > 0.0).then(|| self.received as f64 / processor_seconds)
+    /// Processor time for each unit; none if nothing was done or no product stood between.
+    fn per_unit(&self, processor_seconds: f64) -> Option<f64> {
+        (processor_seconds > 0.0 && self.done > 0.0).then(|| processor_seconds / self.done)
     }
 
-    pub fn per_product(&self) -> Option<f64> {
-        self.per(self.product_seconds)
+    /// Seconds of the product's processor time for each unit.
+    pub fn cost(&self) -> Option<f64> {
+        self.per_unit(self.product_seconds)
     }
 
-    fn per_processor(&self) -> Option<f64> {
-        self.per(self.processor_seconds)
+    fn machine_cost(&self) -> Option<f64> {
+        self.per_unit(self.machine_seconds)
     }
 
-    fn per_machine(&self) -> Option<f64> {
-        self.per(self.machine_seconds)
+    pub fn rate(&self) -> Option<f64> {
+        (self.seconds > 0.0).then(|| self.done / self.seconds)
     }
 
-    fn rate(&self) -> Option<f64> {
-        self.per(self.seconds)
-    }
-
-    fn loss(&self) -> Option<f64> {
-        (self.sent > 0).then(|| self.lost as f64 / self.sent as f64)
+    /// Lost datagrams, or failed connections, of all.
+    fn lost(&self) -> Option<f64> {
+        let all = if self.sent > 0 { self.sent as f64 } else { self.done + self.failed as f64 };
+        (all > 0.0).then(|| (self.lost + self.failed) as f64 / all)
     }
 }
 
@@ -60,7 +62,7 @@ impl Row {
         values
     }
 
-    fn median(&self, figure: impl Fn(&Run) -> Option<f64>) -> Option<f64> {
+    pub fn median(&self, figure: impl Fn(&Run) -> Option<f64>) -> Option<f64> {
         let values = self.values(figure);
         let middle = values.len() / 2;
         match values.len() {
@@ -72,76 +74,94 @@ impl Row {
 }
 
 /// One run, while one waits for the others.
-pub fn line(case: &str, product: Product, run: &Run) -> String {
-    format!(
-        "{case:<11} {:<8} {:>10} /s  lost {:>7}  wrong {}  late {}  product {:.2} s  its processor {:.2} s  machine {:.2} s",
+pub fn line(case: &Case, product: Product, run: &Run, is_counted: bool) -> String {
+    let mut line = format!(
+        "{:<16} {:<14} {:>12} /s  {:>10} each  product {:.2} s  its processor {:.2} s  machine {:.2} s",
+        case.name,
         product.name(),
-        thousands(run.rate()),
-        percent(run.loss()),
-        run.wrong,
-        run.late_or_twice,
+        number(run.rate()),
+        time(run.cost()),
         run.product_seconds,
         run.processor_seconds,
         run.machine_seconds,
-    )
+    );
+    if let Some(Latency { p50, p99, p999 }) = run.latency {
+        let _ = write!(line, "  p50 {p50:.0} p99 {p99:.0} p99.9 {p999:.0} µs");
+    }
+    if run.lost + run.failed > 0 {
+        let _ = write!(line, "  lost {}", percent(run.lost()));
+    }
+    if let Some(bytes) = run.bytes_per_session {
+        let _ = write!(line, "  {bytes:.0} B a session");
+    }
+    if !is_counted {
+        line.push_str("  (does not count)");
+    }
+    line
+}
+
+/// Everything in words and tables.
+pub fn text(facts: &Facts<'_>, rows: &[Row]) -> String {
+    let mut text = format!(
+        "# Side by side, {} at {}\n\n`{}` · {} · {} rounds of {} s after one that does not count · medians",
+        facts.date, facts.commit, facts.command, facts.place, facts.rounds, facts.seconds
+    );
+    for (product, version) in &facts.versions {
+        let _ = write!(text, " · {product}: {version}");
+    }
+    let _ = write!(text, " · Linux {} · {} CPUs ({})", kernel(), processor::count(), model());
+    format!("{text}\n\n{}\n{}", targets::table(rows), table(rows))
 }
 
 pub fn table(rows: &[Row]) -> String {
     let mut table = String::from(
-        "| case | product | delivered /s | lost | per CPU-second of the product | spread | × nginx | per CPU-second of its processor | × nginx | per CPU-second of the machine | × nginx |
-| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+        "| case | product | units /s | lost | CPU of the product, each | spread | ÷ floor | ÷ HAProxy | ÷ nginx | CPU of the machine, each | p50 µs | p99 µs | p99.9 µs |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 ",
     );
     for row in rows {
-        let nginx = rows.iter().find(|it| it.case == row.case && it.product == Product::Nginx);
-        let ratio = |figure: fn(&Run) -> Option<f64>| {
-            let ratio = row.median(figure).zip(nginx.and_then(|it| it.median(figure)));
-            ratio.map_or("–".to_owned(), |(own, nginx)| format!("{:.2}", own / nginx))
+        let ratio = |others: &[Product]| {
+            let least = targets::least(rows, row.case.name, others, Run::cost);
+            let ratio = row.median(Run::cost).zip(least);
+            ratio.map_or("–".to_owned(), |(own, other)| format!("{:.2}", own / other))
         };
-        let spread = row.values(Run::per_product);
+        let spread = row.values(Run::cost);
         let spread = match (spread.first(), spread.last()) {
-            (Some(least), Some(most)) => {
-                format!("{} … {}", thousands(Some(*least)), thousands(Some(*most)))
-            }
+            (Some(least), Some(most)) => format!("{} … {}", time(Some(*least)), time(Some(*most))),
             _ => "–".to_owned(),
         };
-        // Without a product its processor is not used for it.
-        let has = |figure: String| {
-            if row.product == Product::Direct { "–".to_owned() } else { figure }
+        let cost = match row.median(|run| run.bytes_per_session) {
+            Some(bytes) => format!("{bytes:.0} B"),
+            None => time(row.median(Run::cost)),
+        };
+        let quantile = |figure: fn(Latency) -> f64| {
+            let median = row.median(|run| run.latency.map(figure));
+            median.map_or("–".to_owned(), |value| format!("{value:.0}"))
         };
         let _ = writeln!(
             table,
-            "| {} | {} | {} | {} | {} | {spread} | {} | {} | {} | {} | {} |",
-            row.case,
+            "| {} | {} | {} | {} | {cost} | {spread} | {} | {} | {} | {} | {} | {} | {} |",
+            row.case.name,
             row.product.name(),
-            thousands(row.median(Run::rate)),
-            percent(row.median(Run::loss)),
-            thousands(row.median(Run::per_product)),
-            has(ratio(Run::per_product)),
-            has(thousands(row.median(Run::per_processor))),
-            has(ratio(Run::per_processor)),
-            thousands(row.median(Run::per_machine)),
-            ratio(Run::per_machine),
+            number(row.median(Run::rate)),
+            percent(row.median(Run::lost)),
+            ratio(targets::FLOOR),
+            ratio(targets::HAPROXY),
+            ratio(targets::NGINX),
+            time(row.median(Run::machine_cost)),
+            quantile(|it| it.p50),
+            quantile(|it| it.p99),
+            quantile(|it| it.p999),
         );
     }
     table
 }
 
-/// `results` with `.json` and `.md` after it.
+/// `results` with `.json`, `.md` and `.svg` after it.
 pub fn write(results: &Path, facts: &Facts<'_>, rows: &[Row]) -> Result<(), String> {
-    let mut head = format!(
-        "# UDP, {} at {}\n\n{} · {} rounds of {} s · medians",
-        facts.date, facts.commit, facts.place, facts.rounds, facts.seconds
-    );
-    for (product, version) in &facts.versions {
-        let _ = write!(head, " · {product}: {version}");
-    }
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let processors = processor::count();
-    let _ = write!(head, " · Linux {} · {processors} CPUs", kernel.trim());
-    let files =
-        [("md", format!("{head}\n\n{}", table(rows))), ("json", json(facts, kernel.trim(), rows))];
-    for (end, content) in files {
+    for (end, content) in
+        [("md", text(facts, rows)), ("json", json(facts, rows)), ("svg", chart::draw(rows))]
+    {
         let path = results.with_extension(end);
         fs::write(&path, content).map_err(|error| format!("{}: {error}", path.display()))?;
         eprintln!("written: {}", path.display());
@@ -149,14 +169,27 @@ pub fn write(results: &Path, facts: &Facts<'_>, rows: &[Row]) -> Result<(), Stri
     Ok(())
 }
 
-fn json(facts: &Facts<'_>, kernel: &str, rows: &[Row]) -> String {
+fn kernel() -> String {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    kernel.trim().to_owned()
+}
+
+fn model() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find(|line| line.starts_with("model name"));
+    line.and_then(|line| line.split_once(": ")).map_or("unknown", |(_, model)| model).to_owned()
+}
+
+fn json(facts: &Facts<'_>, rows: &[Row]) -> String {
     let versions = facts.versions.iter();
     let versions = versions.map(|(name, version)| format!("{name:?}: {}", quoted(version)));
     let mut json = format!(
-        "{{\n  \"commit\": {}, \"date\": {}, \"kernel\": {}, \"processors\": {}, \"place\": {:?}, \"rounds\": {}, \"seconds\": {},\n  \"versions\": {{{}}},\n  \"rows\": [",
+        "{{\n  \"commit\": {}, \"date\": {}, \"command\": {}, \"kernel\": {}, \"processor\": {}, \"processors\": {}, \"place\": {:?}, \"rounds\": {}, \"seconds\": {},\n  \"versions\": {{{}}},\n  \"rows\": [",
         quoted(facts.commit),
         quoted(facts.date),
-        quoted(kernel),
+        quoted(facts.command),
+        quoted(&kernel()),
+        quoted(&model()),
         processor::count(),
         facts.place,
         facts.rounds,
@@ -167,9 +200,10 @@ fn json(facts: &Facts<'_>, kernel: &str, rows: &[Row]) -> String {
         let runs: Vec<String> = row.runs.iter().map(run_json).collect();
         let _ = write!(
             json,
-            "{}\n    {{\"case\": {:?}, \"product\": {:?}, \"runs\": [\n      {}\n    ]}}",
+            "{}\n    {{\"case\": {:?}, \"unit\": {:?}, \"product\": {:?}, \"runs\": [\n      {}\n    ]}}",
             if index == 0 { "" } else { "," },
-            row.case,
+            row.case.name,
+            row.case.unit.name(),
             row.product.name(),
             runs.join(",\n      "),
         );
@@ -178,11 +212,12 @@ fn json(facts: &Facts<'_>, kernel: &str, rows: &[Row]) -> String {
 }
 
 fn run_json(run: &Run) -> String {
-    format!(
-        "{{\"seconds\": {:.3}, \"sent\": {}, \"received\": {}, \"lost\": {}, \"wrong\": {}, \"late_or_twice\": {}, \"product_seconds\": {:.2}, \"processor_seconds\": {:.2}, \"machine_seconds\": {:.2}, \"stolen_seconds\": {:.2}}}",
+    let mut json = format!(
+        "{{\"seconds\": {:.3}, \"done\": {:.3}, \"failed\": {}, \"sent\": {}, \"lost\": {}, \"wrong\": {}, \"late_or_twice\": {}, \"product_seconds\": {:.4}, \"processor_seconds\": {:.2}, \"machine_seconds\": {:.2}, \"stolen_seconds\": {:.2}",
         run.seconds,
+        run.done,
+        run.failed,
         run.sent,
-        run.received,
         run.lost,
         run.wrong,
         run.late_or_twice,
@@ -190,17 +225,38 @@ fn run_json(run: &Run) -> String {
         run.processor_seconds,
         run.machine_seconds,
         run.stolen_seconds,
-    )
+    );
+    if let Some(Latency { p50, p99, p999 }) = run.latency {
+        let _ =
+            write!(json, ", \"p50_us\": {p50:.1}, \"p99_us\": {p99:.1}, \"p999_us\": {p999:.1}");
+    }
+    if let Some(bytes) = run.bytes_per_session {
+        let _ = write!(json, ", \"bytes_per_session\": {bytes:.0}");
+    }
+    json + "}"
 }
 
-/// Versions and dates: of a text they need no more than this.
+/// Versions, dates, commands: of a text they need no more than this.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// `1 234 567`, with narrow blanks.
-fn thousands(value: Option<f64>) -> String {
+/// Seconds, in the unit that fits.
+fn time(seconds: Option<f64>) -> String {
+    match seconds {
+        None => "–".to_owned(),
+        Some(seconds) if seconds >= 0.05 => format!("{seconds:.3} s"),
+        Some(seconds) if seconds >= 0.001 => format!("{:.2} ms", seconds * 1e3),
+        Some(seconds) => format!("{:.2} µs", seconds * 1e6),
+    }
+}
+
+/// `1 234 567`, with narrow blanks; small ones with two digits after the point.
+fn number(value: Option<f64>) -> String {
     let Some(value) = value else { return "–".to_owned() };
+    if value < 100.0 {
+        return format!("{value:.2}");
+    }
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -216,40 +272,45 @@ fn percent(share: Option<f64>) -> String {
     share.map_or("–".to_owned(), |share| format!("{:.3} %", share * 100.0))
 }
 
+/// For the tests of whoever reads rows.
+#[cfg(test)]
+pub fn row(case: &str, product: Product, costs: &[f64]) -> Row {
+    let case = crate::cases::named(case).expect("a case of that name");
+    let run = |cost: &f64| Run {
+        seconds: 1.0,
+        done: 100.0,
+        product_seconds: 100.0 * cost,
+        machine_seconds: 2.0,
+        ..Run::default()
+    };
+    Row { case, product, runs: costs.iter().map(run).collect() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn run(received: u64, product_seconds: f64) -> Run {
-        Run {
-            seconds: 1.0,
-            sent: received,
-            received,
-            lost: 0,
-            wrong: 0,
-            late_or_twice: 0,
-            product_seconds,
-            processor_seconds: 1.0,
-            machine_seconds: 2.0,
-            stolen_seconds: 0.0,
-        }
-    }
+    use crate::cases::Unit;
 
     #[test]
     fn ratios_are_of_medians() {
-        let row = |product, received: [u64; 3]| Row {
-            case: "small-1",
-            product,
-            runs: received.map(|received| run(received, 0.5)).to_vec(),
-        };
-        let rows = [row(Product::Nginx, [100, 900, 200]), row(Product::Maitred, [1000, 600, 1])];
+        let rows = [
+            row("rtt-64", Product::Nginx, &[4e-6, 1e-6, 2e-6]),
+            row("rtt-64", Product::Nginx64K, &[8e-6]),
+            row("rtt-64", Product::Maitred, &[1e-6, 9e-6, 3e-6]),
+        ];
         let table = table(&rows);
-        let line = table.lines().last().expect("two rows");
-        assert!(line.contains("| 1\u{202f}200 | 2 … 2\u{202f}000 | 3.00 |"), "{line}");
+        let line = table.lines().last().expect("three rows");
+        assert!(line.contains("| 3.00 µs | 1.00 µs … 9.00 µs | – | – | 1.50 |"), "{line}");
     }
 
     #[test]
-    fn no_processor_time_is_no_figure() {
-        assert_eq!(run(5, 0.0).per_product(), None);
+    fn nothing_done_is_no_figure() {
+        assert_eq!(Run { product_seconds: 1.0, ..Run::default() }.cost(), None);
+        assert_eq!(Run { done: 5.0, ..Run::default() }.cost(), None);
+    }
+
+    #[test]
+    fn bytes_become_gibibytes() {
+        assert!((Unit::GiB.of(3 << 30) - 3.0).abs() < 1e-9);
     }
 }

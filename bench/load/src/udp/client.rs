@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
 
-use crate::flow::{Answer, Flow, PATIENCE_MS};
-use crate::payload;
+use super::flow::{Answer, Flow, PATIENCE_MS};
+use super::payload;
 use crate::sys::{self, Batch};
 
 const BATCH: usize = 32;
