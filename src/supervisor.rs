@@ -23,8 +23,9 @@ use crate::health::monitor::Monitor;
 use crate::plane::{Bind, Cut, Plane, Served, SessionFilter, SessionRow};
 use crate::reload::{self, Reloads};
 use crate::snapshot::Snapshot;
+use crate::sys::port_range::PortRange;
 use crate::sys::{limits, socket};
-use crate::tcp::source_ports::{PortRange, SourcePorts};
+use crate::tcp::source_ports::SourcePorts;
 use crate::tcp::worker::{self, Command, Mail, Mailbox, Share};
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::record::CloseReason;
@@ -85,8 +86,7 @@ impl Supervisor {
     }
 
     fn start_workers(&mut self, mails: Vec<Mail>, opened: &Opened) -> Result<(), BindError> {
-        // Two descriptors each, out of half of what sessions leave.
-        let pipes = limits::kept_back(self.descriptors) / 4 / self.workers() as u64;
+        let pipes = limits::pipes(self.descriptors) / self.workers() as u64;
         let tcp = opened.iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
         let listening: Vec<u16> = tcp.filter_map(|(_, it)| it.served.local.port()).collect();
         let stats = Arc::clone(&self.plane.source_ports);

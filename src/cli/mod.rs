@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand. Exit codes: 0 well, 1 refused or failed, 2 usage.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -34,22 +34,31 @@ enum Command {
     Version(version::Version),
 }
 
+/// Where the configuration is if nobody says so.
+const DEFAULT_CONFIG: &str = "/etc/maitred/maitred.yaml";
+
 /// Where the configuration is; shared by the subcommands that read it.
 #[derive(Args, Debug)]
 pub struct ConfigFiles {
-    /// Configuration file; may be given several times; `-` is standard input
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "MAITRED_CONFIG",
-        default_value = "/etc/maitred/maitred.yaml"
-    )]
-    pub config: Vec<PathBuf>,
+    /// Configuration file; may be given several times; `-` is standard input; if not given:
+    /// /etc/maitred/maitred.yaml
+    #[arg(long, value_name = "FILE", env = "MAITRED_CONFIG")]
+    config: Vec<PathBuf>,
 }
 
 impl ConfigFiles {
+    pub fn paths(&self) -> Vec<PathBuf> {
+        if self.config.is_empty() { vec![DEFAULT_CONFIG.into()] } else { self.config.clone() }
+    }
+
+    /// Whether no file is named and the usual one does not exist.
+    pub fn are_absent(&self) -> bool {
+        // One that may be there is to be read, and its error shown.
+        self.config.is_empty() && matches!(Path::new(DEFAULT_CONFIG).try_exists(), Ok(false))
+    }
+
     pub fn load(&self) -> Result<Loaded, Report> {
-        let sources = config::read_sources(&self.config)?;
+        let sources = config::read_sources(&self.paths())?;
         config::load(&sources, &|name| std::env::var(name).ok())
     }
 }

@@ -177,11 +177,12 @@ fn set_buffers(socket: &Socket, size: usize) {
     }
 }
 
-/// Bytes of a receive buffer that the kernel grants of `LISTENER_BUFFER`. It keeps as much again for its own use.
-pub fn granted_receive_buffer() -> io::Result<usize> {
+/// Bytes of the receive and the send buffer that the kernel grants of `LISTENER_BUFFER`. It keeps as much again for its
+/// own use.
+pub fn granted_buffers() -> io::Result<(usize, usize)> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), None)?;
     set_buffers(&socket, LISTENER_BUFFER);
-    Ok(socket.recv_buffer_size()? / 2)
+    Ok((socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2))
 }
 
 fn set_int(

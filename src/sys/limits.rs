@@ -32,8 +32,21 @@ pub fn max_flows(descriptors: u64, is_beside_tcp: bool) -> u64 {
     if is_beside_tcp { free / 2 } else { free }.clamp(1, AUTO_MAX)
 }
 
-fn free(descriptors: u64) -> u64 {
+/// What sessions and flows may take.
+pub fn free(descriptors: u64) -> u64 {
     descriptors.saturating_sub(kept_back(descriptors))
+}
+
+/// The smallest limit that leaves so many free.
+pub fn limit_for(wanted: u64) -> u64 {
+    // What is kept back is rounded down, so that one less may do.
+    let enough = wanted.saturating_add(wanted.div_ceil(15).max(64));
+    if free(enough - 1) >= wanted { enough - 1 } else { enough }
+}
+
+/// Pipes of all workers together: two descriptors each, out of half of what is kept back.
+pub fn pipes(descriptors: u64) -> u64 {
+    kept_back(descriptors) / 4
 }
 
 #[cfg(test)]
@@ -46,6 +59,15 @@ mod tests {
         assert_eq!(auto_max_sessions(256, 0), (256 - 64) / 2);
         assert_eq!(auto_max_sessions(10, 0), 1);
         assert_eq!(auto_max_sessions(u64::MAX, 0), 1_000_000);
+    }
+
+    #[test]
+    fn the_smallest_limit_that_leaves_enough() {
+        for wanted in (0..5000).chain([18_750, 200_000, 1 << 40]) {
+            let limit = limit_for(wanted);
+            assert!(free(limit) >= wanted, "{limit} for {wanted}");
+            assert!(wanted == 0 || free(limit - 1) < wanted, "{limit} for {wanted}");
+        }
     }
 
     #[test]

@@ -7,4 +7,5 @@ pub mod clock;
 pub mod datagram;
 pub mod limits;
 pub mod pipe;
+pub mod port_range;
 pub mod socket;

@@ -8,8 +8,8 @@ use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
 
-/// Asked of the kernel; more did not help, and should stay within the cache.
-const WANTED: usize = 256 * 1024;
+/// Bytes of a pipe, asked of the kernel; more did not help, and should stay within the cache.
+pub const WANTED: usize = 256 * 1024;
 /// Below this a pipe costs more calls than it saves copies.
 const LEAST: usize = 64 * 1024;
 /// Empty pipes a worker keeps for later.

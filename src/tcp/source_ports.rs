@@ -14,10 +14,9 @@
 //! Ours are only the ports at an odd offset from the start of `ip_local_port_range`: automatic choice prefers
 //! the even ones, and a port bound explicitly is closed to every other program's automatic choice.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,6 +26,7 @@ use socket2::{SockAddr, Socket};
 
 use crate::config::SourcePorts as Mode;
 use crate::plane::PortStats;
+use crate::sys::port_range::PortRange;
 use crate::sys::socket;
 
 /// How long a port rests; the kernel's TIME_WAIT.
@@ -40,13 +40,6 @@ const HALF_WINDOW: Duration = Duration::from_secs(30);
 
 /// Destinations remembered at most; beyond, those without ports in use are forgotten.
 const DESTINATIONS: usize = 65_536;
-
-/// The ports this host gives out, as the sysctls say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortRange {
-    pub range: RangeInclusive<u16>,
-    pub reserved: BTreeSet<u16>,
-}
 
 /// All workers' ports; lives as long as the process.
 pub struct SourcePorts {
@@ -94,48 +87,6 @@ pub struct Lease {
 pub struct From<'a> {
     pub sources: &'a [IpAddr],
     pub mode: Mode,
-}
-
-impl PortRange {
-    /// Reads the sysctls; the kernel's own defaults where there is no /proc.
-    pub fn of_this_host() -> PortRange {
-        let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
-        let range = read("ip_local_port_range").ok().and_then(|text| parse_range(&text));
-        let reserved = read("ip_local_reserved_ports").unwrap_or_default();
-        PortRange { range: range.unwrap_or(32_768..=60_999), reserved: parse_ports(&reserved) }
-    }
-
-    fn len(&self) -> usize {
-        self.range.len()
-    }
-
-    /// Ours, beginning at a place of the destination's own so that few sockets share one port.
-    fn own(&self, start: u64) -> VecDeque<u16> {
-        let first = *self.range.start();
-        let ours = |port: &u16| (port - first) % 2 == 1 && !self.reserved.contains(port);
-        let mut ports: VecDeque<u16> = self.range.clone().filter(ours).collect();
-        if let Some(offset) = start.checked_rem(ports.len() as u64) {
-            ports.rotate_left(usize::try_from(offset).unwrap_or(0));
-        }
-        ports
-    }
-}
-
-fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
-    let mut words = text.split_whitespace().map(str::parse);
-    Some(words.next()?.ok()?..=words.next()?.ok()?)
-}
-
-/// `8080,9148-9150`.
-fn parse_ports(text: &str) -> BTreeSet<u16> {
-    let mut ports = BTreeSet::new();
-    for part in text.trim().split(',').filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        if let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) {
-            ports.extend(first..=last);
-        }
-    }
-    ports
 }
 
 impl SourcePorts {
@@ -364,23 +315,6 @@ fn is_out_of_ports(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    fn range(first: u16, last: u16) -> PortRange {
-        PortRange { range: first..=last, reserved: BTreeSet::new() }
-    }
-
-    #[test]
-    fn ours_are_the_odd_offsets_without_reserved_ones() {
-        let mut range = range(1000, 1009);
-        range.reserved = parse_ports("1003,1006-1008\n");
-        assert_eq!(range.own(0), [1001, 1005, 1009]);
-        assert_eq!(range.own(4), [1005, 1009, 1001]);
-    }
-
-    #[test]
-    fn an_empty_range_has_no_ports() {
-        assert!(range(1000, 1000).own(7).is_empty());
-    }
-
     #[test]
     fn the_least_recently_used_port_comes_first_and_a_refused_one_rests() {
         let start = Instant::now();
@@ -412,7 +346,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stats = Arc::new(PortStats::default());
-        let ports = SourcePorts::new(range(61_100, 61_119), &[], Arc::clone(&stats));
+        let range = PortRange { range: 61_100..=61_119, reserved: Default::default() };
+        let ports = SourcePorts::new(range, &[], Arc::clone(&stats));
         let from = From { sources: &[], mode: Mode::Own };
         let make = || Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         for _ in 0..1000 {

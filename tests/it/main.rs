@@ -7,6 +7,7 @@ mod balancer;
 mod check_command;
 mod config;
 mod connect;
+mod doctor;
 mod door;
 mod health;
 mod hold;

@@ -1,0 +1,194 @@
+//! What this machine says of itself. Plain data, read below a root directory, so that a test can hand in a tree of its
+//! own; nothing is judged here.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::str::FromStr;
+
+use super::cgroup::{self, Cgroup};
+use crate::sys::port_range::PortRange;
+
+/// A figure, or why there is none.
+pub type Reading<T> = Result<T, Unread>;
+
+/// A file that should say something and does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    pub file: String,
+    pub why: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The hard limit, to which `run` raises the soft one.
+    pub descriptors: Reading<u64>,
+    pub process: Reading<Process>,
+    pub cgroup: Reading<Cgroup>,
+    /// Bytes.
+    pub page_size: u64,
+    /// Pages of pipes that one user may have; 0 = no limit.
+    pub pipe_user_pages: Reading<u64>,
+    /// Bytes.
+    pub pipe_max_size: Reading<u64>,
+    /// `None`: this network namespace has no connection tracking.
+    pub conntrack: Option<Reading<Conntrack>>,
+    pub ports: Reading<PortRange>,
+    pub unprivileged_port_start: Reading<u64>,
+    pub somaxconn: Reading<u64>,
+    pub tw_reuse: Reading<u64>,
+    pub timestamps: Reading<u64>,
+    /// Bytes of the receive and the send buffer that a UDP socket got of those a listener asks for. Asked of the kernel
+    /// itself: what counts besides the sysctls is who we are.
+    pub udp_buffers: Reading<(usize, usize)>,
+}
+
+/// What `/proc/self/status` says of who we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub user: u64,
+    /// The effective set, a bit each.
+    pub capabilities: u64,
+    /// Those of the affinity mask.
+    pub cpus: u64,
+}
+
+/// Entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conntrack {
+    pub count: u64,
+    pub max: u64,
+}
+
+/// Numbers of capabilities (capabilities(7)).
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub enum Capability {
+    NetBindService = 10,
+    SysAdmin = 21,
+    SysResource = 24,
+}
+
+impl Facts {
+    /// `buffers` is what the kernel granted.
+    pub fn read(root: &Path, buffers: io::Result<(usize, usize)>) -> Facts {
+        let number = |name: &str| parsed(root, &format!("/proc/sys/{name}"));
+        Facts {
+            descriptors: descriptors(root),
+            process: process(root),
+            cgroup: cgroup::read(root),
+            page_size: rustix::param::page_size() as u64,
+            pipe_user_pages: number("fs/pipe-user-pages-soft"),
+            pipe_max_size: number("fs/pipe-max-size"),
+            conntrack: conntrack(root),
+            ports: ports(root),
+            unprivileged_port_start: number("net/ipv4/ip_unprivileged_port_start"),
+            somaxconn: number("net/core/somaxconn"),
+            tw_reuse: number("net/ipv4/tcp_tw_reuse"),
+            timestamps: number("net/ipv4/tcp_timestamps"),
+            udp_buffers: buffers.map_err(|error| Unread::new("a UDP socket's buffers", error)),
+        }
+    }
+}
+
+impl Unread {
+    pub fn new(file: &str, why: impl fmt::Display) -> Unread {
+        Unread { file: file.to_owned(), why: why.to_string() }
+    }
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be read: {}", self.file, self.why)
+    }
+}
+
+impl Process {
+    pub fn has(&self, capability: Capability) -> bool {
+        self.capabilities >> capability as u8 & 1 == 1
+    }
+}
+
+/// The text of a file, named by its path from the root of the machine.
+pub fn text(root: &Path, file: &str) -> Reading<String> {
+    optional(root, file)?.ok_or_else(|| Unread::new(file, "it is not there"))
+}
+
+/// `None`: there is no such file.
+pub fn optional(root: &Path, file: &str) -> Reading<Option<String>> {
+    match fs::read_to_string(root.join(file.trim_start_matches('/'))) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Unread::new(file, error)),
+    }
+}
+
+fn parsed<T: FromStr>(root: &Path, file: &str) -> Reading<T> {
+    let text = text(root, file)?;
+    text.trim().parse().map_err(|_| Unread::new(file, format!("`{}` is no number", text.trim())))
+}
+
+fn descriptors(root: &Path) -> Reading<u64> {
+    const FILE: &str = "/proc/self/limits";
+    let text = text(root, FILE)?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"));
+    // Soft, hard, unit.
+    match line.and_then(|line| line.split_whitespace().nth(1)) {
+        Some("unlimited") => Some(u64::MAX),
+        hard => hard.and_then(|hard| hard.parse().ok()),
+    }
+    .ok_or_else(|| Unread::new(FILE, "it has no hard limit of open files"))
+}
+
+fn process(root: &Path) -> Reading<Process> {
+    const FILE: &str = "/proc/self/status";
+    let text = text(root, FILE)?;
+    let fields: HashMap<&str, &str> =
+        text.lines().filter_map(|line| line.split_once(':')).collect();
+    let field = |name: &str| {
+        let value = fields.get(name).map(|value| value.trim());
+        value.ok_or_else(|| Unread::new(FILE, format!("it has no `{name}`")))
+    };
+    let malformed = |name: &str| Unread::new(FILE, format!("its `{name}` is malformed"));
+    // Real, effective, saved, of the file system.
+    let user = field("Uid")?.split_whitespace().nth(1).and_then(|user| user.parse().ok());
+    let capabilities = u64::from_str_radix(field("CapEff")?, 16);
+    let cpus = count(field("Cpus_allowed_list")?);
+    Ok(Process {
+        user: user.ok_or_else(|| malformed("Uid"))?,
+        capabilities: capabilities.map_err(|_| malformed("CapEff"))?,
+        cpus: cpus.ok_or_else(|| malformed("Cpus_allowed_list"))?,
+    })
+}
+
+/// How many are in `0-3,8`.
+fn count(list: &str) -> Option<u64> {
+    let mut count = 0;
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+        count += last.checked_sub(first)?.checked_add(1)?;
+    }
+    Some(count)
+}
+
+fn conntrack(root: &Path) -> Option<Reading<Conntrack>> {
+    const MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+    if let Ok(None) = optional(root, MAX) {
+        return None;
+    }
+    let read = || {
+        let count = parsed(root, "/proc/sys/net/netfilter/nf_conntrack_count")?;
+        Ok(Conntrack { count, max: parsed(root, MAX)? })
+    };
+    Some(read())
+}
+
+fn ports(root: &Path) -> Reading<PortRange> {
+    const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+    let range = text(root, RANGE)?;
+    let reserved = text(root, "/proc/sys/net/ipv4/ip_local_reserved_ports")?;
+    PortRange::parse(&range, &reserved).ok_or_else(|| Unread::new(RANGE, "it has no two ports"))
+}
