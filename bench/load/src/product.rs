@@ -140,7 +140,7 @@ impl Product {
     ) -> Result<Option<Running>, String> {
         let Setup { listen, backends, workers, .. } = setup;
         let dir = tools.dir.as_path();
-        let path = dir.join(format!("{}.conf", self.name()));
+        let path = dir.join(format!("{}.yaml", self.name()));
         if let Some(config) = setup::config(self, setup, tools) {
             write(&path, &config)?;
         }

@@ -33,14 +33,13 @@ fn haproxy(setup: &Setup, is_splicing: bool) -> String {
         if is_splicing { "    option splice-request\n    option splice-response\n" } else { "" };
     let mut text = format!(
         "global
-    maxconn 9800
     nbthread {workers}
 {pipes}defaults
     mode tcp
     timeout connect 10s
     timeout client 10m
     timeout server 10m
-{splice}frontend bench
+{splice}frontend door
     bind {listen} backlog 4096
     default_backend bench
 backend bench
