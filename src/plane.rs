@@ -33,6 +33,8 @@ pub struct Plane {
     pub accept_errors: AcceptErrors,
     pub source_ports: Arc<PortStats>,
     pub session_log: SessionLog,
+    /// How long workers look for more before they sleep; 0 = not at all.
+    pub busy_poll_ns: AtomicU64,
     /// Set from SIGTERM on: `draining`, and readyz says 503.
     pub draining: AtomicBool,
     next_session: AtomicU64,
@@ -136,6 +138,7 @@ impl Plane {
             accept_errors: AcceptErrors::default(),
             source_ports: Arc::default(),
             session_log,
+            busy_poll_ns: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             next_session: AtomicU64::new(1),
         })

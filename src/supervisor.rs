@@ -133,6 +133,8 @@ impl Supervisor {
             }
         }
         self.plane.session_log.set(config.log.sessions);
+        let busy_poll = config.process.busy_poll.unwrap_or_default().as_nanos();
+        self.plane.busy_poll_ns.store(u64::try_from(busy_poll).unwrap_or(u64::MAX), Relaxed);
         self.plane.snapshot.store(Arc::clone(&snapshot));
         self.plane.departed.store(Arc::new(departed.after(&before, &snapshot)));
         let now = Instant::now();

@@ -57,6 +57,8 @@ pub struct Process {
     pub workers: Option<usize>,
     /// `None` = auto: what the descriptor limit allows.
     pub max_sessions: Option<u64>,
+    /// How long a worker looks for more to do before it sleeps; `None` = it sleeps at once.
+    pub busy_poll: Option<Duration>,
     pub shutdown: Shutdown,
 }
 

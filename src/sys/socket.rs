@@ -154,6 +154,9 @@ pub struct Outgoing {
     pub keepalive: Option<Keepalive>,
     pub buffer: Option<u64>,
     pub user_timeout: Option<Duration>,
+    /// There is something to send at once: the handshake's ACK waits for it and rides along, one packet less. The
+    /// kernel acknowledges at once again from then on.
+    pub sends_first: bool,
 }
 
 /// A non-blocking socket for a backend, options set, not yet bound or connected.
@@ -166,6 +169,9 @@ pub fn outgoing(address: &SockAddr, options: Outgoing) -> io::Result<Socket> {
         }
         if let Some(timeout) = options.user_timeout {
             socket.set_tcp_user_timeout(Some(timeout))?;
+        }
+        if options.sends_first {
+            socket.set_tcp_quickack(false)?;
         }
     }
     if let Some(size) = options.buffer {
@@ -221,6 +227,13 @@ pub fn peek(socket: impl AsFd) -> Peeked {
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Peeked::Nothing,
         Err(_) => Peeked::Reset,
     }
+}
+
+/// Whether bytes can be read at once.
+pub fn has_bytes(socket: impl AsFd) -> bool {
+    let mut byte = [0u8; 1];
+    let looked = rustix::net::recv(&socket, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    matches!(looked, Ok((1, _)))
 }
 
 /// Bytes handed to the kernel that the far side has not acknowledged (TCP) or taken (unix).

@@ -232,7 +232,7 @@ async fn attempt(
     backend: &Backend,
     watch: &mut Watch,
 ) -> Result<Result<Opened, Failure>, CloseReason> {
-    let opened = match open(session, pool, backend) {
+    let opened = match open(session, client, pool, backend) {
         Ok(opened) => opened,
         Err(error) => return Ok(Err(Failure::of(&error))),
     };
@@ -261,7 +261,7 @@ async fn attempt(
 }
 
 /// Begins a connection; it is made or fails in the background.
-fn open(session: &Session, pool: &Pool, backend: &Backend) -> io::Result<Opened> {
+fn open(session: &Session, client: &Stream, pool: &Pool, backend: &Backend) -> io::Result<Opened> {
     let address = socket::backend_sockaddr(&backend.address, *session.local)?
         .ok_or_else(|| io::Error::from_raw_os_error(libc::EHOSTUNREACH))?;
     let config = &session.listener.config;
@@ -269,6 +269,7 @@ fn open(session: &Session, pool: &Pool, backend: &Backend) -> io::Result<Opened>
         keepalive: config.keepalive,
         buffer: config.socket_buffers.map(|buffers| buffers.backend),
         user_timeout: pool.config.backend_user_timeout,
+        sends_first: socket::has_bytes(client),
     };
     let make = || socket::outgoing(&address, options);
     let (socket, lease) = match address.as_socket() {

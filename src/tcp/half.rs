@@ -2,7 +2,7 @@
 //! knows nothing of the other direction; `relay` puts the two together.
 //!
 //! ```text
-//! Open ──FIN read──▶ Ending(Fin) ──all delivered──▶ FIN sent ──▶ Done
+//! Open ──FIN read──▶ Ending(Fin) ──all delivered──▶ Done, and the sink's side is to get the FIN
 //!   │ ──reset read─▶ Ending(Reset) ─all delivered─▶ Done, and the sink's side is reset once its queue is empty
 //!   └──sink gone───▶ Dead (what was on its way is lost with the sink)
 //!
@@ -84,7 +84,7 @@ pub struct Half {
 
 /// What one direction has to tell.
 pub enum Event {
-    /// The source's end has been delivered.
+    /// All that came before the source's end has been delivered.
     Delivered(End),
     /// The sink does not take any more: it was reset or vanished.
     SinkFailed(io::Error),
@@ -126,9 +126,6 @@ impl Half {
             }
             if let State::Ending(end) = self.state {
                 self.state = State::Done;
-                if end == End::Fin {
-                    sink.finish();
-                }
                 return Poll::Ready(Event::Delivered(end));
             }
             if moved >= QUOTA {

@@ -6,6 +6,7 @@ pub mod listener;
 pub mod session;
 pub mod connect;
 pub mod source_ports;
+mod spin;
 pub mod stream;
 pub mod relay;
 mod half;

@@ -126,13 +126,20 @@ impl Relay {
     fn fin_delivered(&mut self, from: Side) -> Option<Verdict> {
         let (first, end) = self.first_end.unwrap_or((from, End::Fin));
         match self.half(from.other()).state {
+            // Both sides are read to their end: closing them now sends the FIN that is still to be sent.
             State::Done => Some(Verdict::Clean(match end {
                 End::Fin => first.closed(),
                 End::Reset => first.reset(),
             })),
             // It sent its FIN and then reset us for what we wrote: the other side gets both, in that order.
             State::Dead => Some(Verdict::Carry { to: from.other(), reason: from.reset() }),
-            State::Ending(_) | State::Open => None,
+            State::Ending(_) | State::Open => {
+                match from {
+                    Side::Client => self.backend.finish(),
+                    Side::Backend => self.client.finish(),
+                }
+                None
+            }
         }
     }
 

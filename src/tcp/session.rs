@@ -157,6 +157,8 @@ impl Future for Run {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let worker = &self.ending.0.worker;
+        worker.spin.turn(worker);
         loop {
             let reason = match &mut self.life {
                 Life::Reaching(reaching) => match ready!(reaching.as_mut().poll(cx)) {

@@ -3,8 +3,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -68,6 +68,14 @@ impl Stream {
     /// Ready once a connect() has an outcome; the outcome is the result.
     pub fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.0.poll_write_ready(cx))?;
+        // One that failed comes with an error or a hang-up, and so closed for writing: the kernel need not be asked
+        // about the others.
+        let ready = pin!(self.0.ready(Interest::WRITABLE));
+        if let Poll::Ready(Ok(ready)) = ready.poll(&mut Context::from_waker(Waker::noop()))
+            && !ready.is_write_closed()
+        {
+            return Poll::Ready(Ok(()));
+        }
         Poll::Ready(match self.0.take_error()? {
             Some(error) => Err(error),
             None => Ok(()),

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::listener::{self, Acceptor};
 use super::session::{self, Arrival, Session};
 use super::source_ports::SourcePorts;
+use super::spin::{self, Spin};
 use crate::addr::ListenAddr;
 use crate::config;
 use crate::plane::{Cut, Plane, SessionFilter, SessionRow, WorkerLoad};
@@ -67,6 +68,7 @@ pub struct Worker {
     pub sessions: RefCell<Roster>,
     /// Spent for a moment when there are no descriptors left, to refuse a client instead of hanging it.
     pub reserve: RefCell<Reserve>,
+    pub spin: Spin,
     all: Box<[Mailbox]>,
 }
 
@@ -116,10 +118,12 @@ pub fn run(
         pipes: RefCell::new(PipeStock::new(share.pipes)),
         sessions: RefCell::default(),
         reserve: RefCell::new(Reserve::new()),
+        spin: Spin::default(),
         all,
     });
     runtime.block_on(async {
         let mut acceptors: HashMap<ListenAddr, Acceptor> = HashMap::new();
+        tokio::task::spawn_local(spin::run(Rc::clone(&worker)));
         loop {
             tokio::select! {
                 Some(arrival) = mail.arrivals.recv() => session::start(&worker, arrival),

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -148,6 +149,7 @@ struct Worker {
     unfinished: Unfinished,
     /// Whose turn it is: if it panics, this flow is to blame.
     current: Option<FlowId>,
+    last_event_ns: Option<u64>,
 }
 
 /// Runs the UDP side of worker `id` on this thread until it is told to stop.
@@ -158,6 +160,7 @@ pub fn run(id: usize, plane: Arc<Plane>, mail: Mail) -> io::Result<()> {
         flows: Flows::new(id, plane),
         unfinished: Unfinished::default(),
         current: None,
+        last_event_ns: None,
     };
     let outcome = worker.run();
     worker.flows.stop();
@@ -175,6 +178,9 @@ impl Worker {
             let begun = Moment::now();
             self.flows.now_ms = clock::coarse_ms();
             self.flows.now_ns = begun.nanoseconds();
+            if !events.is_empty() {
+                self.last_event_ns = Some(self.flows.now_ns);
+            }
             // Orders first: what they change holds for every datagram that was sent after them.
             if events.iter().any(|event| event.token() == WAKE) && !self.obey_all() {
                 return Ok(());
@@ -200,11 +206,20 @@ impl Worker {
     }
 
     fn wait(&self) -> Option<Duration> {
-        if !self.unfinished.queue.is_empty() {
+        if !self.unfinished.queue.is_empty() || self.is_spinning() {
             return Some(Duration::ZERO);
         }
         let deadline = self.flows.table.next_deadline_ms()?;
         Some(Duration::from_millis(deadline.saturating_sub(clock::coarse_ms())))
+    }
+
+    /// `process.busy_poll`: for so long after the last event the kernel is asked again instead of waited for.
+    fn is_spinning(&self) -> bool {
+        let busy_poll = self.flows.plane.busy_poll_ns.load(Relaxed);
+        busy_poll > 0
+            && self
+                .last_event_ns
+                .is_some_and(|last| Moment::now().nanoseconds().saturating_sub(last) < busy_poll)
     }
 
     /// A fault in one flow must not end the others.

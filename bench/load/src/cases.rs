@@ -19,6 +19,8 @@ pub struct Case {
     pub port_range: Option<(u16, u16)>,
     /// In `--quick`, too.
     pub is_quick: bool,
+    /// Not more rounds than these, where one takes long or differs little from another.
+    pub rounds: Option<u32>,
 }
 
 /// What is counted.
@@ -75,8 +77,10 @@ const PORTS_FULL: Length = Length::Asked { warm: Duration::from_secs(8) };
 /// Fewer connections than there are ports: nobody meets a TIME_WAIT of the same run.
 const FEW: Length = Length::Units { warm: 2_000, counted: 10_000 };
 
-const ALL: &[Product] =
-    &[Direct, RelayCopy, RelaySplice, HAProxy, HAProxySplice, Nginx, Nginx64K, Envoy, Maitred];
+const ASKING: &[Product] = &[Direct, RelayCopy, HAProxy, Nginx, Nginx64K, Envoy, Maitred];
+const SENDING: &[Product] =
+    &[RelayCopy, RelaySplice, HAProxy, HAProxySplice, Nginx, Nginx64K, Envoy, Maitred];
+const SENDING_BEST: &[Product] = &[RelaySplice, HAProxySplice, Nginx, Nginx64K, Maitred];
 const CONNECTING: &[Product] = &[Direct, RelayCopy, HAProxy, Nginx, Envoy, Maitred];
 const KEEPING: &[Product] = &[HAProxy, Nginx, Envoy, Maitred];
 const SCALED: &[Product] = &[HAProxy, Nginx, Maitred];
@@ -91,11 +95,12 @@ const fn tcp(name: &'static str, unit: Unit, work: Work, server: Mode) -> Case {
         name,
         unit,
         load: Load::Tcp(Tcp { work, server, beside: None, may_fail: false, backends: 1 }),
-        products: ALL,
+        products: ASKING,
         workers: 1,
         length: USUAL,
         port_range: None,
         is_quick: false,
+        rounds: None,
     }
 }
 
@@ -112,7 +117,8 @@ const fn churn(name: &'static str, ending: Ending) -> Case {
 
 const fn bulk(name: &'static str, streams: usize, towards: Towards) -> Case {
     let server = if matches!(towards, Towards::Backend) { Mode::Sink } else { Mode::Source };
-    tcp(name, Unit::GiB, Work::Bulk { streams, towards }, server)
+    let case = tcp(name, Unit::GiB, Work::Bulk { streams, towards }, server);
+    Case { products: SENDING_BEST, ..case }
 }
 
 /// A hundred clients, each asking ten times a second, beside another load.
@@ -141,6 +147,7 @@ const fn udp(
         length: Length::Asked { warm: Duration::from_secs(1) },
         port_range: None,
         is_quick: false,
+        rounds: None,
     }
 }
 
@@ -159,6 +166,7 @@ const fn full_ports(name: &'static str, port_range: Option<(u16, u16)>) -> Case 
         load: Load::Tcp(load),
         products: FULL_PORTS,
         length: PORTS_FULL,
+        rounds: Some(2),
         port_range,
         ..tcp(name, Unit::Connections, work, Mode::Echo)
     }
@@ -172,6 +180,7 @@ const fn idle() -> Case {
         load: Load::Tcp(load),
         products: KEEPING,
         length: Length::Filled,
+        rounds: Some(3),
         ..tcp("idle", Unit::Sessions, work, Mode::Echo)
     }
 }
@@ -195,8 +204,8 @@ pub const CASES: [Case; 36] = [
     Case { length: FEW, ..churn("churn-client", Ending::ClientFirst) },
     quick(churn("churn-backend", Ending::BackendFirst)),
     churn("churn-reset", Ending::Reset),
-    quick(bulk("bulk-1", 1, Towards::Client)),
-    quick(bulk("bulk-16", 16, Towards::Client)),
+    quick(Case { products: SENDING, ..bulk("bulk-1", 1, Towards::Client) }),
+    quick(Case { products: SENDING, ..bulk("bulk-16", 16, Towards::Client) }),
     bulk("bulk-64", 64, Towards::Client),
     bulk("bulk-up-1", 1, Towards::Backend),
     bulk("bulk-up-16", 16, Towards::Backend),

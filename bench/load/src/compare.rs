@@ -30,6 +30,7 @@ pub fn run(flags: &Flags) -> Result<(), String> {
         "quick",
         "smoke",
         "maitred",
+        "before",
         "haproxy",
         "nginx",
         "envoy",
@@ -54,41 +55,9 @@ pub fn run(flags: &Flags) -> Result<(), String> {
             eprintln!("LEFT OUT: {}: its ports are those of a network namespace", case.name);
             continue;
         }
-        let mut products = Vec::new();
-        for product in settings.products_of(case) {
-            match product.version(&tools) {
-                Ok(version) => {
-                    if !versions.iter().any(|(name, _)| *name == product.name()) {
-                        versions.push((product.name(), version));
-                    }
-                    products.push(product);
-                }
-                Err(error) if product.is_maitred() => return Err(error),
-                Err(error) => eprintln!("LEFT OUT: {}: {error}", product.name()),
-            }
-        }
-        let first = rows.len();
-        let row = |product: Product| Row { case, product, runs: Vec::new() };
-        rows.extend(products.iter().copied().map(row));
-        for round in 0..=settings.rounds as usize {
-            for turn in 0..products.len() {
-                // Who comes first changes from round to round.
-                let row = &mut rows[first + (turn + round) % products.len()];
-                let outcome = bench.measure(row.product, case).and_then(|run| judge(run, case));
-                let run = outcome.map_err(|error| {
-                    let said = row.product.said(&tools);
-                    format!("{} in {}: {error}\n{said}", row.product.name(), case.name)
-                })?;
-                let is_counted = round > 0 || settings.is_smoke;
-                eprintln!("{}", report::line(case, row.product, &run, is_counted));
-                if is_counted {
-                    row.runs.push(run);
-                }
-            }
-            if settings.is_smoke {
-                break;
-            }
-        }
+        let products = settings.products_of(case, &tools);
+        let products = present(products, &tools, &mut versions)?;
+        rows.extend(compare(&bench, &settings, case, &products)?);
     }
     let facts = Facts {
         commit: flags.text("commit").unwrap_or("unknown"),
@@ -104,6 +73,61 @@ pub fn run(flags: &Flags) -> Result<(), String> {
     }
     print!("{}", report::text(&facts, &rows));
     Ok(())
+}
+
+/// Those that are there; notes their versions. Only maitred must be.
+fn present(
+    products: Vec<Product>,
+    tools: &Tools,
+    versions: &mut Vec<(&'static str, String)>,
+) -> Result<Vec<Product>, String> {
+    let mut present = Vec::new();
+    for product in products {
+        if versions.iter().any(|(name, _)| *name == product.name()) {
+            present.push(product);
+            continue;
+        }
+        match product.version(tools) {
+            Ok(version) => {
+                versions.push((product.name(), version));
+                present.push(product);
+            }
+            Err(error) if product.is_maitred() => return Err(error),
+            Err(error) => eprintln!("LEFT OUT: {}: {error}", product.name()),
+        }
+    }
+    Ok(present)
+}
+
+/// All rounds of one case.
+fn compare(
+    bench: &Bench<'_>,
+    settings: &Settings,
+    case: &'static Case,
+    products: &[Product],
+) -> Result<Vec<Row>, String> {
+    let row = |product: &Product| Row { case, product: *product, runs: Vec::new() };
+    let mut rows: Vec<Row> = products.iter().map(row).collect();
+    // The first round warms up what stays: caches, memory of the kernel, the machine's own clock.
+    let dropped = if settings.is_smoke || case.rounds == Some(1) { 0 } else { 1 };
+    let rounds = case.rounds.map_or(settings.rounds, |most| most.min(settings.rounds));
+    for round in 0..(rounds + dropped) as usize {
+        for turn in 0..products.len() {
+            // Who comes first changes from round to round.
+            let row = &mut rows[(turn + round) % products.len()];
+            let outcome = bench.measure(row.product, case).and_then(|run| judge(run, case));
+            let run = outcome.map_err(|error| {
+                let said = row.product.said(bench.tools);
+                format!("{} in {}: {error}\n{said}", row.product.name(), case.name)
+            })?;
+            let is_counted = round >= dropped as usize;
+            eprintln!("{}", report::line(case, row.product, &run, is_counted));
+            if is_counted {
+                row.runs.push(run);
+            }
+        }
+    }
+    Ok(rows)
 }
 
 impl Settings {
@@ -132,10 +156,15 @@ impl Settings {
         })
     }
 
-    fn products_of(&self, case: &Case) -> Vec<Product> {
+    fn products_of(&self, case: &Case, tools: &Tools) -> Vec<Product> {
         let is_asked_for =
             |product: &Product| self.products.as_ref().is_none_or(|asked| asked.contains(product));
-        case.products.iter().copied().filter(is_asked_for).collect()
+        let mut products: Vec<Product> =
+            case.products.iter().copied().filter(is_asked_for).collect();
+        if tools.before.is_some() && products.contains(&Product::Maitred) {
+            products.push(Product::MaitredBefore);
+        }
+        products
     }
 }
 

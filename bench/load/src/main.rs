@@ -89,7 +89,9 @@ fn tcp_server(flags: &Flags) -> Result<(), String> {
             "sink" => Mode::Sink,
             "source" => Mode::Source,
             mode => {
-                return Err(format!("--mode: `{mode}` is none of echo, close, mixed, sink, source"));
+                return Err(format!(
+                    "--mode: `{mode}` is none of echo, close, mixed, sink, source"
+                ));
             }
         },
         seconds: flags.number("seconds", 60, 1..=3600)?,

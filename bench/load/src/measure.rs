@@ -129,36 +129,8 @@ impl Bench<'_> {
             work => work,
         };
         let client = TcpClient::start(setup.listen, work);
-        let look = || {
-            let done = client.counts.done.load(Relaxed);
-            Look::now(self.place, id, [done, client.counts.failed.load(Relaxed), 0, 0])
-        };
-        let recording = |is: bool| client.counts.is_recording.store(is, Relaxed);
-        let (before, after, bytes) = match case.length {
-            Length::Asked { warm } => {
-                // What is measured is this time of load, after that which is not.
-                std::thread::sleep(warm);
-                recording(true);
-                let before = look()?;
-                std::thread::sleep(self.length);
-                (before, look()?, None)
-            }
-            Length::Units { warm, counted } => {
-                client.wait_until(warm)?;
-                recording(true);
-                let before = look()?;
-                client.wait_until(warm + counted)?;
-                (before, look()?, None)
-            }
-            Length::Filled => {
-                let before = look()?;
-                client.wait_until(sessions as u64)?;
-                let after = look()?;
-                let bytes = memory().saturating_sub(empty) as f64 / sessions as f64;
-                (before, after, Some(bytes))
-            }
-        };
-        recording(false);
+        let run = self.look(case, &client, id, sessions as u64)?;
+        let taken = memory().saturating_sub(empty) as f64 / sessions as f64;
         let latencies = client.stop()?;
         if let Some(beside) = beside {
             beside.stop()?;
@@ -166,11 +138,42 @@ impl Bench<'_> {
         if running.as_mut().is_some_and(Running::has_ended) {
             return Err("it ended by itself".to_owned());
         }
-        let run = before.until(&after, case);
         if run.failed > 0 && !load.may_fail {
             return Err(format!("{} connections failed", run.failed));
         }
-        Ok(Run { latency: latency(&latencies), bytes_per_session: bytes, ..run })
+        let bytes_per_session = matches!(case.length, Length::Filled).then_some(taken);
+        Ok(Run { latency: latency(&latencies), bytes_per_session, ..run })
+    }
+
+    /// What was done and what it cost, over the part of a run that counts.
+    fn look(
+        &self,
+        case: &Case,
+        client: &TcpClient,
+        id: Option<u32>,
+        sessions: u64,
+    ) -> Result<Run, String> {
+        let counts = &client.counts;
+        let look = || {
+            let counted = [counts.done.load(Relaxed), counts.failed.load(Relaxed), 0, 0];
+            Look::now(self.place, id, counted)
+        };
+        match case.length {
+            // What is measured is this time of load, after that which is not.
+            Length::Asked { warm } => std::thread::sleep(warm),
+            Length::Units { warm, .. } => client.wait_until(warm)?,
+            Length::Filled => {}
+        }
+        counts.is_recording.store(true, Relaxed);
+        let before = look()?;
+        match case.length {
+            Length::Asked { .. } => std::thread::sleep(self.length),
+            Length::Units { warm, counted } => client.wait_until(warm + counted)?,
+            Length::Filled => client.wait_until(sessions)?,
+        }
+        let after = look()?;
+        counts.is_recording.store(false, Relaxed);
+        Ok(before.until(&after, case))
     }
 
     fn udp(&self, product: Product, case: &Case, load: &Udp, setup: &Setup) -> Result<Run, String> {

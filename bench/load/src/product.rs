@@ -21,6 +21,7 @@ pub enum Product {
     HAProxySplice,
     Maitred,
     MaitredBackends,
+    MaitredBefore,
     MaitredBusy,
     MaitredLeast,
     MaitredLeastMany,
@@ -34,7 +35,7 @@ pub enum Product {
 
 use Product::*;
 
-const NAMES: [(Product, &str); 15] = [
+const NAMES: [(Product, &str); 16] = [
     (Direct, "direct"),
     (RelayCopy, "relay-copy"),
     (RelaySplice, "relay-splice"),
@@ -44,6 +45,7 @@ const NAMES: [(Product, &str); 15] = [
     (Nginx64K, "nginx-64k"),
     (Envoy, "envoy"),
     (Maitred, "maitred"),
+    (MaitredBefore, "maitred-before"),
     (MaitredBusy, "maitred-busy"),
     (MaitredPorts, "maitred-4000-ports"),
     (MaitredPools, "maitred-1000-pools"),
@@ -60,6 +62,8 @@ pub struct Running {
 /// Where the programs are; one that is not there is not compared.
 pub struct Tools {
     pub maitred: PathBuf,
+    /// Another maitred, to see what a change did.
+    pub before: Option<PathBuf>,
     pub haproxy: PathBuf,
     pub nginx: PathBuf,
     /// Rather than in a module.
@@ -77,6 +81,7 @@ impl Tools {
         let built = String::from_utf8_lossy(&built.unwrap_or_default()).into_owned();
         Ok(Tools {
             maitred: path("maitred", "maitred"),
+            before: flags.text("before").map(PathBuf::from),
             haproxy: path("haproxy", "haproxy"),
             nginx_has_stream: built.split_whitespace().any(|word| word == "--with-stream"),
             nginx,
@@ -108,6 +113,7 @@ impl Product {
             HAProxy | HAProxySplice => Some(&tools.haproxy),
             Nginx | Nginx64K => Some(&tools.nginx),
             Direct | RelayCopy | RelaySplice => None,
+            MaitredBefore => tools.before.as_deref(),
             _ => Some(&tools.maitred),
         }
     }
@@ -175,7 +181,8 @@ impl Product {
                 command
             }
             _ => {
-                let mut command = command(&tools.maitred);
+                let program = self.program(tools).ok_or("nothing to compare with")?;
+                let mut command = command(program);
                 command.args(["run", "--config"]).arg(path);
                 command
             }

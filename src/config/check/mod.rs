@@ -183,6 +183,10 @@ fn process(raw: Option<&raw::Process>) -> Process {
             .max_sessions
             .copied()
             .map_or(default.max_sessions, |auto| auto.0.map(|count| count.0)),
+        busy_poll: raw
+            .busy_poll
+            .copied()
+            .map_or(default.busy_poll, |given| given.0.map(|time| time.0)),
         shutdown: raw.shutdown.value().map_or(default.shutdown, |shutdown| Shutdown {
             delay: shutdown.delay.copied().map_or(default.shutdown.delay, |time| time.0),
             timeout: shutdown.timeout.copied().map_or(default.shutdown.timeout, |time| time.0),

@@ -11,7 +11,7 @@ pub use pool::*;
 use super::choice::words;
 use super::decode::{Named, decode_node, mapping};
 use super::fault::{Code, Fault, Faults};
-use super::scalar::{Count, DAY, HOUR, OrAuto, OrNone, Time};
+use super::scalar::{Count, DAY, HOUR, OrAuto, OrNone, SECOND, Time};
 use super::tree::{Node, Value};
 use super::value::{AdminAddress, Version};
 use super::{LogFormat, LogLevel, SessionLog};
@@ -38,11 +38,13 @@ mapping! {
 
 mapping! {
     /// The process as a whole.
-    Process, later ["user", "group", "busy_poll", "watch"], {
+    Process, later ["user", "group", "watch"], {
         /// Threads that serve sessions; auto: the CPUs this process may use.
         workers: OrAuto<Count<1, 1_024>>,
         /// Sessions in all; at this number accepting pauses. auto: what the descriptor limit allows.
         max_sessions: OrAuto<Count<1, 100_000_000>>,
+        /// How long a worker looks for more to do before it sleeps: spends a processor on latency.
+        busy_poll: OrNone<Time<1, SECOND>>,
         /// What happens after SIGTERM.
         shutdown: Shutdown,
     }

@@ -11,7 +11,8 @@ use super::Fault;
 use crate::pool::fitness::ProbeResult;
 use crate::sys::socket::{self, Outgoing};
 
-const PLAIN: Outgoing = Outgoing { keepalive: None, buffer: None, user_timeout: None };
+const PLAIN: Outgoing =
+    Outgoing { keepalive: None, buffer: None, user_timeout: None, sends_first: false };
 
 /// A connection to `address`. tokio's stream only issues recv and send, so it serves unix sockets as well.
 pub(super) async fn connect(address: &SockAddr, source: &[IpAddr]) -> Result<TcpStream, Fault> {

@@ -87,6 +87,8 @@ pub fn run(
         latencies: Histogram::new_with_max(60_000_000_000, 3).map_err(io::Error::other)?,
         end: Instant::now() + Duration::from_secs(seconds),
     };
+    // Else the kernel may wake 50 µs late, to save wake-ups.
+    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
     match work {
         Work::Bulk { streams, towards } => client.bulk(streams, towards)?,
         Work::Churn(churn) => churn::run(&mut client, churn)?,

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use socket2::{Domain, Socket, Type};
 
 /// Connections that may wait to be accepted; the kernel takes less if it allows less.
@@ -40,10 +40,20 @@ impl Ready {
         into: &mut Vec<(u64, epoll::EventFlags)>,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        let timeout = timeout.map(|timeout| Timespec {
+        let mut timeout = timeout.map(|timeout| Timespec {
             tv_sec: timeout.as_secs().cast_signed(),
             tv_nsec: i64::from(timeout.subsec_nanos()),
         });
+        if let Some(precise) = timeout.filter(|timeout| timeout.tv_sec == 0 && timeout.tv_nsec > 0)
+        {
+            // epoll_wait knows milliseconds only; that would be the latency of a client that keeps time.
+            let mut ready = [PollFd::new(&self.0, PollFlags::IN)];
+            match poll(&mut ready, Some(&precise)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            timeout = Some(Timespec { tv_sec: 0, tv_nsec: 0 });
+        }
         let none =
             epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         let mut events = [none; EVENTS];
