@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::backend::Backend;
+use super::load::Load;
 use super::slots::{Chunk, Hot, WEIGHT_UNIT, Weights};
 use super::{PickError, PickKey, Tried, narrow, widen};
 
@@ -50,10 +51,10 @@ struct Run {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lightest {
     pub position: usize,
-    pub seen: u32,
+    pub seen: Load,
 }
 
-/// Scans that find a count changed before it could be taken are repeated this often; then the last one found is
+/// Scans that find a load changed before it could be taken are repeated this often; then the last one found is
 /// taken at whatever count it has. Each repetition means that another session was placed meanwhile.
 const SCANS: usize = 16;
 
@@ -102,8 +103,27 @@ impl Members {
     }
 
     pub fn hot(&self, position: usize) -> &Hot {
+        let (chunk, row) = self.place(position);
+        &chunk.rows()[row]
+    }
+
+    fn place(&self, position: usize) -> (&Chunk, usize) {
         let place = self.places[position];
-        &self.chunks[widen(place.chunk)].rows[widen(place.row)]
+        (&self.chunks[widen(place.chunk)], widen(place.row))
+    }
+
+    /// The chunks of all members, each once, and the members' rows in it, a bit each.
+    pub fn chunks(&self) -> Vec<(Arc<Chunk>, u64)> {
+        let mut chunks: Vec<(Arc<Chunk>, u64)> =
+            self.chunks.iter().map(|chunk| (Arc::clone(chunk), 0)).collect();
+        self.places.iter().for_each(|place| chunks[widen(place.chunk)].1 |= 1 << place.row);
+        chunks
+    }
+
+    /// The moving average of a member's latency in microseconds.
+    pub fn latency(&self, position: usize, now: Instant) -> Option<f64> {
+        let (chunk, row) = self.place(position);
+        chunk.latency(row, now)
     }
 
     /// Configured weights, by position.
@@ -123,8 +143,7 @@ impl Members {
 
     /// Up, not tried, not full.
     pub fn is_usable(&self, position: usize, ask: &Ask) -> bool {
-        let hot = self.hot(position);
-        hot.weight(ask.weights) > 0 && !hot.is_full() && !self.was_tried(position, ask)
+        self.hot(position).is_open(ask.weights) && !self.was_tried(position, ask)
     }
 
     pub fn has_usable(&self, ask: &Ask) -> bool {
@@ -133,7 +152,18 @@ impl Members {
 
     /// Takes a slot if the member is usable.
     pub fn take(&self, position: usize, ask: &Ask) -> bool {
-        self.is_usable(position, ask) && self.hot(position).take()
+        self.is_usable(position, ask) && self.take_slot(position)
+    }
+
+    fn take_slot(&self, position: usize) -> bool {
+        let (chunk, row) = self.place(position);
+        chunk.take(row)
+    }
+
+    /// Takes a slot if the member's load still is `seen`, and below its limit.
+    pub fn take_at(&self, position: usize, seen: Load) -> bool {
+        let (chunk, row) = self.place(position);
+        chunk.take_at(row, seen)
     }
 
     /// The rows of `positions` in order.
@@ -145,7 +175,7 @@ impl Members {
             }
             let skipped = positions.start.saturating_sub(run.position);
             let length = run.length.min(positions.end - run.position);
-            let rows = &self.chunks[run.chunk].rows[run.row + skipped..run.row + length];
+            let rows = &self.chunks[run.chunk].rows()[run.row + skipped..run.row + length];
             for (offset, hot) in rows.iter().enumerate() {
                 visit(run.position + skipped + offset, hot);
             }
@@ -162,15 +192,14 @@ impl Members {
     pub fn take_first(&self, start: usize, ask: &Ask) -> Result<usize, PickError> {
         let mut verdict = PickError::NoneUp;
         for position in (start..self.len()).chain(0..start) {
-            let hot = self.hot(position);
-            if hot.weight(ask.weights) == 0 {
+            if self.hot(position).weight(ask.weights) == 0 {
                 continue;
             }
             if self.was_tried(position, ask) {
                 if verdict == PickError::NoneUp {
                     verdict = PickError::AllTried;
                 }
-            } else if hot.take() {
+            } else if self.take_slot(position) {
                 return Ok(position);
             } else {
                 verdict = PickError::AllFull;
@@ -187,12 +216,12 @@ impl Members {
         // 2^32, so no product comes near 2^64.
         let (mut best_sessions, mut best_weight) = (1_u64 << 40, 1_u64);
         self.visit_from(start, |position, hot| {
-            let weight = u64::from(hot.weight(ask.weights));
-            let seen = hot.in_flight.load(Relaxed);
-            let sessions = u64::from(seen) + 1;
+            let seen = hot.load();
+            let weight = u64::from(hot.weight_of(seen, ask.weights));
+            let sessions = u64::from(seen.sessions()) + 1;
             // False also for weight 0.
             if sessions * best_weight < best_sessions * weight
-                && seen < hot.limit.load(Relaxed)
+                && seen.sessions() < hot.limit.load(Relaxed)
                 && !self.was_tried(position, ask)
             {
                 (best_sessions, best_weight) = (sessions, weight);
@@ -208,7 +237,7 @@ impl Members {
         let mut last = None;
         for _ in 0..SCANS {
             let lightest = self.lightest(start, ask)?;
-            if self.hot(lightest.position).take_at(lightest.seen) {
+            if self.take_at(lightest.position, lightest.seen) {
                 return Some(lightest.position);
             }
             last = Some(lightest.position);

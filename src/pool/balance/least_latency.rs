@@ -5,8 +5,6 @@
 //! session while it has some, so that it is not flooded before the first answer is in. When nobody has samples
 //! this is least connections.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::super::members::{Ask, Members};
 use super::draw::Draw;
 use super::least_connections::{LeastConnections, Rotation};
@@ -71,13 +69,14 @@ fn cheapest(members: &Members, ask: &Ask, start: usize) -> Option<usize> {
 
 fn score(members: &Members, ask: &Ask, position: usize) -> f64 {
     let hot = members.hot(position);
-    let sessions = hot.in_flight.load(Relaxed);
-    let cost = match members.backend(position).live.latency.microseconds(ask.now) {
+    let load = hot.load();
+    let sessions = load.sessions();
+    let cost = match members.latency(position, ask.now) {
         Some(cost) => cost,
         None if sessions == 0 => 0.0,
         None => UNKNOWN_COST,
     };
-    cost * (f64::from(sessions) + 1.0) / f64::from(hot.weight(ask.weights).max(1))
+    cost * (f64::from(sessions) + 1.0) / f64::from(hot.weight_of(load, ask.weights).max(1))
 }
 
 #[cfg(test)]
