@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Shared;
 use super::fitness::{ProbeCounters, Standing};
+use super::latency::milliseconds;
 use super::outlier::Outlier;
 use super::slots::{Slot, WEIGHT_UNIT};
 use super::slow_start::effective_weight;
@@ -244,7 +245,7 @@ impl Backend {
 
     /// A connect or first-byte time, for `least_latency`.
     pub fn observe_latency(&self, sample: Duration, now: Instant) {
-        self.live.slot.observe_latency(sample, now);
+        self.live.slot.latency().observe(sample, milliseconds(now));
     }
 
     /// Makes these settings the ones that count, when the version of the pool they belong to is swapped in.

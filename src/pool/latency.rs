@@ -8,9 +8,10 @@
 //! ```text
 //! word:  63 ── average in µs, bits of an f32 ── 32 │ 31 ── time of the last sample in ms, wrapping ── 0
 //! ```
-//! A word of 0 is "no sample yet". The milliseconds count from any fixed moment (`milliseconds`) and wrap after 49
+//! A word of 0 is "no sample yet". The milliseconds count from a fixed moment (`milliseconds`) and wrap after 49
 //! days; a backend without a sample for so long merely starts to forget anew.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -53,10 +54,10 @@ impl Latency {
         }
     }
 
-    /// The average as it is at `time`; `None` without any sample, and then nobody asks what time it is.
-    pub fn microseconds(&self, time: impl FnOnce() -> u32) -> Option<f64> {
+    /// The average as it is at `time`; `None` without any sample.
+    pub fn microseconds(&self, time: u32) -> Option<f64> {
         let (average, last) = unpack(self.word.load(Relaxed))?;
-        Some(f64::from(average * kept(gap(last, time()))))
+        Some(f64::from(average * kept(gap(last, time))))
     }
 
     /// As if there had never been a sample.
@@ -78,9 +79,17 @@ fn kept(gap: u32) -> f32 {
     (milliseconds * (-1.0 / MEMORY_MILLISECONDS)).exp()
 }
 
-/// Wrapping; what is earlier than `since` is `since`.
-pub fn milliseconds(since: Instant, now: Instant) -> u32 {
-    let age = now.saturating_duration_since(since);
+/// What milliseconds count from, the same for all backends so that a pick counts once: when this was first asked.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Times of samples and picks in the form that is kept beside an average.
+pub fn milliseconds(now: Instant) -> u32 {
+    since(*START, now)
+}
+
+/// Wrapping; what is earlier than `start` is `start`.
+fn since(start: Instant, now: Instant) -> u32 {
+    let age = now.saturating_duration_since(start);
     let whole = age.as_secs().wrapping_mul(1_000).wrapping_add(age.subsec_millis().into());
     u32::try_from(whole & u64::from(u32::MAX)).unwrap_or_default()
 }
@@ -102,7 +111,7 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     fn near(latency: &Latency, time: u32, expected: f64) {
-        let value = latency.microseconds(|| time).unwrap();
+        let value = latency.microseconds(time).unwrap();
         assert!((value - expected).abs() < expected * 0.001 + 0.01, "{value} is not {expected}");
     }
 
@@ -114,7 +123,7 @@ mod tests {
         for start in STARTS {
             let after = |time: u32| start.wrapping_add(time);
             let latency = Latency::default();
-            assert_eq!(latency.microseconds(|| start), None);
+            assert_eq!(latency.microseconds(start), None);
             latency.observe(MS(2), start);
             near(&latency, start, 2_000.0);
             latency.observe(MS(50), after(1));
@@ -133,7 +142,7 @@ mod tests {
             near(&latency, start.wrapping_add(10_000), 36_788.0);
             near(&latency, start.wrapping_add(100_000), 4.54);
             latency.forget();
-            assert_eq!(latency.microseconds(|| start), None);
+            assert_eq!(latency.microseconds(start), None);
         }
     }
 
@@ -148,10 +157,10 @@ mod tests {
     }
 
     #[test]
-    fn milliseconds_count_from_the_moment_that_is_given() {
-        let since = Instant::now();
-        assert_eq!(milliseconds(since, since + MS(3)), 3);
-        assert_eq!(milliseconds(since + MS(3), since), 0);
-        assert_eq!(milliseconds(since, since + MS(1 << 32) + MS(5)), 5);
+    fn milliseconds_count_from_a_start_and_wrap() {
+        let start = Instant::now();
+        assert_eq!(since(start, start + MS(3)), 3);
+        assert_eq!(since(start + MS(3), start), 0);
+        assert_eq!(since(start, start + MS(1 << 32) + MS(5)), 5);
     }
 }

@@ -20,11 +20,8 @@ use std::sync::atomic::{
     AtomicI64, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
     Ordering::SeqCst,
 };
-use std::time::{Duration, Instant};
 
-use crossbeam_utils::CachePadded;
-
-use super::latency::{Latency, milliseconds};
+use super::latency::Latency;
 use super::load::{Load, Share};
 
 /// Backends per chunk: one bit each in `Chunk::taken`.
@@ -36,15 +33,14 @@ pub const WEIGHT_UNIT: u32 = 256;
 /// Rows that stay where they are as long as anybody uses one of them.
 #[derive(Debug)]
 pub struct Chunk {
-    /// On a line of its own: of a pool that tallies, every session writes there.
-    head: CachePadded<Head>,
+    head: Head,
     rows: [Hot; CHUNK],
     latencies: [Latency; CHUNK],
-    /// What the latencies' milliseconds count from.
-    since: Instant,
 }
 
+/// On a line of its own, since every session of a pool that tallies writes there; so the rows begin on a line, too.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 struct Head {
     taken: AtomicU64,
     /// Of the tallied rows that are up. Below nought at most while a change that another one overtook is under way.
@@ -103,6 +99,7 @@ impl Default for Hot {
 }
 
 impl Hot {
+    #[inline]
     pub fn load(&self) -> Load {
         Load::of(self.load.load(Relaxed))
     }
@@ -117,6 +114,7 @@ impl Hot {
     }
 
     /// The weight beside a load that was read already.
+    #[inline]
     pub fn weight_of(&self, load: Load, weights: Weights) -> u32 {
         match weights {
             Weights::Effective => load.weight(),
@@ -125,6 +123,7 @@ impl Hot {
     }
 
     /// Up by these weights, and below its limit.
+    #[inline]
     pub fn is_open(&self, weights: Weights) -> bool {
         let load = self.load();
         self.weight_of(load, weights) > 0 && load.sessions() < self.limit.load(Relaxed)
@@ -136,18 +135,17 @@ impl Hot {
 }
 
 impl Default for Chunk {
-    /// The clock is read here and not passed in, since it only says what later times are measured from.
     fn default() -> Self {
         Chunk {
-            head: CachePadded::default(),
+            head: Head::default(),
             rows: std::array::from_fn(|_| Hot::default()),
             latencies: std::array::from_fn(|_| Latency::default()),
-            since: Instant::now(),
         }
     }
 }
 
 impl Chunk {
+    #[inline]
     pub fn rows(&self) -> &[Hot; CHUNK] {
         &self.rows
     }
@@ -198,6 +196,7 @@ impl Chunk {
     }
 
     /// What the tallies say, if they are of no other rows than `mine` (a bit each), all of which are tallied.
+    #[inline]
     pub fn tallies(&self, mine: u64) -> Option<Tallies> {
         // Acquire pairs with the release of whoever tallies: a row that is in what is read here was taken before.
         let tallies = Tallies {
@@ -232,9 +231,8 @@ impl Chunk {
         self.latencies[row].forget();
     }
 
-    /// The moving average of the row's latency in microseconds, as it is `now`; `None` without any sample.
-    pub fn latency(&self, row: usize, now: Instant) -> Option<f64> {
-        self.latencies[row].microseconds(|| milliseconds(self.since, now))
+    pub fn latency(&self, row: usize) -> &Latency {
+        &self.latencies[row]
     }
 
     /// The lowest free place, now taken.
@@ -285,10 +283,8 @@ impl Slot {
         (before.weight(), self.hot().forced_weight.swap(forced, Relaxed))
     }
 
-    /// What an answer of the backend cost.
-    pub fn observe_latency(&self, sample: Duration, now: Instant) {
-        let time = milliseconds(self.chunk.since, now);
-        self.chunk.latencies[self.index].observe(sample, time);
+    pub fn latency(&self) -> &Latency {
+        self.chunk.latency(self.index)
     }
 }
 
@@ -351,14 +347,14 @@ mod tests {
         let gone = slots.remove(17);
         gone.hot().limit.store(3, Relaxed);
         gone.set_weights(3, 4);
-        gone.observe_latency(Duration::from_secs(1), Instant::now());
+        gone.latency().observe(std::time::Duration::from_secs(1), 7);
         drop(gone);
         let again = places.claim();
         assert_eq!(again.index(), 17);
         assert_eq!(again.hot().limit.load(Relaxed), u32::MAX);
         assert_eq!(again.hot().load(), Load::default());
         assert_eq!(again.hot().weight(Weights::Forced), 0);
-        assert_eq!(again.chunk().latency(17, Instant::now()), None);
+        assert_eq!(again.latency().microseconds(7), None);
         assert_eq!(places.chunks().len(), 1);
     }
 

@@ -183,8 +183,8 @@ mod tests {
         let config = bounded(&[1; 150]);
         let pool = build(config.clone());
         assert!(is_quick(&pool));
-        let held = (0..).map(|number| pick(&pool, number).unwrap());
-        let held = held.into_iter().find(|picked| picked.index == 3).unwrap();
+        let mut sessions = (0..).map(|number| pick(&pool, number).unwrap());
+        let held = sessions.find(|picked| picked.index == 3).unwrap();
         let mut fewer = config.clone();
         fewer.backends.drain(..CHUNK);
         // Built and not in use yet, the version in use is as quick as before; so it is when a reload adds some.
@@ -274,7 +274,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Pick(number) => permits.extend(pick(&pool, number)),
-                    Step::GiveBack(which) if permits.is_empty() => drop(which),
+                    Step::GiveBack(_) if permits.is_empty() => {}
                     Step::GiveBack(which) => drop(permits.swap_remove(which.index(permits.len()))),
                     Step::Panic(number) => {
                         let session = || {
@@ -330,13 +330,17 @@ mod tests {
                 permits
             };
             let pickers: Vec<_> = (0..3).map(|n| scope.spawn(move || pick_and_keep(n))).collect();
-            for turn in 0..100_usize {
+            for turn in 0..100_u32 {
+                let number = turn as usize;
                 let pool = current.load_full();
-                set_state(&pool, turn % 90, BackendState::ALL[turn % 6]);
+                set_state(&pool, number % 90, BackendState::ALL[number % 6]);
                 let mut next = config.clone();
-                next.backends.iter_mut().for_each(|backend| backend.weight = turn as u32 % 4);
-                next.backends.iter_mut().step_by(turn % 7 + 1).for_each(|backend| backend.tier = 1);
-                next.backends.truncate(90 + turn % 11);
+                next.backends.iter_mut().for_each(|backend| backend.weight = turn % 4);
+                next.backends
+                    .iter_mut()
+                    .step_by(number % 7 + 1)
+                    .for_each(|backend| backend.tier = 1);
+                next.backends.truncate(90 + number % 11);
                 current.store(Arc::new(reload(&pool, next)));
             }
             let permits: Vec<_> = pickers.into_iter().map(|it| it.join().unwrap()).collect();

@@ -25,17 +25,18 @@ fn picks(criterion: &mut Criterion) {
             _ => &[10, 100, 1_000],
         };
         for size in sizes {
-            let pool = micro::pool(balance, *size, bounded_load);
-            let now = micro::observe(&pool);
-            let held = micro::fill(&pool, now);
-            let mut number = 0_u32;
+            // What is not asked for is not built.
             group.bench_function(BenchmarkId::new(name, size), |bencher| {
+                let pool = micro::pool(balance, *size, bounded_load);
+                let now = micro::observe(&pool);
+                let held = micro::fill(&pool, now);
+                let mut number = 0_u32;
                 bencher.iter(|| {
                     number = number.wrapping_add(1);
                     black_box(micro::pick(&pool, number, now))
                 });
+                drop(held);
             });
-            drop(held);
         }
     }
 }

@@ -34,10 +34,10 @@ impl TwoChoices {
             } else {
                 (first, second)
             };
-            if members.take(lighter, ask) {
+            if members.take_slot(lighter) {
                 return Some(lighter);
             }
-            if members.take(other, ask) {
+            if members.take_slot(other) {
                 return Some(other);
             }
         }
