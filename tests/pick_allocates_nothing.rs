@@ -81,7 +81,7 @@ fn no_algorithm_allocates() {
                 let client = SocketAddr::from((number.to_be_bytes(), 9));
                 match pool.pick(&PickKey { client: ClientAddr::new(client) }, &tried, now) {
                     Ok(picked) => {
-                        picked.backend.observe_latency(Duration::from_micros(number.into()), now);
+                        picked.backend().observe_latency(Duration::from_micros(number.into()), now);
                         permits.push(picked);
                     }
                     Err(why) => end = Some(why),

@@ -150,7 +150,7 @@ fn backend_json(backend: &Backend) -> Value {
         "since": time(status.since),
         "weight": backend.weight,
         "tier": backend.tier,
-        "sessions_active": backend.live.slot.hot().in_flight.load(Relaxed),
+        "sessions_active": backend.live.slot.hot().in_flight(),
         "sessions_total": counters.sum(|cell| cell.sessions.value()),
         "received_bytes": counters.sum(|cell| cell.received_bytes.value()),
         "sent_bytes": counters.sum(|cell| cell.sent_bytes.value()),

@@ -130,7 +130,7 @@ fn table(page: &mut String, pool: &Pool) -> std::fmt::Result {
             escape(&backend.address.to_string()),
             backend.weight,
             backend.tier,
-            backend.live.slot.hot().in_flight.load(Relaxed),
+            backend.live.slot.hot().in_flight(),
             counters.sum(|cell| cell.sessions.value()),
             bytes(counters.sum(|cell| cell.received_bytes.value())),
             bytes(counters.sum(|cell| cell.sent_bytes.value())),

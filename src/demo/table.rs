@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::clients::Seen;
@@ -80,7 +79,7 @@ impl Table {
                 Row {
                     name: backend.name.to_string(),
                     state: backend.status().state.as_str(),
-                    open: backend.live.slot.hot().in_flight.load(Relaxed),
+                    open: backend.live.slot.hot().in_flight(),
                     sessions,
                     rate: sessions - before,
                     received: counters.sum(|cell| cell.received_bytes.value()),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Shared;
 use super::fitness::{ProbeCounters, Standing};
-use super::latency::Latency;
+use super::latency::milliseconds;
 use super::outlier::Outlier;
 use super::slots::{Slot, WEIGHT_UNIT};
 use super::slow_start::effective_weight;
@@ -40,8 +40,6 @@ pub struct Live {
     pub slot: Slot,
     pub counters: PerWorker<BackendCounters>,
     pub connect_failures: ConnectFailures,
-    /// What `least_latency` compares.
-    pub latency: Latency,
     /// Failed connects in a row, and the ejection they led to.
     pub outlier: Outlier,
     pub probes: ProbeCounters,
@@ -162,7 +160,6 @@ impl Live {
             slot,
             counters: PerWorker::new(workers),
             connect_failures: ConnectFailures::default(),
-            latency: Latency::default(),
             outlier: Outlier::default(),
             probes: ProbeCounters::default(),
             removed: Since::default(),
@@ -248,7 +245,7 @@ impl Backend {
 
     /// A connect or first-byte time, for `least_latency`.
     pub fn observe_latency(&self, sample: Duration, now: Instant) {
-        self.live.latency.observe(sample, now);
+        self.live.slot.latency().observe(sample, milliseconds(now));
     }
 
     /// Makes these settings the ones that count, when the version of the pool they belong to is swapped in.
@@ -304,9 +301,7 @@ impl Backend {
         use BackendState::{Down, Ejected, Maintenance};
         self.live.down.set(matches!(status.state, Down | Ejected | Maintenance));
         let (weight, forced) = self.weights(status, now);
-        let hot = self.live.slot.hot();
-        let before = hot.weight.swap(weight, Relaxed);
-        let forced_before = hot.forced_weight.swap(forced, Relaxed);
+        let (before, forced_before) = self.live.slot.set_weights(weight, forced);
         if (before == 0 && weight > 0) || (forced_before == 0 && forced > 0) {
             self.shared.wake_held();
         }

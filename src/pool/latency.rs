@@ -6,12 +6,12 @@
 //! sample of nought came in: a backend that was slow and gets no sessions is tried again after a while.
 //!
 //! ```text
-//! word:  63 ── average in µs, bits of an f32 ── 32 │ 31 ── ms since the first sample, wrapping ── 0
+//! word:  63 ── average in µs, bits of an f32 ── 32 │ 31 ── time of the last sample in ms, wrapping ── 0
 //! ```
-//! A word of 0 is "no sample yet". The milliseconds wrap after 49 days; a backend without a sample for so long
-//! merely starts to forget anew.
+//! A word of 0 is "no sample yet". The milliseconds count from a fixed moment (`milliseconds`) and wrap after 49
+//! days; a backend without a sample for so long merely starts to forget anew.
 
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -28,14 +28,11 @@ const TRIES: usize = 8;
 #[derive(Debug, Default)]
 pub struct Latency {
     word: AtomicU64,
-    /// When the first sample came: what the milliseconds count from.
-    first: OnceLock<Instant>,
 }
 
 impl Latency {
-    pub fn observe(&self, sample: Duration, now: Instant) {
+    pub fn observe(&self, sample: Duration, time: u32) {
         let sample = (sample.as_secs_f32() * 1e6).max(LEAST_MICROSECONDS);
-        let time = milliseconds(*self.first.get_or_init(|| now), now);
         for _ in 0..TRIES {
             let word = self.word.load(Relaxed);
             let (average, time) = match unpack(word) {
@@ -57,11 +54,15 @@ impl Latency {
         }
     }
 
-    /// The average as it is `now`; `None` without any sample.
-    pub fn microseconds(&self, now: Instant) -> Option<f64> {
+    /// The average as it is at `time`; `None` without any sample.
+    pub fn microseconds(&self, time: u32) -> Option<f64> {
         let (average, last) = unpack(self.word.load(Relaxed))?;
-        let gap = gap(last, milliseconds(*self.first.get()?, now));
-        Some(f64::from(average * kept(gap)))
+        Some(f64::from(average * kept(gap(last, time))))
+    }
+
+    /// As if there had never been a sample.
+    pub fn forget(&self) {
+        self.word.store(0, Relaxed);
     }
 }
 
@@ -78,8 +79,17 @@ fn kept(gap: u32) -> f32 {
     (milliseconds * (-1.0 / MEMORY_MILLISECONDS)).exp()
 }
 
-fn milliseconds(first: Instant, now: Instant) -> u32 {
-    let age = now.saturating_duration_since(first);
+/// What milliseconds count from, the same for all backends so that a pick counts once: when this was first asked.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Times of samples and picks in the form that is kept beside an average.
+pub fn milliseconds(now: Instant) -> u32 {
+    since(*START, now)
+}
+
+/// Wrapping; what is earlier than `start` is `start`.
+fn since(start: Instant, now: Instant) -> u32 {
+    let age = now.saturating_duration_since(start);
     let whole = age.as_secs().wrapping_mul(1_000).wrapping_add(age.subsec_millis().into());
     u32::try_from(whole & u64::from(u32::MAX)).unwrap_or_default()
 }
@@ -100,42 +110,57 @@ mod tests {
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
-    fn near(latency: &Latency, now: Instant, expected: f64) {
-        let value = latency.microseconds(now).unwrap();
+    fn near(latency: &Latency, time: u32, expected: f64) {
+        let value = latency.microseconds(time).unwrap();
         assert!((value - expected).abs() < expected * 0.001 + 0.01, "{value} is not {expected}");
     }
 
+    /// Any moment, and one shortly before the milliseconds wrap.
+    const STARTS: [u32; 2] = [7, u32::MAX - 3];
+
     #[test]
     fn a_peak_counts_at_once_and_is_forgotten_slowly() {
-        let start = Instant::now();
-        let latency = Latency::default();
-        assert_eq!(latency.microseconds(start), None);
-        latency.observe(MS(2), start);
-        near(&latency, start, 2_000.0);
-        latency.observe(MS(50), start + MS(1));
-        near(&latency, start + MS(1), 50_000.0);
-        // Ten seconds later 1/e of the peak counts, and the small sample for the rest.
-        latency.observe(MS(2), start + MS(10_001));
-        near(&latency, start + MS(10_001), 50_000.0 * 0.367_88 + 2_000.0 * 0.632_12);
+        for start in STARTS {
+            let after = |time: u32| start.wrapping_add(time);
+            let latency = Latency::default();
+            assert_eq!(latency.microseconds(start), None);
+            latency.observe(MS(2), start);
+            near(&latency, start, 2_000.0);
+            latency.observe(MS(50), after(1));
+            near(&latency, after(1), 50_000.0);
+            // Ten seconds later 1/e of the peak counts, and the small sample for the rest.
+            latency.observe(MS(2), after(10_001));
+            near(&latency, after(10_001), 50_000.0 * 0.367_88 + 2_000.0 * 0.632_12);
+        }
     }
 
     #[test]
     fn silence_forgets_when_read() {
-        let start = Instant::now();
-        let latency = Latency::default();
-        latency.observe(MS(100), start);
-        near(&latency, start + MS(10_000), 36_788.0);
-        near(&latency, start + MS(100_000), 4.54);
+        for start in STARTS {
+            let latency = Latency::default();
+            latency.observe(MS(100), start);
+            near(&latency, start.wrapping_add(10_000), 36_788.0);
+            near(&latency, start.wrapping_add(100_000), 4.54);
+            latency.forget();
+            assert_eq!(latency.microseconds(start), None);
+        }
     }
 
     #[test]
     fn an_earlier_clock_is_no_gap() {
-        let start = Instant::now();
         let latency = Latency::default();
-        latency.observe(MS(1), start);
-        latency.observe(MS(100), start + MS(500));
-        near(&latency, start + MS(400), 100_000.0);
-        latency.observe(Duration::ZERO, start + MS(400));
-        near(&latency, start + MS(500), 100_000.0);
+        latency.observe(MS(1), 1_000);
+        latency.observe(MS(100), 1_500);
+        near(&latency, 1_400, 100_000.0);
+        latency.observe(Duration::ZERO, 1_400);
+        near(&latency, 1_500, 100_000.0);
+    }
+
+    #[test]
+    fn milliseconds_count_from_a_start_and_wrap() {
+        let start = Instant::now();
+        assert_eq!(since(start, start + MS(3)), 3);
+        assert_eq!(since(start + MS(3), start), 0);
+        assert_eq!(since(start, start + MS(1 << 32) + MS(5)), 5);
     }
 }

@@ -13,9 +13,11 @@ pub mod balance;
 mod build;
 pub mod fitness;
 pub mod latency;
+pub mod load;
 pub mod outlier;
 pub mod members;
 pub mod slots;
+pub mod tally;
 pub mod slow_start;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -112,7 +114,6 @@ pub enum PickError {
 /// A backend and the slot taken on it.
 pub struct Picked {
     pub index: u32,
-    pub backend: Arc<Backend>,
     pub permit: BackendPermit,
 }
 
@@ -157,9 +158,8 @@ impl Pool {
     }
 
     fn picked(&self, index: u32) -> Picked {
-        let backend = &self.backends[widen(index)];
-        let permit = BackendPermit { backend: Arc::clone(backend) };
-        Picked { index, backend: Arc::clone(backend), permit }
+        let backend = Arc::clone(&self.backends[widen(index)]);
+        Picked { index, permit: BackendPermit { backend } }
     }
 
     /// Makes this version's settings the ones that count: to be called once, when its snapshot is swapped in.
@@ -195,7 +195,7 @@ impl Pool {
 
     /// Whether any session is on a backend of this version, or held for it.
     pub fn is_in_use(&self) -> bool {
-        let busy = |backend: &Arc<Backend>| backend.live.slot.hot().in_flight.load(Relaxed) > 0;
+        let busy = |backend: &Arc<Backend>| backend.live.slot.hot().in_flight() > 0;
         self.backends.iter().any(busy)
             || self.departed().next().is_some()
             || self.shared.held.load(Relaxed) > 0
@@ -262,6 +262,12 @@ impl Tried {
 
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+}
+
+impl Picked {
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.permit.backend
     }
 }
 

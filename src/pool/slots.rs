@@ -6,14 +6,23 @@
 //! place is given to another backend only when nobody can count on it any more.
 //!
 //! ```text
-//! Places ── Arc<Chunk> ─┬─ taken: one bit per row
-//!                       └─ rows: [Hot; 64]  ◀── Slot {chunk, index} ◀── Live ◀── Backend ◀── permit, pool
+//! Places ── Arc<Chunk> ─┬─ head: taken (one bit per row), tallies (of all rows that are tallied)
+//!                       ├─ rows: [Hot; 64]  ◀── Slot {chunk, index} ◀── Live ◀── Backend ◀── permit, pool
+//!                       └─ latencies: [Latency; 64]
 //! ```
+//!
+//! Tallies are what bounded load needs (`tally.rs`): the sessions and the weight of a chunk's rows that are up, kept
+//! by whoever changes a row. A row never leaves its chunk, so no reload, move between tiers or change of weight has
+//! to carry a count from one place to another.
 
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+    AtomicI64, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    Ordering::SeqCst,
 };
+
+use super::latency::Latency;
+use super::load::{Load, Share};
 
 /// Backends per chunk: one bit each in `Chunk::taken`.
 pub const CHUNK: usize = 64;
@@ -24,22 +33,38 @@ pub const WEIGHT_UNIT: u32 = 256;
 /// Rows that stay where they are as long as anybody uses one of them.
 #[derive(Debug)]
 pub struct Chunk {
+    head: Head,
+    rows: [Hot; CHUNK],
+    latencies: [Latency; CHUNK],
+}
+
+/// On a line of its own, since every session of a pool that tallies writes there; so the rows begin on a line, too.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Head {
     taken: AtomicU64,
-    pub rows: [Hot; CHUNK],
+    /// Of the tallied rows that are up. Below nought at most while a change that another one overtook is under way.
+    sessions: AtomicI64,
+    weight: AtomicI64,
+}
+
+/// What a chunk's tallies said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tallies {
+    pub sessions: i64,
+    pub weight: i64,
 }
 
 /// What a pick reads of one backend.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Hot {
-    /// Sessions connecting or relaying.
-    pub in_flight: AtomicU32,
+    /// A `Load`: sessions and effective weight. Changed by the chunk alone, which tallies.
+    load: AtomicU64,
     /// `max_sessions`; `u32::MAX` = none.
     pub limit: AtomicU32,
-    /// In `WEIGHT_UNIT`s; 0 = takes no new sessions now (down, ejected, by hand, weight 0).
-    pub weight: AtomicU32,
-    /// The same if `when_none_up: try_all` ignores probes; 0 in drain, maintenance, or at weight 0.
-    pub forced_weight: AtomicU32,
+    /// The weight if `when_none_up: try_all` ignores probes; 0 in drain, maintenance, or at weight 0.
+    forced_weight: AtomicU32,
 }
 
 /// Which of a row's two weights counts.
@@ -66,63 +91,156 @@ pub struct Places {
 impl Default for Hot {
     fn default() -> Self {
         Hot {
-            in_flight: AtomicU32::new(0),
+            load: AtomicU64::new(0),
             limit: AtomicU32::new(u32::MAX),
-            weight: AtomicU32::new(0),
             forced_weight: AtomicU32::new(0),
         }
     }
 }
 
 impl Hot {
+    #[inline]
+    pub fn load(&self) -> Load {
+        Load::of(self.load.load(Relaxed))
+    }
+
+    /// Sessions connecting or relaying.
+    pub fn in_flight(&self) -> u32 {
+        self.load().sessions()
+    }
+
     pub fn weight(&self, weights: Weights) -> u32 {
+        self.weight_of(self.load(), weights)
+    }
+
+    /// The weight beside a load that was read already.
+    #[inline]
+    pub fn weight_of(&self, load: Load, weights: Weights) -> u32 {
         match weights {
-            Weights::Effective => self.weight.load(Relaxed),
+            Weights::Effective => load.weight(),
             Weights::Forced => self.forced_weight.load(Relaxed),
         }
     }
 
+    /// Up by these weights, and below its limit.
+    #[inline]
+    pub fn is_open(&self, weights: Weights) -> bool {
+        let load = self.load();
+        self.weight_of(load, weights) > 0 && load.sessions() < self.limit.load(Relaxed)
+    }
+
     pub fn is_full(&self) -> bool {
-        self.in_flight.load(Relaxed) >= self.limit.load(Relaxed)
-    }
-
-    /// Takes a slot if the count still is `seen` and below the limit.
-    pub fn take_at(&self, seen: u32) -> bool {
-        seen < self.limit.load(Relaxed)
-            && self
-                .in_flight
-                .compare_exchange(seen, seen.saturating_add(1), Relaxed, Relaxed)
-                .is_ok()
-    }
-
-    /// Takes a slot at whatever count, below the limit.
-    pub fn take(&self) -> bool {
-        let limit = self.limit.load(Relaxed);
-        self.in_flight
-            .fetch_update(Relaxed, Relaxed, |count| (count < limit).then(|| count + 1))
-            .is_ok()
-    }
-
-    fn reset(&self) {
-        self.in_flight.store(0, Relaxed);
-        self.limit.store(u32::MAX, Relaxed);
-        self.weight.store(0, Relaxed);
-        self.forced_weight.store(0, Relaxed);
+        self.in_flight() >= self.limit.load(Relaxed)
     }
 }
 
 impl Default for Chunk {
     fn default() -> Self {
-        Chunk { taken: AtomicU64::new(0), rows: std::array::from_fn(|_| Hot::default()) }
+        Chunk {
+            head: Head::default(),
+            rows: std::array::from_fn(|_| Hot::default()),
+            latencies: std::array::from_fn(|_| Latency::default()),
+        }
     }
 }
 
 impl Chunk {
+    #[inline]
+    pub fn rows(&self) -> &[Hot; CHUNK] {
+        &self.rows
+    }
+
+    /// Takes a slot at whatever count, below the limit.
+    pub fn take(&self, row: usize) -> bool {
+        let hot = &self.rows[row];
+        let limit = hot.limit.load(Relaxed);
+        let another = |word| {
+            let load = Load::of(word);
+            (load.sessions() < limit).then(|| load.with_another().word())
+        };
+        let Ok(before) = hot.load.fetch_update(Relaxed, Relaxed, another) else { return false };
+        if Load::of(before).counts() {
+            self.head.sessions.fetch_add(1, Release);
+        }
+        true
+    }
+
+    /// Takes a slot if the load still is `seen`, and below the limit.
+    pub fn take_at(&self, row: usize, seen: Load) -> bool {
+        let hot = &self.rows[row];
+        if seen.sessions() >= hot.limit.load(Relaxed) {
+            return false;
+        }
+        let (word, next) = (seen.word(), seen.with_another().word());
+        if hot.load.compare_exchange(word, next, Relaxed, Relaxed).is_err() {
+            return false;
+        }
+        if seen.counts() {
+            self.head.sessions.fetch_add(1, Release);
+        }
+        true
+    }
+
+    /// Sequentially consistent, for the sake of those who wait for the slot.
+    fn give_back(&self, row: usize) {
+        let before = Load::of(self.rows[row].load.fetch_sub(1, SeqCst));
+        debug_assert!(before.sessions() > 0, "a slot is given back at most once");
+        if before.counts() {
+            self.head.sessions.fetch_sub(1, Release);
+        }
+    }
+
+    /// From now on the row is in the tallies.
+    pub fn tally(&self, row: usize) {
+        self.change(row, Load::tallied);
+    }
+
+    /// What the tallies say, if they are of no other rows than `mine` (a bit each), all of which are tallied.
+    #[inline]
+    pub fn tallies(&self, mine: u64) -> Option<Tallies> {
+        // Acquire pairs with the release of whoever tallies: a row that is in what is read here was taken before.
+        let tallies = Tallies {
+            sessions: self.head.sessions.load(Acquire),
+            weight: self.head.weight.load(Acquire),
+        };
+        (self.head.taken.load(Relaxed) & !mine == 0).then_some(tallies)
+    }
+
+    /// Changes a row's load, and returns what it was.
+    fn change(&self, row: usize, change: impl Fn(Load) -> Load) -> Load {
+        let next = |word| Some(change(Load::of(word)).word());
+        let changed = self.rows[row].load.fetch_update(Relaxed, Relaxed, next);
+        let before = Load::of(changed.unwrap_or_else(|word| word));
+        self.settle(before.share(), change(before).share());
+        before
+    }
+
+    fn settle(&self, before: Share, after: Share) {
+        let more = i64::from(after.sessions) - i64::from(before.sessions);
+        self.head.sessions.fetch_add(more, Release);
+        let heavier = i64::from(after.weight) - i64::from(before.weight);
+        self.head.weight.fetch_add(heavier, Release);
+    }
+
+    /// As new, for the next backend.
+    fn reset(&self, row: usize) {
+        let hot = &self.rows[row];
+        self.change(row, |_| Load::default());
+        hot.limit.store(u32::MAX, Relaxed);
+        hot.forced_weight.store(0, Relaxed);
+        self.latencies[row].forget();
+    }
+
+    pub fn latency(&self, row: usize) -> &Latency {
+        &self.latencies[row]
+    }
+
     /// The lowest free place, now taken.
     fn claim(&self) -> Option<usize> {
         let mut index = 0;
         // Acquire pairs with the release of the slot that left the place: its reset row is seen.
-        self.taken
+        self.head
+            .taken
             .fetch_update(Acquire, Relaxed, |taken| {
                 index = taken.trailing_ones();
                 taken.checked_add(1).map(|next| taken | next)
@@ -132,7 +250,7 @@ impl Chunk {
     }
 
     fn is_unused(&self) -> bool {
-        self.taken.load(Relaxed) == 0
+        self.head.taken.load(Relaxed) == 0
     }
 }
 
@@ -156,15 +274,24 @@ impl Slot {
 
     /// Sequentially consistent, for the sake of those who wait for the slot.
     pub fn give_back(&self) {
-        let before = self.hot().in_flight.fetch_sub(1, SeqCst);
-        debug_assert!(before > 0, "a slot is given back at most once");
+        self.chunk.give_back(self.index);
+    }
+
+    /// Effective and forced; returns those before.
+    pub fn set_weights(&self, weight: u32, forced: u32) -> (u32, u32) {
+        let before = self.chunk.change(self.index, |load| load.with_weight(weight));
+        (before.weight(), self.hot().forced_weight.swap(forced, Relaxed))
+    }
+
+    pub fn latency(&self) -> &Latency {
+        self.chunk.latency(self.index)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.hot().reset();
-        self.chunk.taken.fetch_and(!(1 << self.index), Release);
+        self.chunk.reset(self.index);
+        self.chunk.head.taken.fetch_and(!(1 << self.index), Release);
     }
 }
 
@@ -219,12 +346,15 @@ mod tests {
         let mut slots: Vec<Slot> = (0..CHUNK).map(|_| places.claim()).collect();
         let gone = slots.remove(17);
         gone.hot().limit.store(3, Relaxed);
-        gone.hot().weight.store(3, Relaxed);
+        gone.set_weights(3, 4);
+        gone.latency().observe(std::time::Duration::from_secs(1), 7);
         drop(gone);
         let again = places.claim();
         assert_eq!(again.index(), 17);
         assert_eq!(again.hot().limit.load(Relaxed), u32::MAX);
-        assert_eq!(again.hot().weight.load(Relaxed), 0);
+        assert_eq!(again.hot().load(), Load::default());
+        assert_eq!(again.hot().weight(Weights::Forced), 0);
+        assert_eq!(again.latency().microseconds(7), None);
         assert_eq!(places.chunks().len(), 1);
     }
 
@@ -249,7 +379,7 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..100 {
-                        taken.fetch_add(u32::from(slot.hot().take()), Relaxed);
+                        taken.fetch_add(u32::from(slot.chunk().take(slot.index())), Relaxed);
                     }
                 });
             }

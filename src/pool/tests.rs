@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::backend::BackendState;
-use super::slots::WEIGHT_UNIT;
+use super::slots::{WEIGHT_UNIT, Weights};
 use super::{PickError, PickKey, Picked, Pool, Tried};
 use crate::addr::{BackendAddr, ClientAddr};
 use crate::config::{self, Balance, WhenNoneUp};
@@ -72,7 +72,7 @@ pub fn set_state(pool: &Pool, index: usize, state: BackendState) -> bool {
 }
 
 pub fn sessions(pool: &Pool) -> Vec<u32> {
-    pool.backends.iter().map(|b| b.live.slot.hot().in_flight.load(Relaxed)).collect()
+    pool.backends.iter().map(|b| b.live.slot.hot().in_flight()).collect()
 }
 
 /// How often each backend is picked, with every session ending at once.
@@ -232,7 +232,7 @@ fn new_backends_start_as_the_probe_and_start_say() {
         let pool = build(config);
         let hot = pool.backends[0].live.slot.hot();
         assert_eq!(hot.limit.load(Relaxed), 9);
-        (pool.backends[0].status().state, hot.weight.load(Relaxed) / WEIGHT_UNIT)
+        (pool.backends[0].status().state, hot.weight(Weights::Effective) / WEIGHT_UNIT)
     };
     use config::{Probe, Start};
     assert_eq!(weights(Start::Down, Probe::None), (BackendState::Up, 3));
@@ -247,7 +247,7 @@ fn slow_start_ramps_after_a_recovery_and_never_at_the_start() {
     config.health.probe = config::Probe::Tcp;
     let pool = build(config);
     let backend = &pool.backends[0];
-    let weight = || backend.live.slot.hot().weight.load(Relaxed);
+    let weight = || backend.live.slot.hot().weight(Weights::Effective);
     let (now, wall) = (Instant::now(), SystemTime::now());
     assert!(backend.set_state(BackendState::Up, "passed", now, wall));
     assert_eq!(weight(), 2 * WEIGHT_UNIT);
@@ -275,7 +275,7 @@ fn building_changes_nothing_until_activation() {
     let after = Pool::build(Arc::new(changed), Some(&before), 2);
     let row = || {
         let hot = before.backends[0].live.slot.hot();
-        (hot.weight.load(Relaxed) / WEIGHT_UNIT, hot.limit.load(Relaxed))
+        (hot.weight(Weights::Effective) / WEIGHT_UNIT, hot.limit.load(Relaxed))
     };
     assert_eq!(row(), (1, u32::MAX));
     after.activate(Instant::now(), SystemTime::now());

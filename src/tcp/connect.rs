@@ -114,15 +114,15 @@ pub async fn connect(
             before.live.counters.of(session.worker.id).retries.add(1);
         });
         tried.push(picked.index);
-        session.set_backend(Arc::clone(&picked.backend));
+        session.set_backend(Arc::clone(picked.backend()));
         let begun = Instant::now();
-        match attempt(session, client, &pool, &picked.backend, &mut watch).await? {
+        match attempt(session, client, &pool, picked.backend(), &mut watch).await? {
             Ok(opened) => {
-                succeeded(session, &pool, &picked.backend, begun);
+                succeeded(session, &pool, picked.backend(), begun);
                 return Ok(Connected { opened, permit: picked.permit, client: watch });
             }
             Err(why) => {
-                failed(session, &pool, &picked.backend, why);
+                failed(session, &pool, picked.backend(), why);
                 failure = Some(why);
                 if why == Failure::NoDescriptors {
                     break;

@@ -154,6 +154,14 @@ impl SourcePorts {
         Ok((kernel_port(source, address, make)?, None))
     }
 
+    /// All that `connect` does about a port of our own, but for the socket: for the benchmark, which connects to nobody.
+    #[doc(hidden)]
+    pub fn lease_unconnected(&self, address: SocketAddr) -> Option<Lease> {
+        let destination = self.destination(None, address);
+        let wants_own = self.wants_own(&destination, Mode::Own);
+        wants_own.then(|| self.lease(&destination, None, address)).flatten()
+    }
+
     fn destination(&self, source: Option<IpAddr>, address: SocketAddr) -> Arc<Destination> {
         if self.destinations.len() >= DESTINATIONS {
             self.destinations.retain(|_, destination| lock(destination).in_use > 0);

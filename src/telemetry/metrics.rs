@@ -19,7 +19,7 @@ use crate::config::Protocol;
 use crate::plane::Plane;
 use crate::pool::backend::{Backend, BackendState, CONNECT_BOUNDS, Live};
 use crate::pool::fitness::ProbeResult;
-use crate::pool::slots::WEIGHT_UNIT;
+use crate::pool::slots::{WEIGHT_UNIT, Weights};
 use crate::pool::{Pool, PoolCounters, SESSION_BOUNDS};
 use crate::reload::Reloads;
 use crate::snapshot::Listener;
@@ -403,7 +403,7 @@ impl Page {
         let labels: Labels = &[("pool", pool), ("backend", name)];
         let limit = backend.max_sessions.map_or(f64::INFINITY, f64::from);
         self.value("maitred_backend_sessions_limit", labels, limit);
-        let weight = backend.live.slot.hot().weight.load(Relaxed);
+        let weight = backend.live.slot.hot().weight(Weights::Effective);
         self.value("maitred_backend_weight", labels, f64::from(weight) / f64::from(WEIGHT_UNIT));
         for state in BackendState::ALL {
             let labels: Labels = &[("pool", pool), ("backend", name), ("state", state.as_str())];
@@ -419,7 +419,7 @@ impl Page {
             float(live.counters.sum(read))
         };
         self.counter("maitred_backend_sessions_total", labels, sum(|cell| cell.sessions.value()));
-        let active = f64::from(live.slot.hot().in_flight.load(Relaxed));
+        let active = f64::from(live.slot.hot().in_flight());
         self.value("maitred_backend_sessions_active", labels, active);
         let received = sum(|cell| cell.received_bytes.value());
         self.counter("maitred_backend_received_bytes_total", labels, received);

@@ -142,7 +142,7 @@ impl Flows {
                 Err(error) => return Err(failure.unwrap_or_else(|| nobody(error))),
             };
             tried.push(picked.index);
-            let address = picked.backend.address.resolve(LocalAddr::Inet(dialled));
+            let address = picked.backend().address.resolve(LocalAddr::Inet(dialled));
             let connected = address.map_or_else(
                 || Err(io::Error::from_raw_os_error(libc::EHOSTUNREACH)),
                 |address| datagram::connect(address, source(pool, address)),
@@ -151,7 +151,7 @@ impl Flows {
                 Ok(socket) => return Ok(Reached { slot: picked.permit, socket }),
                 Err(error) => {
                     let refusal = unconnected(&error);
-                    let failures = &picked.backend.live.connect_failures;
+                    let failures = &picked.backend().live.connect_failures;
                     match refusal.2 {
                         Dropped::NoDescriptors => failures.no_descriptors.add(1),
                         Dropped::NoSourcePort => {
@@ -160,7 +160,7 @@ impl Flows {
                         }
                         _ => {
                             failures.unreachable.add(1);
-                            outlier::failed(pool, &picked.backend, Instant::now());
+                            outlier::failed(pool, picked.backend(), Instant::now());
                         }
                     }
                     if refusal.2 == Dropped::NoDescriptors {

@@ -119,8 +119,7 @@ impl Drop for Balancer {
         }
         for pool in snapshot.pools.values() {
             for backend in &pool.backends {
-                let in_flight = &backend.live.slot.hot().in_flight;
-                assert_eq!(in_flight.load(std::sync::atomic::Ordering::Relaxed), 0);
+                assert_eq!(backend.live.slot.hot().in_flight(), 0);
             }
         }
         supervisor.stop();

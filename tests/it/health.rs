@@ -3,12 +3,12 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use maitred::addr::BackendAddr;
 use maitred::config::{self, Config, Expect, OnDown, Probe, Start, StatusRange, WhenNoneUp};
 use maitred::pool::backend::{Backend, BackendState, Status};
+use maitred::pool::slots::Weights;
 use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, wait_for};
@@ -334,7 +334,7 @@ fn slow_start_raises_the_weight_to_the_whole() {
     let mut config = config(&[server.address]);
     balancer::pool(&mut config).slow_start = Some(Duration::from_millis(600));
     let balancer = Balancer::start(config);
-    let weight = || backend(&balancer, 0).live.slot.hot().weight.load(Relaxed);
+    let weight = || backend(&balancer, 0).live.slot.hot().weight(Weights::Effective);
     let refusal = server.kill();
     wait_until(&balancer, 0, BackendState::Down);
     assert_eq!(weight(), 0);
@@ -372,7 +372,7 @@ fn a_reload_keeps_states_and_probes_the_new() {
     assert_eq!(status(&balancer, 0).state, BackendState::Down);
     assert_eq!(status(&balancer, 0).transitions(BackendState::Down), 1);
     assert_eq!(status(&balancer, 1).transitions(BackendState::Up), 1);
-    assert_eq!(backend(&balancer, 1).live.slot.hot().weight.load(Relaxed), 5 * 256);
+    assert_eq!(backend(&balancer, 1).live.slot.hot().weight(Weights::Effective), 5 * 256);
 }
 
 #[test]

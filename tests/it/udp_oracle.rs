@@ -148,8 +148,7 @@ fn every_algorithm_serves_flows() {
         }
         let snapshot = balancer.supervisor().plane.snapshot.load();
         let active = snapshot.pools["main"].backends.iter();
-        let active: Vec<u32> =
-            active.map(|it| it.live.slot.hot().in_flight.load(Relaxed)).collect();
+        let active: Vec<u32> = active.map(|it| it.live.slot.hot().in_flight()).collect();
         assert_eq!(active.iter().sum::<u32>(), 30, "{balance:?}: {active:?}");
         match balance {
             LeastConnections | RoundRobin => assert_eq!(active, [10, 10, 10], "{balance:?}"),

@@ -7,12 +7,13 @@
 //!
 //! Bounded load: a member may carry `percent` of its share by weight of all sessions of the tier's members that are
 //! up, counting the one to be placed, rounded up and never below 1. Somebody is always below; so that only limits and
-//! tries can make everybody refuse, and then the bound is ignored.
+//! tries can make everybody refuse, and then the bound is ignored. What all of them have is tallied (`tally.rs`), so
+//! that a bound costs about as much among a thousand members as among ten.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::members::{Ask, Members};
+use super::super::tally::{Tally, Total};
 use super::super::{PickKey, narrow, widen};
 use super::maglev::{CLIENT_KEY, Table, hash, rehash};
 use crate::addr::ClientAddr;
@@ -20,7 +21,7 @@ use crate::config::{Hash, HashKey};
 
 pub struct ConsistentHash {
     key: HashKey,
-    bounded_load: Option<u32>,
+    bounded_load: Option<BoundedLoad>,
     table: Arc<Table>,
     /// Rank in the table → position.
     positions: Vec<u32>,
@@ -32,10 +33,17 @@ const STEPS: u64 = 32;
 /// Tries to take a slot below the bound while others take slots too.
 const TRIES: usize = 4;
 
-/// Sessions and weight of all members that are up.
-#[derive(Clone, Copy)]
-struct Total {
+struct BoundedLoad {
+    percent: u32,
+    tally: Tally,
+}
+
+/// How far members may be filled by the session to be placed.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    /// `percent` of all sessions, in hundredths.
     sessions: u64,
+    /// Of all that are up, times a hundred.
     weight: u64,
 }
 
@@ -58,14 +66,17 @@ impl ConsistentHash {
             .collect();
         positions.sort_unstable_by_key(|position| &members.backend(widen(*position)).name);
         debug_assert_eq!(positions.len(), table.members().len());
-        ConsistentHash { key: config.key, bounded_load: config.bounded_load, table, positions }
+        let bounded_load = config
+            .bounded_load
+            .map(|percent| BoundedLoad { percent, tally: Tally::begin(members) });
+        ConsistentHash { key: config.key, bounded_load, table, positions }
     }
 
     pub fn pick(&self, members: &Members, ask: &Ask) -> Option<usize> {
         let hash = hash_of(ask.key, self.key);
-        if let Some(percent) = self.bounded_load {
-            let total = Total::of(members, ask);
-            let take = |position| take_below(members, ask, position, total, percent);
+        if let Some(BoundedLoad { percent, tally }) = &self.bounded_load {
+            let bound = Bound::new(tally.total(ask.weights), *percent);
+            let take = |position| take_below(members, ask, position, bound);
             if let Some(position) = self.walk(hash, take) {
                 return Some(position);
             }
@@ -95,39 +106,31 @@ impl ConsistentHash {
     }
 }
 
-impl Total {
-    fn of(members: &Members, ask: &Ask) -> Total {
-        let mut total = Total { sessions: 0, weight: 0 };
-        members.visit_from(0, |_, hot| {
-            let weight = u64::from(hot.weight(ask.weights));
-            if weight > 0 {
-                total.sessions += u64::from(hot.in_flight.load(Relaxed));
-                total.weight += weight;
-            }
-        });
-        total
+impl Bound {
+    fn new(total: Total, percent: u32) -> Bound {
+        Bound {
+            sessions: (total.sessions + 1).saturating_mul(percent.into()),
+            weight: total.weight.max(1).saturating_mul(100),
+        }
     }
 
-    /// What a member of this weight may carry.
-    fn capacity(self, weight: u64, percent: u32) -> u64 {
-        let all = u128::from(self.sessions + 1) * u128::from(percent) * u128::from(weight);
-        let whole = u128::from(self.weight.max(1)) * 100;
-        u64::try_from(all.div_ceil(whole)).unwrap_or(u64::MAX).max(1)
+    /// Whether a member of so many sessions may have one more, that is, has less than its share rounded up. Compared
+    /// crosswise: a division of this width would cost more than the rest of the pick.
+    fn allows(self, sessions: u32, weight: u32) -> bool {
+        let (filled, share) = (u128::from(sessions), u128::from(weight));
+        sessions == 0 || filled * u128::from(self.weight) < share * u128::from(self.sessions)
     }
 }
 
-fn take_below(members: &Members, ask: &Ask, position: usize, total: Total, percent: u32) -> bool {
-    if !members.is_usable(position, ask) {
-        return false;
-    }
+fn take_below(members: &Members, ask: &Ask, position: usize, bound: Bound) -> bool {
     let hot = members.hot(position);
-    let capacity = total.capacity(hot.weight(ask.weights).into(), percent);
     for _ in 0..TRIES {
-        let seen = hot.in_flight.load(Relaxed);
-        if u64::from(seen) >= capacity || hot.is_full() {
+        let seen = hot.load();
+        let weight = hot.weight_of(seen, ask.weights);
+        if !bound.allows(seen.sessions(), weight) || !members.is_usable(position, ask) {
             return false;
         }
-        if hot.take_at(seen) {
+        if members.take_at(position, seen) {
             return true;
         }
     }
@@ -173,7 +176,7 @@ mod tests {
     use std::time::Instant;
 
     fn owner(pool: &Pool, number: u32) -> Arc<str> {
-        Arc::clone(&pick(pool, number).unwrap().backend.name)
+        Arc::clone(&pick(pool, number).unwrap().backend().name)
     }
 
     fn key(text: &str) -> PickKey {
@@ -301,12 +304,35 @@ mod tests {
         assert_eq!(second.index, first.index);
     }
 
+    /// What a member may carry, as the documentation of the key says it: with a division.
+    fn capacity(total: Total, weight: u32, percent: u32) -> u64 {
+        let all = u128::from(total.sessions + 1) * u128::from(percent) * u128::from(weight);
+        u64::try_from(all.div_ceil(u128::from(total.weight.max(1)) * 100)).unwrap().max(1)
+    }
+
     #[test]
-    fn capacity_is_a_share_by_weight_rounded_up_and_never_nought() {
+    fn the_bound_is_a_share_by_weight_rounded_up_and_never_nought() {
         let total = Total { sessions: 99, weight: 10 };
-        assert_eq!(total.capacity(1, 125), 13);
-        assert_eq!(total.capacity(5, 125), 63);
-        assert_eq!(Total { sessions: 0, weight: 1_000 }.capacity(1, 100), 1);
+        assert_eq!(capacity(total, 1, 125), 13);
+        let bound = Bound::new(total, 125);
+        assert!(bound.allows(12, 1) && !bound.allows(13, 1));
+        assert!(bound.allows(62, 5) && !bound.allows(63, 5));
+        let empty = Bound::new(Total { sessions: 0, weight: 1_000 }, 101);
+        assert!(empty.allows(0, 1) && !empty.allows(1, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn the_bound_is_the_capacity(
+            sessions in 0..1_u64 << 40, all in 1..1_u64 << 40, weight in 1..1_u32 << 24, percent in 101..=10_000_u32,
+        ) {
+            let total = Total { sessions, weight: all.max(weight.into()) };
+            let (bound, capacity) = (Bound::new(total, percent), capacity(total, weight, percent));
+            for count in capacity.saturating_sub(2)..capacity + 2 {
+                let Ok(filled) = u32::try_from(count) else { continue };
+                prop_assert_eq!(bound.allows(filled, weight), count < capacity);
+            }
+        }
     }
 
     proptest! {

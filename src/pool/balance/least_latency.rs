@@ -5,8 +5,7 @@
 //! session while it has some, so that it is not flooded before the first answer is in. When nobody has samples
 //! this is least connections.
 
-use std::sync::atomic::Ordering::Relaxed;
-
+use super::super::latency::milliseconds;
 use super::super::members::{Ask, Members};
 use super::draw::Draw;
 use super::least_connections::{LeastConnections, Rotation};
@@ -36,18 +35,24 @@ impl LeastLatency {
     }
 
     pub fn pick(&self, members: &Members, ask: &Ask) -> Option<usize> {
-        let chosen = if members.len() <= FEW {
-            cheapest(members, ask, self.rotation.start(members))
+        let time = milliseconds(ask.now);
+        let score = |position| score(members, ask, position, time);
+        let are_few = members.len() <= FEW;
+        let chosen = if are_few {
+            cheapest(members, ask, self.rotation.start(members), score)
         } else {
             draw_two(&self.draw, members, ask).map(|(first, second)| {
-                let second_is_cheaper = score(members, ask, second) < score(members, ask, first);
+                let second_is_cheaper = score(second).is_below(score(first));
                 if second_is_cheaper { second } else { first }
             })
         };
         if let Some(position) = chosen
-            && members.take(position, ask)
+            && members.take_slot(position)
         {
-            self.rotation.picked(position);
+            // A word that all workers write; among many nobody reads it.
+            if are_few {
+                self.rotation.picked(position);
+            }
             return Some(position);
         }
         // Filled meanwhile, or nearly all of many are down: by sessions alone.
@@ -56,12 +61,17 @@ impl LeastLatency {
 }
 
 /// Of equals, the first from `start` on.
-fn cheapest(members: &Members, ask: &Ask, start: usize) -> Option<usize> {
-    let mut best: Option<(f64, usize)> = None;
+fn cheapest(
+    members: &Members,
+    ask: &Ask,
+    start: usize,
+    score: impl Fn(usize) -> Score,
+) -> Option<usize> {
+    let mut best: Option<(Score, usize)> = None;
     for position in (start..members.len()).chain(0..start) {
         if members.is_usable(position, ask) {
-            let score = score(members, ask, position);
-            if best.is_none_or(|(least, _)| score < least) {
+            let score = score(position);
+            if best.is_none_or(|(least, _)| score.is_below(least)) {
                 best = Some((score, position));
             }
         }
@@ -69,15 +79,32 @@ fn cheapest(members: &Members, ask: &Ask, start: usize) -> Option<usize> {
     best.map(|(_, position)| position)
 }
 
-fn score(members: &Members, ask: &Ask, position: usize) -> f64 {
+/// A fraction, compared crosswise: two divisions less.
+#[derive(Clone, Copy)]
+struct Score {
+    cost: f64,
+    weight: f64,
+}
+
+impl Score {
+    fn is_below(self, other: Score) -> bool {
+        self.cost * other.weight < other.cost * self.weight
+    }
+}
+
+fn score(members: &Members, ask: &Ask, position: usize, time: u32) -> Score {
     let hot = members.hot(position);
-    let sessions = hot.in_flight.load(Relaxed);
-    let cost = match members.backend(position).live.latency.microseconds(ask.now) {
+    let load = hot.load();
+    let sessions = load.sessions();
+    let cost = match members.latency(position).microseconds(time) {
         Some(cost) => cost,
         None if sessions == 0 => 0.0,
         None => UNKNOWN_COST,
     };
-    cost * (f64::from(sessions) + 1.0) / f64::from(hot.weight(ask.weights).max(1))
+    Score {
+        cost: cost * (f64::from(sessions) + 1.0),
+        weight: f64::from(hot.weight_of(load, ask.weights).max(1)),
+    }
 }
 
 #[cfg(test)]

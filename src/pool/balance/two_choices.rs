@@ -2,8 +2,6 @@
 //! time nearly as even as least connections. Among so few members that two draws would often miss the best one, all are
 //! compared.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::super::members::{Ask, Members};
 use super::chance;
 use super::draw::Draw;
@@ -36,10 +34,10 @@ impl TwoChoices {
             } else {
                 (first, second)
             };
-            if members.take(lighter, ask) {
+            if members.take_slot(lighter) {
                 return Some(lighter);
             }
-            if members.take(other, ask) {
+            if members.take_slot(other) {
                 return Some(other);
             }
         }
@@ -67,8 +65,9 @@ pub fn draw_two(draw: &Draw, members: &Members, ask: &Ask) -> Option<(usize, usi
 fn is_lighter(members: &Members, ask: &Ask, this: usize, that: usize) -> bool {
     let load = |position: usize| {
         let hot = members.hot(position);
-        let sessions = u64::from(hot.in_flight.load(Relaxed)) + 1;
-        (sessions, u64::from(hot.weight(ask.weights)))
+        let load = hot.load();
+        let sessions = u64::from(load.sessions()) + 1;
+        (sessions, u64::from(hot.weight_of(load, ask.weights)))
     };
     let ((this_sessions, this_weight), (that_sessions, that_weight)) = (load(this), load(that));
     this_sessions * that_weight < that_sessions * this_weight

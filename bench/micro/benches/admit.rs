@@ -1,0 +1,82 @@
+//! Who may come in: the checks that every session and every new flow passes before anything is spent on it.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use ipnet::{IpNet, Ipv4Net};
+use maitred::admit::{Acl, Bucket, ClientNet, ClientRates, Clients};
+use maitred::config::{Access, Rate};
+
+const PREFIXES: u32 = 10_000;
+const CLIENTS: u32 = 100_000;
+
+/// The same spread of addresses in every run.
+fn address(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(number.wrapping_mul(0x9e37_79b9))
+}
+
+/// Of /8 to /32, as lists of the net's bad corners have them.
+fn prefixes() -> Vec<IpNet> {
+    let prefix = |number: u32| {
+        let length = u8::try_from(8 + number % 25).unwrap_or(32);
+        Ipv4Net::new_assert(address(number), length).trunc().into()
+    };
+    (0..PREFIXES).map(prefix).collect()
+}
+
+fn acl(criterion: &mut Criterion) {
+    let lists = [
+        ("empty", Access { allow: Vec::new(), deny: Vec::new() }),
+        ("10000 prefixes", Access { allow: Vec::new(), deny: prefixes() }),
+    ];
+    for (name, access) in lists {
+        let acl = Acl::new(&access);
+        let mut number = 0_u32;
+        criterion.bench_function(&format!("admit/acl, {name}"), |bencher| {
+            bencher.iter(|| {
+                number = number.wrapping_add(1);
+                black_box(acl.allows(IpAddr::V4(address(number.wrapping_mul(31)))))
+            });
+        });
+    }
+}
+
+/// A microsecond between two who ask, and a rate that lets all of them in.
+fn rates(criterion: &mut Criterion) {
+    let rate = Rate { per_second: 10_000_000, burst: 1_000 };
+    let (bucket, mut now_ns) = (Bucket::new(), 0);
+    criterion.bench_function("admit/rate", |bencher| {
+        bencher.iter(|| {
+            now_ns += 1_000;
+            black_box(bucket.take(rate, 1, now_ns))
+        });
+    });
+    let rates = ClientRates::default();
+    let mut number = 0_u32;
+    criterion.bench_function("admit/rate of one of 100000 clients", |bencher| {
+        bencher.iter(|| {
+            number = (number + 7_919) % CLIENTS;
+            now_ns += 1_000;
+            let bucket = rates.bucket(ClientNet::of(IpAddr::V4(address(number))), now_ns)?;
+            Some(black_box(bucket.take(rate, 1, now_ns)))
+        });
+    });
+}
+
+fn sessions_per_client(criterion: &mut Criterion) {
+    let clients = Clients::default();
+    let net = |number| ClientNet::of(IpAddr::V4(address(number)));
+    let held: Vec<_> = (0..CLIENTS).map(|number| clients.enter(net(number), 10)).collect();
+    let mut number = 0_u32;
+    criterion.bench_function("admit/a place of one of 100000 clients, and back", |bencher| {
+        bencher.iter(|| {
+            number = (number + 7_919) % CLIENTS;
+            black_box(clients.enter(net(number), 10))
+        });
+    });
+    drop(held);
+}
+
+criterion_group!(benches, acl, rates, sessions_per_client);
+criterion_main!(benches);
