@@ -64,10 +64,11 @@ fn the_samples_fit_the_schema() {
 /// is no YAML in the first place.
 #[test]
 fn the_schema_refuses_what_a_schema_can_see() {
-    const BEYOND: [&str; 37] = [
+    const BEYOND: [&str; 38] = [
         "backend-twice",
         "bad-backend",
         "bad-bind",
+        "bad-busy-poll",
         "bad-probe",
         "bad-source",
         "bad-variable",
