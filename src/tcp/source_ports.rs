@@ -460,7 +460,7 @@ mod tests {
             let free = book.free.as_ref().map_or(100, VecDeque::len);
             assert_eq!(free + book.resting.len() + out.len(), 100);
             assert_eq!(book.in_use, out.len());
-            assert!(book.resting.iter().is_sorted());
+            assert!(book.resting.iter().is_sorted_by_key(|(until, _)| *until));
         }
     }
 
