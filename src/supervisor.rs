@@ -45,6 +45,7 @@ pub struct Supervisor {
     workers: Box<[Mailbox]>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     packets: Packets,
+    source_ports: Arc<SourcePorts>,
     monitor: Monitor,
     /// What is bound, by the address the configuration names.
     served: BTreeMap<Bind, Served>,
@@ -65,6 +66,7 @@ impl Supervisor {
         let events: Arc<Events> = Arc::default();
         let packets = Packets::default();
         let monitor = start_monitor(&events, &mailboxes, &packets, descriptors)?;
+        let stats = Arc::clone(&plane.source_ports);
         let mut supervisor = Supervisor {
             plane,
             events,
@@ -73,27 +75,24 @@ impl Supervisor {
             workers: mailboxes,
             threads: Vec::new(),
             packets,
+            source_ports: Arc::new(SourcePorts::new(PortRange::of_this_host(), stats)),
             monitor,
             served: BTreeMap::new(),
             descriptors,
         };
         supervisor.reloads.succeeded(supervisor.started);
         let opened = bind::open(&config, &supervisor.served, workers)?;
-        supervisor.start_workers(mails, &opened)?;
+        supervisor.start_workers(mails)?;
         supervisor.packets.start(&supervisor.plane, &config)?;
         supervisor.swap(Arc::new(config), opened);
         Ok(supervisor)
     }
 
-    fn start_workers(&mut self, mails: Vec<Mail>, opened: &Opened) -> Result<(), BindError> {
+    fn start_workers(&mut self, mails: Vec<Mail>) -> Result<(), BindError> {
         let pipes = limits::pipes(self.descriptors) / self.workers() as u64;
-        let tcp = opened.iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
-        let listening: Vec<u16> = tcp.filter_map(|(_, it)| it.served.local.port()).collect();
-        let stats = Arc::clone(&self.plane.source_ports);
-        let source_ports = SourcePorts::new(PortRange::of_this_host(), &listening, stats);
         let share = Share {
             pipes: usize::try_from(pipes).unwrap_or(1),
-            source_ports: Arc::new(source_ports),
+            source_ports: Arc::clone(&self.source_ports),
         };
         for (id, mail) in mails.into_iter().enumerate() {
             let (plane, all) = (Arc::clone(&self.plane), self.workers.clone());
@@ -145,6 +144,7 @@ impl Supervisor {
         let packets = self.listen(&config, opened);
         // What is closed takes what it has queued as the listener it was, and is no longer served afterwards.
         let closed = self.unlisten(&config);
+        self.keep_off_listeners();
         self.packets.renew(&snapshot, &self.served, packets);
         self.plane.served.store(Arc::new(self.served.clone()));
         closed
@@ -186,11 +186,18 @@ impl Supervisor {
                 }
             }
         }
+        self.keep_off_listeners();
         for (worker, sockets) in fresh.into_iter().enumerate() {
             self.send(worker, Command::Listen(sockets));
             self.send(worker, Command::Retarget(known.clone()));
         }
         packets
+    }
+
+    /// No source port is one that a client may want to come in by.
+    fn keep_off_listeners(&self) {
+        let of_tcp = self.served.iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
+        self.source_ports.keep_off(of_tcp.filter_map(|(_, it)| it.local.port()).collect());
     }
 
     /// Stops accepting where `config` does not want it; the answer ends when all those sockets are closed.

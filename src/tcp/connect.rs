@@ -252,8 +252,9 @@ async fn attempt(
     .await
     .map(|outcome| {
         outcome.map(|()| {
-            if let Some(lease) = &opened.lease {
-                lease.learn(&opened.stream);
+            let mut opened = opened;
+            if let Some(lease) = &mut opened.lease {
+                lease.connected(&opened.stream);
             }
             opened
         })
@@ -330,7 +331,12 @@ impl Watch {
 impl Connected<Watch> {
     /// Hands the client on. If its arrivals were watched, the event loop must announce them anew.
     pub fn with_client(self, client: Stream) -> io::Result<Connected<Stream>> {
-        let client = if self.client.looking { client.into_fresh()? } else { client };
+        let client = if self.client.looking {
+            // Without a relay nobody waits for the backend's FIN: it must not stay half-open on a port given back.
+            client.into_fresh().inspect_err(|_| self.opened.stream.reset_on_close())?
+        } else {
+            client
+        };
         Ok(Connected { opened: self.opened, permit: self.permit, client })
     }
 }

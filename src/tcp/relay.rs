@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use super::connect::Connected;
 use super::half::{End, Event, Half, Side, State, is_reset};
 use super::session::Session;
+use super::source_ports as lease;
 use super::stream::Stream;
 use crate::config::RelayMode;
 use crate::sys::socket::Peeked;
@@ -69,14 +70,18 @@ impl Relay {
     /// Moves what can be moved both ways; ready when the session is over.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
         let verdict = ready!(self.poll_verdict(cx));
-        if let Verdict::Clean(reason) = verdict {
+        if let Verdict::Clean(_) = verdict {
             self.over = true;
-            if let Some(mut lease) = self.session.holds.lease.take() {
-                lease.closed_by_us = reason == CloseReason::ClientClosed;
-                self.session.holds.lease.set(Some(lease));
-            }
         }
         Poll::Ready(verdict)
+    }
+
+    /// The backend's connection leaves nothing behind in the kernel.
+    fn free_port(&self) {
+        if let Some(mut lease) = self.session.holds.lease.take() {
+            lease.ended(lease::End::Free);
+            self.session.holds.lease.set(Some(lease));
+        }
     }
 
     fn poll_verdict(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
@@ -127,10 +132,16 @@ impl Relay {
         let (first, end) = self.first_end.unwrap_or((from, End::Fin));
         match self.half(from.other()).state {
             // Both sides are read to their end: closing them now sends the FIN that is still to be sent.
-            State::Done => Some(Verdict::Clean(match end {
-                End::Fin => first.closed(),
-                End::Reset => first.reset(),
-            })),
+            State::Done => {
+                if from == Side::Client {
+                    // To the backend, whose own has been read: the backend keeps the TIME_WAIT, if any.
+                    self.free_port();
+                }
+                Some(Verdict::Clean(match end {
+                    End::Fin => first.closed(),
+                    End::Reset => first.reset(),
+                }))
+            }
             // It sent its FIN and then reset us for what we wrote: the other side gets both, in that order.
             State::Dead => Some(Verdict::Carry { to: from.other(), reason: from.reset() }),
             State::Ending(_) | State::Open => {
@@ -243,6 +254,8 @@ impl Relay {
             pause = (pause * 2).min(Duration::from_millis(100));
         }
         stream.reset_on_close();
+        // Of the backend's connection it was either this reset or the backend's own.
+        self.free_port();
         self.over = true;
         reason
     }
@@ -256,6 +269,7 @@ impl Drop for Relay {
             // Cut, or the worker stops: truncation must not look like a clean end.
             self.client.reset_on_close();
             self.backend.reset_on_close();
+            self.free_port();
         }
     }
 }

@@ -7,20 +7,21 @@
 //!
 //! ```text
 //!   free, least recently used first ──lease──▶ in use ──session over──▶ back of free
-//!        ▲                                        │ no timestamps and we closed first, or the kernel refused it
-//!        └──────────────60 s──── resting ◀────────┘
+//!        ▲                                        │ no timestamps and we closed first, the kernel refused it,
+//!        └──────────────60 s──── resting ◀────────┘ or a listener of ours has it
 //! ```
 //!
 //! Ours are only the ports at an odd offset from the start of `ip_local_port_range`: automatic choice prefers
 //! the even ones, and a port bound explicitly is closed to every other program's automatic choice.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use socket2::{SockAddr, Socket};
 
@@ -38,8 +39,9 @@ const TRIES: usize = 8;
 /// Half of the window in which openings are counted.
 const HALF_WINDOW: Duration = Duration::from_secs(30);
 
-/// Destinations remembered at most; beyond, those without ports in use are forgotten.
-const DESTINATIONS: usize = 65_536;
+/// A destination that nobody connected to for so long is forgotten: then its openings do not count any more, and
+/// no port of it rests.
+const FORGET: Duration = Duration::from_secs(120);
 
 /// All workers' ports; lives as long as the process.
 pub struct SourcePorts {
@@ -47,6 +49,10 @@ pub struct SourcePorts {
     stats: Arc<PortStats>,
     /// Off the byte path, one look per connection; no guard is held across anything.
     destinations: DashMap<(Option<IpAddr>, SocketAddr), Arc<Destination>>,
+    /// When those that nobody needs any more were last looked for.
+    swept: Mutex<Instant>,
+    /// Ports of our own listeners, as the last reload left them.
+    listening: ArcSwap<BTreeSet<u16>>,
     next_source: AtomicUsize,
 }
 
@@ -61,8 +67,8 @@ struct Book {
     free: Option<VecDeque<u16>>,
     resting: VecDeque<(Instant, u16)>,
     in_use: usize,
-    /// Whether the backend agrees on timestamps; `None` = not yet seen.
-    timestamps: Option<bool>,
+    /// Whether the backend agrees on timestamps, and when it was asked; `None` = not yet.
+    timestamps: Option<(Instant, bool)>,
 }
 
 /// Openings in about the last minute: the current half and the one before.
@@ -78,8 +84,18 @@ pub struct Lease {
     port: u16,
     destination: Arc<Destination>,
     stats: Arc<PortStats>,
-    /// The connection ended with our FIN first: the kernel keeps it in TIME_WAIT.
-    pub closed_by_us: bool,
+    end: End,
+}
+
+/// How a connection of ours ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The kernel did not take the port: somebody else has it, or it cannot be used again yet.
+    Refused,
+    /// It was never made, was reset, or the backend's FIN came first: the kernel keeps nothing.
+    Free,
+    /// Our FIN may have been first: the kernel keeps it in TIME_WAIT.
+    ClosedByUs,
 }
 
 /// Where connections of a pool come from.
@@ -90,10 +106,20 @@ pub struct From<'a> {
 }
 
 impl SourcePorts {
-    /// `listening` are ports of our own listeners, never to be handed out.
-    pub fn new(mut range: PortRange, listening: &[u16], stats: Arc<PortStats>) -> SourcePorts {
-        range.reserved.extend(listening);
-        SourcePorts { range, stats, destinations: DashMap::new(), next_source: AtomicUsize::new(0) }
+    pub fn new(range: PortRange, stats: Arc<PortStats>) -> SourcePorts {
+        SourcePorts {
+            range,
+            stats,
+            destinations: DashMap::new(),
+            swept: Mutex::new(Instant::now()),
+            listening: ArcSwap::default(),
+            next_source: AtomicUsize::new(0),
+        }
+    }
+
+    /// Our listeners have these ports from now on: they are not handed out. To be told at each reload.
+    pub fn keep_off(&self, listening: BTreeSet<u16>) {
+        self.listening.store(Arc::new(listening));
     }
 
     /// Begins a connection to `address`. `make` creates the socket, anew for each port tried.
@@ -143,10 +169,10 @@ impl SourcePorts {
         let destination = self.destination(source, address);
         if self.wants_own(&destination, mode) {
             for _ in 0..TRIES {
-                let Some(lease) = self.lease(&destination, source, address) else { break };
+                let Some(mut lease) = self.lease(&destination, source, address) else { break };
                 match own_port(source, lease.port, address, make) {
                     Ok(socket) => return Ok((socket, Some(lease))),
-                    Err(error) if is_out_of_ports(&error) => lease.rest(),
+                    Err(error) if is_out_of_ports(&error) => lease.ended(End::Refused),
                     Err(error) => return Err(error),
                 }
             }
@@ -163,11 +189,25 @@ impl SourcePorts {
     }
 
     fn destination(&self, source: Option<IpAddr>, address: SocketAddr) -> Arc<Destination> {
-        if self.destinations.len() >= DESTINATIONS {
-            self.destinations.retain(|_, destination| lock(destination).in_use > 0);
+        if let Some(known) = self.destinations.get(&(source, address)) {
+            return Arc::clone(&known);
         }
+        let now = Instant::now();
+        self.sweep(now);
         let entry = self.destinations.entry((source, address));
-        Arc::clone(&entry.or_insert_with(|| Arc::new(Mutex::new(Book::new(Instant::now())))))
+        Arc::clone(&entry.or_insert_with(|| Arc::new(Mutex::new(Book::new(now)))))
+    }
+
+    /// Forgets the destinations that nobody needs any more, at most once in a while: there are only those of about
+    /// the last minutes, and those with ports in use.
+    fn sweep(&self, now: Instant) {
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(*swept) < REST {
+            return;
+        }
+        *swept = now;
+        drop(swept);
+        self.destinations.retain(|_, destination| !lock(destination).is_forgotten(now));
     }
 
     /// Counts an opening; says whether the kernel's own choice would come near to collapsing.
@@ -183,13 +223,15 @@ impl SourcePorts {
         address: SocketAddr,
     ) -> Option<Lease> {
         let mut book = lock(destination);
-        let port = book.take(Instant::now(), || self.range.own(spread(source, address)))?;
+        let own = || self.range.own(spread(source, address));
+        let listening = self.listening.load();
+        let port = book.take(Instant::now(), own, |port| listening.contains(&port))?;
         self.stats.in_use.fetch_add(1, Relaxed);
         Some(Lease {
             port,
             destination: Arc::clone(destination),
             stats: Arc::clone(&self.stats),
-            closed_by_us: false,
+            end: End::Free,
         })
     }
 }
@@ -213,25 +255,49 @@ impl Book {
         }
     }
 
-    /// The port that was free the longest.
-    fn take(&mut self, now: Instant, own: impl FnOnce() -> VecDeque<u16>) -> Option<u16> {
+    /// The port that was free the longest. One that is `listening` rests: its listener may go.
+    fn take(
+        &mut self,
+        now: Instant,
+        own: impl FnOnce() -> VecDeque<u16>,
+        listening: impl Fn(u16) -> bool,
+    ) -> Option<u16> {
         let free = self.free.get_or_insert_with(own);
         while self.resting.front().is_some_and(|(until, _)| *until <= now) {
             free.extend(self.resting.pop_front().map(|(_, port)| port));
         }
-        let port = free.pop_front()?;
-        self.in_use += 1;
-        Some(port)
+        loop {
+            let port = free.pop_front()?;
+            if !listening(port) {
+                self.in_use += 1;
+                return Some(port);
+            }
+            self.resting.push_back((now + REST, port));
+        }
     }
 
-    fn give_back(&mut self, port: u16, rest_until: Option<Instant>) {
+    fn give_back(&mut self, port: u16, end: End, now: Instant) {
         self.in_use -= 1;
-        match (rest_until, &mut self.free) {
+        let without_timestamps = matches!(self.timestamps, Some((_, false)));
+        let rests = end == End::Refused || (end == End::ClosedByUs && without_timestamps);
+        match &mut self.free {
             // All rest equally long, so the queue is in order of time.
-            (Some(until), _) => self.resting.push_back((until, port)),
-            (None, Some(free)) => free.push_back(port),
-            (None, None) => {}
+            _ if rests => self.resting.push_back((now + REST, port)),
+            Some(free) => free.push_back(port),
+            None => {}
         }
+    }
+
+    /// Whether timestamps are to be asked for: a backend may be replaced by another at the same address.
+    fn asks(&self, now: Instant) -> bool {
+        self.timestamps.is_none_or(|(asked, _)| now.saturating_duration_since(asked) >= REST)
+    }
+
+    /// Whether it holds nothing that anybody may still need. The resting ones have been over for a while then.
+    fn is_forgotten(&self, now: Instant) -> bool {
+        self.in_use == 0
+            && self.resting.back().is_none_or(|(until, _)| *until <= now)
+            && now.saturating_duration_since(self.opened.since) >= FORGET
     }
 }
 
@@ -249,31 +315,26 @@ impl Window {
 }
 
 impl Lease {
-    /// The kernel refused the port: somebody else has it, or it cannot be reused yet.
-    fn rest(self) {
-        let mut lease = std::mem::ManuallyDrop::new(self);
-        lease.end(Some(Instant::now() + REST));
-    }
-
     /// To be told once connected; without timestamps a port we closed must rest.
-    pub fn learn(&self, socket: impl std::os::fd::AsFd) {
+    pub fn connected(&mut self, socket: impl std::os::fd::AsFd) {
+        // Until told otherwise.
+        self.end = End::ClosedByUs;
+        let now = Instant::now();
         let mut book = lock(&self.destination);
-        if book.timestamps.is_none() {
-            book.timestamps = socket::timestamps_agreed(socket).ok();
+        if book.asks(now) {
+            book.timestamps = socket::timestamps_agreed(socket).ok().map(|agreed| (now, agreed));
         }
     }
 
-    fn end(&mut self, rest_until: Option<Instant>) {
-        self.stats.in_use.fetch_sub(1, Relaxed);
-        lock(&self.destination).give_back(self.port, rest_until);
+    pub fn ended(&mut self, end: End) {
+        self.end = end;
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let without_timestamps = lock(&self.destination).timestamps == Some(false);
-        let rests = self.closed_by_us && without_timestamps;
-        self.end(rests.then(|| Instant::now() + REST));
+        self.stats.in_use.fetch_sub(1, Relaxed);
+        lock(&self.destination).give_back(self.port, self.end, Instant::now());
     }
 }
 
@@ -323,20 +384,113 @@ fn is_out_of_ports(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
+    const fn nobody(_: u16) -> bool {
+        false
+    }
+
+    fn own() -> VecDeque<u16> {
+        VecDeque::from([1, 3, 5])
+    }
+
     #[test]
     fn the_least_recently_used_port_comes_first_and_a_refused_one_rests() {
         let start = Instant::now();
         let mut book = Book::new(start);
-        let own = || VecDeque::from([1, 3, 5]);
-        assert_eq!(book.take(start, own), Some(1));
-        assert_eq!(book.take(start, own), Some(3));
-        book.give_back(1, None);
-        assert_eq!(book.take(start, own), Some(5));
-        assert_eq!(book.take(start, own), Some(1));
-        assert_eq!(book.take(start, own), None);
-        book.give_back(3, Some(start + REST));
-        assert_eq!(book.take(start + Duration::from_secs(59), own), None);
-        assert_eq!(book.take(start + REST, own), Some(3));
+        assert_eq!(book.take(start, own, nobody), Some(1));
+        assert_eq!(book.take(start, own, nobody), Some(3));
+        book.give_back(1, End::Free, start);
+        assert_eq!(book.take(start, own, nobody), Some(5));
+        assert_eq!(book.take(start, own, nobody), Some(1));
+        assert_eq!(book.take(start, own, nobody), None);
+        book.give_back(3, End::Refused, start);
+        assert_eq!(book.take(start + Duration::from_secs(59), own, nobody), None);
+        assert_eq!(book.take(start + REST, own, nobody), Some(3));
+    }
+
+    #[test]
+    fn a_port_we_closed_rests_only_without_timestamps() {
+        let start = Instant::now();
+        for (agreed, end, rests) in [
+            (true, End::ClosedByUs, false),
+            (false, End::ClosedByUs, true),
+            (false, End::Free, false),
+            (true, End::Refused, true),
+        ] {
+            let mut book = Book::new(start);
+            book.timestamps = Some((start, agreed));
+            let port = book.take(start, || VecDeque::from([7]), nobody).unwrap();
+            book.give_back(port, end, start);
+            let again = book.take(start + Duration::from_secs(59), own, nobody);
+            assert_eq!(again, (!rests).then_some(7), "timestamps {agreed}, {end:?}");
+        }
+    }
+
+    #[test]
+    fn timestamps_are_asked_for_again_after_a_minute() {
+        let start = Instant::now();
+        let mut book = Book::new(start);
+        assert!(book.asks(start));
+        book.timestamps = Some((start, false));
+        assert!(!book.asks(start + Duration::from_secs(59)));
+        assert!(book.asks(start + REST));
+    }
+
+    #[test]
+    fn a_listeners_port_is_passed_over_until_the_listener_is_gone() {
+        let start = Instant::now();
+        let mut book = Book::new(start);
+        assert_eq!(book.take(start, own, |port| port == 1), Some(3));
+        book.give_back(3, End::Free, start);
+        let taken: Vec<u16> = std::iter::from_fn(|| book.take(start, own, nobody)).collect();
+        assert_eq!(taken, [5, 3], "a look at 1 is due in a minute");
+        assert_eq!(book.take(start + REST, own, nobody), Some(1));
+    }
+
+    #[test]
+    fn every_port_is_in_exactly_one_place_whatever_happens() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let start = Instant::now();
+        let mut now = start;
+        let mut book = Book::new(start);
+        book.timestamps = Some((start, false));
+        let all = || (0..100).collect::<VecDeque<u16>>();
+        let mut out = BTreeSet::new();
+        for _ in 0..100_000 {
+            now += Duration::from_millis(random.u64(0..200));
+            if random.bool() {
+                if let Some(port) = book.take(now, all, |port| port < 3) {
+                    assert!(port >= 3 && out.insert(port), "{port} was handed out twice");
+                }
+            } else if let Some(port) = out.pop_first() {
+                let ends = [End::Refused, End::Free, End::ClosedByUs];
+                book.give_back(port, ends[random.usize(0..3)], now);
+            }
+            let free = book.free.as_ref().map_or(100, VecDeque::len);
+            assert_eq!(free + book.resting.len() + out.len(), 100);
+            assert_eq!(book.in_use, out.len());
+            assert!(book.resting.iter().is_sorted_by_key(|(until, _)| *until));
+        }
+    }
+
+    #[test]
+    fn a_destination_is_forgotten_once_nothing_of_it_counts() {
+        let start = Instant::now();
+        let ports = SourcePorts::new(PortRange::of_this_host(), Arc::default());
+        for port in 1..=1000 {
+            ports.destination(None, SocketAddr::from(([127, 0, 0, 1], port)));
+        }
+        let used = ports.destination(None, SocketAddr::from(([127, 0, 0, 1], 1)));
+        lock(&used).take(start, own, nobody).unwrap();
+        let later = Instant::now() + FORGET;
+        ports.sweep(later - REST);
+        assert_eq!(ports.destinations.len(), 1000, "openings still count");
+        ports.sweep(later);
+        assert_eq!(ports.destinations.len(), 1, "one has a port in use");
+        lock(&used).give_back(1, End::Refused, later);
+        ports.sweep(later + REST - Duration::from_secs(1));
+        assert_eq!(ports.destinations.len(), 1, "and then it rests");
+        ports.sweep(later + 2 * REST);
+        assert!(ports.destinations.is_empty());
     }
 
     #[test]
@@ -355,14 +509,13 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stats = Arc::new(PortStats::default());
         let range = PortRange { range: 61_100..=61_119, reserved: Default::default() };
-        let ports = SourcePorts::new(range, &[], Arc::clone(&stats));
+        let ports = SourcePorts::new(range, Arc::clone(&stats));
         let from = From { sources: &[], mode: Mode::Own };
         let make = || Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         for _ in 0..1000 {
             let (socket, lease) = ports.connect(address, from, &make).unwrap();
             let mut lease = lease.expect("a port of our own is always to be had");
-            lease.learn(&socket);
-            lease.closed_by_us = true;
+            lease.connected(&socket);
             let (accepted, client) = listener.accept().unwrap();
             assert!((61_100..61_120).contains(&client.port()));
             drop(socket);

@@ -19,14 +19,23 @@ pub enum Conduct {
     Echo,
     /// Sends for ever, and never reads.
     Flood,
+    /// Says in a line who asked, and closes when the client has.
+    Tell,
+    /// The same, and closes at once.
+    TellAndClose,
 }
 
 /// A backend on a free port of loopback; it lives as long as the test's process.
 pub fn backend(conduct: Conduct) -> u16 {
     let port = free_port();
-    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-    std::thread::spawn(move || serve(listener, conduct));
+    backend_at(SocketAddr::from(([127, 0, 0, 1], port)), conduct);
     port
+}
+
+/// The same at an address of this network.
+pub fn backend_at(address: SocketAddr, conduct: Conduct) {
+    let listener = TcpListener::bind(address).unwrap();
+    std::thread::spawn(move || serve(listener, conduct));
 }
 
 fn serve(listener: TcpListener, conduct: Conduct) {
@@ -57,6 +66,15 @@ async fn converse(mut stream: tokio::net::TcpStream, conduct: Conduct) -> io::Re
         Conduct::Flood => loop {
             stream.write_all(&buffer).await?;
         },
+        Conduct::Tell | Conduct::TellAndClose => {
+            let client = format!("{}\n", stream.peer_addr()?);
+            stream.read_exact(&mut buffer[..1]).await?;
+            stream.write_all(client.as_bytes()).await?;
+            if matches!(conduct, Conduct::Tell) {
+                while stream.read(&mut buffer).await? > 0 {}
+            }
+            Ok(())
+        }
     }
 }
 
@@ -139,6 +157,11 @@ fn role() {
         ["backend", port] => {
             let port: u16 = port.parse().unwrap();
             serve(TcpListener::bind(("127.0.0.1", port)).unwrap(), Conduct::Echo);
+        }
+        ["tell", address, other] => {
+            backend_at(address.parse().unwrap(), Conduct::Tell);
+            let listener = TcpListener::bind(other.parse::<SocketAddr>().unwrap()).unwrap();
+            serve(listener, Conduct::TellAndClose);
         }
         ["clients", port, count] => {
             let mut streams = Vec::new();

@@ -20,6 +20,7 @@ mod quic;
 mod redis;
 mod scrape;
 mod source_ports;
+mod syscalls;
 mod syslog;
 mod udp_exact;
 mod udp_workers;

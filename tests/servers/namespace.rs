@@ -39,6 +39,26 @@ impl Namespace {
         out
     }
 
+    /// A cable between the two: here is 192.0.2.1, there 192.0.2.2.
+    pub fn connect(&self, other: &Namespace) {
+        let (here, there) = (&self.name, &other.name);
+        succeed(
+            ip().args(["-n", here, "link", "add", "cable", "type", "veth"])
+                .args(["peer", "name", "cable", "netns", there]),
+        );
+        for (name, address) in [(here, "192.0.2.1/24"), (there, "192.0.2.2/24")] {
+            succeed(ip().args(["-n", name, "address", "add", address, "dev", "cable"]));
+            succeed(ip().args(["-n", name, "link", "set", "cable", "up"]));
+        }
+    }
+
+    /// A process of this very program, inside, with this role of `local`.
+    pub fn start(&self, role: &str) -> Process {
+        let inner = again("local::role", role);
+        let mut command = self.inside(&inner.get_program().to_string_lossy());
+        Process::start(command.args(inner.get_args()).env(ROLE, role).stdout(Stdio::null()))
+    }
+
     fn inside(&self, program: &str) -> Command {
         let mut command = ip();
         command.args(["netns", "exec", &self.name, program]);
