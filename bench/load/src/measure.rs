@@ -160,7 +160,7 @@ impl Bench<'_> {
         };
         match case.length {
             // What is measured is this time of load, after that which is not.
-            Length::Asked { warm } => std::thread::sleep(warm),
+            Length::Asked { warm } | Length::Long { warm, .. } => std::thread::sleep(warm),
             Length::Units { warm, .. } => client.wait_until(warm)?,
             Length::Filled => {}
         }
@@ -168,6 +168,7 @@ impl Bench<'_> {
         let before = look()?;
         match case.length {
             Length::Asked { .. } => std::thread::sleep(self.length),
+            Length::Long { counted, .. } => std::thread::sleep(counted.max(self.length)),
             Length::Units { warm, counted } => client.wait_until(warm + counted)?,
             Length::Filled => client.wait_until(sessions)?,
         }
