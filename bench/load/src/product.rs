@@ -76,7 +76,7 @@ pub struct Tools {
 impl Tools {
     pub fn new(flags: &Flags) -> Result<Tools, String> {
         let path = |name, default| PathBuf::from(flags.text(name).unwrap_or(default));
-        let nginx = path("nginx", "/usr/sbin/nginx");
+        let nginx = path("nginx", "nginx");
         let built = Command::new(&nginx).arg("-V").output().map(|output| output.stderr);
         let built = String::from_utf8_lossy(&built.unwrap_or_default()).into_owned();
         Ok(Tools {
