@@ -66,10 +66,13 @@ impl Latency {
     }
 }
 
-/// From `last` to `time`. What looks like more than half of all times is another thread's slightly earlier clock.
+/// How much earlier another thread's clock may have been read.
+const SKEW_MILLISECONDS: u32 = 60_000;
+
+/// From `last` to `time`. What looks like almost all the time there is, is another thread's slightly earlier clock.
 fn gap(last: u32, time: u32) -> u32 {
     let gap = time.wrapping_sub(last);
-    if gap > u32::MAX / 2 { 0 } else { gap }
+    if gap > u32::MAX - SKEW_MILLISECONDS { 0 } else { gap }
 }
 
 fn kept(gap: u32) -> f32 {
@@ -144,6 +147,17 @@ mod tests {
             latency.forget();
             assert_eq!(latency.microseconds(start), None);
         }
+    }
+
+    /// Longer than half of all the times there are.
+    #[test]
+    fn a_month_without_a_sample_forgets_too() {
+        const MONTH: u32 = 30 * 24 * 3_600 * 1_000;
+        let latency = Latency::default();
+        latency.observe(MS(900), 1_000);
+        near(&latency, 1_000 + MONTH, 0.0);
+        latency.observe(MS(2), 1_000 + MONTH);
+        near(&latency, 1_000 + MONTH, 2_000.0);
     }
 
     #[test]

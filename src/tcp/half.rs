@@ -28,7 +28,6 @@ use super::stream::Stream;
 use super::worker::SCRATCH;
 use crate::config::RelayMode;
 use crate::sys::pipe::{Pipe, is_unsupported};
-use crate::sys::socket::{self, Peeked};
 use crate::telemetry::record::CloseReason;
 
 /// Bytes one direction may move before the others' turn comes.
@@ -229,14 +228,12 @@ impl Half {
         }
         match outcome {
             Poll::Pending => Poll::Pending,
-            // At a mark of urgent data splice says 0 with bytes still there: no end, only nothing for splice.
-            Poll::Ready(Ok(0))
-                if matches!(socket::peek(source), Peeked::Bytes { .. } | Peeked::Reset) =>
-            {
+            // The end, or a mark of urgent data with bytes behind it: only a real read can tell, and takes the
+            // urgent byte away, which would make a reset of our close.
+            Poll::Ready(Ok(0)) => {
                 self.splicing = false;
                 Poll::Ready(Ok(Taken::Bytes(0)))
             }
-            Poll::Ready(Ok(0)) => Poll::Ready(Ok(Taken::End)),
             Poll::Ready(Ok(count)) => {
                 session.taken(self.from == Side::Client, count);
                 self.streak = if count < SMALL { self.streak.saturating_add(1) } else { 0 };

@@ -143,14 +143,21 @@ impl Relay {
                 }))
             }
             // It sent its FIN and then reset us for what we wrote: the other side gets both, in that order.
-            State::Dead => Some(Verdict::Carry { to: from.other(), reason: from.reset() }),
+            State::Dead => {
+                self.send_fin(from.other());
+                Some(Verdict::Carry { to: from.other(), reason: from.reset() })
+            }
             State::Ending(_) | State::Open => {
-                match from {
-                    Side::Client => self.backend.finish(),
-                    Side::Backend => self.client.finish(),
-                }
+                self.send_fin(from.other());
                 None
             }
+        }
+    }
+
+    fn send_fin(&self, to: Side) {
+        match to {
+            Side::Client => self.client.finish(),
+            Side::Backend => self.backend.finish(),
         }
     }
 
@@ -269,7 +276,10 @@ impl Drop for Relay {
             // Cut, or the worker stops: truncation must not look like a clean end.
             self.client.reset_on_close();
             self.backend.reset_on_close();
-            self.free_port();
+            if self.to_backend.state != State::Done {
+                // Where our FIN went out before, the backend's may have come, and no reset ends a TIME_WAIT.
+                self.free_port();
+            }
         }
     }
 }

@@ -207,7 +207,10 @@ impl SourcePorts {
         }
         *swept = now;
         drop(swept);
-        self.destinations.retain(|_, destination| !lock(destination).is_forgotten(now));
+        // One that somebody is just about to take a port of is not forgotten: it would be taken a second time.
+        self.destinations.retain(|_, destination| {
+            Arc::strong_count(destination) > 1 || !lock(destination).is_forgotten(now)
+        });
     }
 
     /// Counts an opening; says whether the kernel's own choice would come near to collapsing.

@@ -191,6 +191,22 @@ fn a_slow_reader_stops_the_sender() {
     }
 }
 
+/// An urgent byte left unread would turn the FIN of our close into a reset.
+#[test]
+fn an_urgent_byte_before_the_end_leaves_both_ends_clean() {
+    for relay in [RelayMode::Copy, RelayMode::Splice] {
+        let (balancer, mut client, mut server) =
+            session(|config| balancer::listener(config).relay = relay);
+        server.write_all(b"answer").unwrap();
+        socket2::SockRef::from(&server).send_out_of_band(b"!").unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_end(&mut client).as_deref(), Ok(&b"answer"[..]), "{relay:?}");
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_end(&mut server).as_deref(), Ok(&b""[..]), "{relay:?}");
+        assert_eq!(balancer.ending(), (Stage::Relay, CloseReason::BackendClosed));
+    }
+}
+
 /// Urgent data is no part of what is relayed, but the bytes around it are: splice stops before the mark and then
 /// says "end" with bytes still there.
 #[test]

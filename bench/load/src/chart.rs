@@ -1,4 +1,5 @@
-//! The chart: processor time of each product for one unit of work, maitred's being 1.
+//! The chart: processor time of each product for one unit of work, maitred's being 1; and of a connection through a
+//! maitred that has much to look after, that of one with little being 1.
 
 use std::fmt::Write;
 
@@ -27,6 +28,21 @@ const PRODUCTS: [(Product, &str); 7] = [
     (RelayCopy, "#999999"),
 ];
 
+/// Case, product, what it has; the first of each case is the measure of the others.
+const GROWN: [(&str, &[(Product, &str)]); 1] = [(
+    "grown",
+    &[
+        (Maitred, "1 port, 1 pool, 1 backend"),
+        (MaitredPorts, "4 000 ports"),
+        (MaitredPools, "1 000 pools"),
+        (MaitredBackends, "5 000 backends, round robin"),
+        (MaitredLeast, "1 backend, least connections"),
+        (MaitredLeastMany, "5 000 backends, least connections"),
+    ],
+)];
+const OPEN: [(&str, &str); 2] =
+    [("beside-idle-0", "no sessions open"), ("beside-idle-9000", "9 000 sessions open")];
+
 const LEFT: f64 = 290.0;
 const SCALE: f64 = 130.0;
 /// A bar that is longer is cut, and says so by its figure.
@@ -34,42 +50,66 @@ const MOST: f64 = 4.0;
 const BAR: f64 = 13.0;
 
 pub fn draw(rows: &[Row]) -> String {
-    let mut body = String::new();
-    let mut y = 44.0;
+    let cost = |case: &str, product: Product| {
+        let row = rows.iter().find(|row| row.case.name == case && row.product == product)?;
+        row.median(Run::cost)
+    };
+    let mut page = Page { body: String::new(), y: 44.0 };
     for (case, title) in CASES {
-        let cost = |product| {
-            rows.iter()
-                .find(|row| row.case.name == case && row.product == product)
-                .and_then(|row| row.median(Run::cost))
-        };
-        let Some(own) = cost(Maitred) else { continue };
-        let _ = writeln!(
-            body,
-            "<text x=\"8\" y=\"{:.0}\" font-weight=\"bold\">{title}</text>",
-            y + 10.0
-        );
+        let Some(own) = cost(case, Maitred) else { continue };
+        page.title(title);
         for (product, color) in PRODUCTS {
-            let Some(value) = cost(product).map(|cost| cost / own) else { continue };
-            let _ = writeln!(
-                body,
-                "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{}</text><rect x=\"{LEFT}\" y=\"{y:.0}\" width=\"{:.1}\" height=\"{:.0}\" fill=\"{color}\"/><text x=\"{:.1}\" y=\"{:.0}\">{value:.2}</text>",
-                LEFT - 6.0,
-                y + 10.0,
-                product.name(),
-                value.min(MOST) * SCALE,
-                BAR - 2.0,
-                LEFT + value.min(MOST) * SCALE + 5.0,
-                y + 10.0,
-            );
-            y += BAR;
+            page.bar(product.name(), color, cost(case, product).map(|cost| cost / own));
         }
-        y += 10.0;
     }
+    for (case, products) in GROWN {
+        let Some(plain) = cost(case, Maitred) else { continue };
+        page.title("a connection, when maitred has");
+        for (product, what) in products {
+            page.bar(what, PRODUCTS[0].1, cost(case, *product).map(|cost| cost / plain));
+        }
+    }
+    if let Some(alone) = cost(OPEN[0].0, Maitred) {
+        page.title("a connection, with");
+        for (case, what) in OPEN {
+            page.bar(what, PRODUCTS[0].1, cost(case, Maitred).map(|cost| cost / alone));
+        }
+    }
+    let Page { body, y } = page;
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"880\" height=\"{y:.0}\" font-family=\"sans-serif\" font-size=\"11\">
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"880\" height=\"{:.0}\" font-family=\"sans-serif\" font-size=\"11\">
 <rect width=\"100%\" height=\"100%\" fill=\"white\"/>
-<text x=\"8\" y=\"20\" font-size=\"14\">Processor time of the balancer for one unit of work; maitred = 1, shorter is better</text>
+<text x=\"8\" y=\"20\" font-size=\"14\">Processor time of the balancer for one unit of work; shorter is better</text>
 {body}</svg>
-"
+",
+        y + 10.0
     )
+}
+
+struct Page {
+    body: String,
+    y: f64,
+}
+
+impl Page {
+    fn title(&mut self, title: &str) {
+        self.y += 20.0;
+        let y = self.y - 4.0;
+        let _ =
+            writeln!(self.body, "<text x=\"8\" y=\"{y:.0}\" font-weight=\"bold\">{title}</text>");
+    }
+
+    /// What was not measured has no bar.
+    fn bar(&mut self, name: &str, color: &str, value: Option<f64>) {
+        let Some(value) = value else { return };
+        let (y, line, width) = (self.y, self.y + 10.0, value.min(MOST) * SCALE);
+        let _ = writeln!(
+            self.body,
+            "<text x=\"{:.0}\" y=\"{line:.0}\" text-anchor=\"end\">{name}</text><rect x=\"{LEFT}\" y=\"{y:.0}\" width=\"{width:.1}\" height=\"{:.0}\" fill=\"{color}\"/><text x=\"{:.1}\" y=\"{line:.0}\">{value:.2}</text>",
+            LEFT - 6.0,
+            BAR - 2.0,
+            LEFT + width + 5.0,
+        );
+        self.y += BAR;
+    }
 }

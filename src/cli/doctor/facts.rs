@@ -155,7 +155,11 @@ fn process(root: &Path) -> Reading<Process> {
     // Real, effective, saved, of the file system.
     let user = field("Uid")?.split_whitespace().nth(1).and_then(|user| user.parse().ok());
     let capabilities = u64::from_str_radix(field("CapEff")?, 16);
-    let cpus = count(field("Cpus_allowed_list")?);
+    let allowed = count(field("Cpus_allowed_list")?);
+    // The mask may allow processors that the machine does not have.
+    let online = self::text(root, "/sys/devices/system/cpu/online").ok();
+    let online = online.and_then(|online| count(online.trim()));
+    let cpus = allowed.map(|allowed| allowed.min(online.unwrap_or(allowed)));
     Ok(Process {
         user: user.ok_or_else(|| malformed("Uid"))?,
         capabilities: capabilities.map_err(|_| malformed("CapEff"))?,
@@ -165,11 +169,11 @@ fn process(root: &Path) -> Reading<Process> {
 
 /// How many are in `0-3,8`.
 fn count(list: &str) -> Option<u64> {
-    let mut count = 0;
+    let mut count = 0_u64;
     for part in list.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
-        count += last.checked_sub(first)?.checked_add(1)?;
+        count = last.checked_sub(first)?.checked_add(1)?.checked_add(count)?;
     }
     Some(count)
 }

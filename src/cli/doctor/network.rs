@@ -215,6 +215,9 @@ pub fn conntrack(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
         return Ok(Verdict::Well("no connection tracking".to_owned()));
     };
     let Conntrack { count, max } = conntrack?;
+    if max == 0 {
+        return Ok(Verdict::Well(format!("{count} entries in use, no limit")));
+    }
     let load = needs.load(facts.descriptors.clone()?);
     let wanted = load.sessions.saturating_add(load.flows).saturating_mul(2);
     let figure = format!("{count} of {max} entries in use");

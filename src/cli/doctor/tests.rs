@@ -259,6 +259,8 @@ fn connection_tracking_holds_two_entries_for_each() {
     is(WillHurt, &machine(0, 19_999), &sessions(10_000), "conntrack");
     is(WillHurt, &machine(1, 19_999), &needs(), "conntrack");
     is(Well, &machine(0, 19_999), &needs(), "conntrack");
+    // No limit at all.
+    is(Well, &machine(1, 0), &sessions(10_000), "conntrack");
     // Nearly full already.
     is(Well, &machine(899, 1000), &sessions(10), "conntrack");
     is(WillHurt, &machine(900, 1000), &sessions(10), "conntrack");
