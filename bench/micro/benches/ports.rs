@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use maitred::plane::PortStats;
-use maitred::tcp::source_ports::{Lease, PortRange, SourcePorts};
+use maitred::sys::port_range::PortRange;
+use maitred::tcp::source_ports::{Lease, SourcePorts};
 
 /// Every second port of 28 000: 14 000 are ours.
 const RANGE: std::ops::RangeInclusive<u16> = 32_768..=60_767;
@@ -19,7 +20,7 @@ fn leases(criterion: &mut Criterion) {
     let address = SocketAddr::from(([10, 0, 0, 1], 5_432));
     for held in HELD {
         let range = PortRange { range: RANGE, reserved: Default::default() };
-        let ports = SourcePorts::new(range, &[], Arc::new(PortStats::default()));
+        let ports = SourcePorts::new(range, Arc::new(PortStats::default()));
         // Each was in use once, so that the queue has turned.
         let all: Vec<Lease> = (0..14_000).map_while(|_| ports.lease_unconnected(address)).collect();
         assert_eq!(all.len(), 14_000);
