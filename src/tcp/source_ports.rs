@@ -493,6 +493,9 @@ mod tests {
         ports.sweep(later + REST - Duration::from_secs(1));
         assert_eq!(ports.destinations.len(), 1, "and then it rests");
         ports.sweep(later + 2 * REST);
+        assert_eq!(ports.destinations.len(), 1, "and somebody may be about to take one");
+        drop(used);
+        ports.sweep(later + 3 * REST);
         assert!(ports.destinations.is_empty());
     }
 
