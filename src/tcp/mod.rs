@@ -5,6 +5,7 @@ pub mod worker;
 pub mod listener;
 pub mod session;
 pub mod connect;
+mod port_book;
 pub mod source_ports;
 mod spin;
 pub mod stream;

@@ -13,8 +13,8 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::connect::Connected;
 use super::half::{End, Event, Half, Side, State, is_reset};
+use super::port_book::End as PortEnd;
 use super::session::Session;
-use super::source_ports as lease;
 use super::stream::Stream;
 use crate::config::RelayMode;
 use crate::sys::socket::Peeked;
@@ -79,7 +79,7 @@ impl Relay {
     /// The backend's connection leaves nothing behind in the kernel.
     fn free_port(&self) {
         if let Some(mut lease) = self.session.holds.lease.take() {
-            lease.ended(lease::End::Free);
+            lease.ended(PortEnd::Free);
             self.session.holds.lease.set(Some(lease));
         }
     }

@@ -14,34 +14,25 @@
 //! Ours are only the ports at an odd offset from the start of `ip_local_port_range`: automatic choice prefers
 //! the even ones, and a port bound explicitly is closed to every other program's automatic choice.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use socket2::{SockAddr, Socket};
 
+use super::port_book::{Book, End, REST};
 use crate::config::SourcePorts as Mode;
 use crate::plane::PortStats;
 use crate::sys::port_range::PortRange;
 use crate::sys::socket;
 
-/// How long a port rests; the kernel's TIME_WAIT.
-const REST: Duration = Duration::from_secs(60);
-
 /// Ports tried for one connection before the kernel is asked again.
 const TRIES: usize = 8;
-
-/// Half of the window in which openings are counted.
-const HALF_WINDOW: Duration = Duration::from_secs(30);
-
-/// A destination that nobody connected to for so long is forgotten: then its openings do not count any more, and
-/// no port of it rests.
-const FORGET: Duration = Duration::from_secs(120);
 
 /// All workers' ports; lives as long as the process.
 pub struct SourcePorts {
@@ -59,43 +50,12 @@ pub struct SourcePorts {
 /// A std lock: held for a pop or a push.
 type Destination = Mutex<Book>;
 
-/// The ports towards one destination. Pure: time is passed in.
-#[derive(Debug)]
-struct Book {
-    opened: Window,
-    /// `None` until ports of our own were needed.
-    free: Option<VecDeque<u16>>,
-    resting: VecDeque<(Instant, u16)>,
-    in_use: usize,
-    /// Whether the backend agrees on timestamps, and when it was asked; `None` = not yet.
-    timestamps: Option<(Instant, bool)>,
-}
-
-/// Openings in about the last minute: the current half and the one before.
-#[derive(Debug)]
-struct Window {
-    since: Instant,
-    now: u32,
-    before: u32,
-}
-
 /// A port of ours in use; given back on drop.
 pub struct Lease {
     port: u16,
     destination: Arc<Destination>,
     stats: Arc<PortStats>,
     end: End,
-}
-
-/// How a connection of ours ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The kernel did not take the port: somebody else has it, or it cannot be used again yet.
-    Refused,
-    /// It was never made, was reset, or the backend's FIN came first: the kernel keeps nothing.
-    Free,
-    /// Our FIN may have been first: the kernel keeps it in TIME_WAIT.
-    ClosedByUs,
 }
 
 /// Where connections of a pool come from.
@@ -247,76 +207,6 @@ fn spread(source: Option<IpAddr>, address: SocketAddr) -> u64 {
     hasher.finish()
 }
 
-impl Book {
-    fn new(now: Instant) -> Book {
-        Book {
-            opened: Window { since: now, now: 0, before: 0 },
-            free: None,
-            resting: VecDeque::new(),
-            in_use: 0,
-            timestamps: None,
-        }
-    }
-
-    /// The port that was free the longest. One that is `listening` rests: its listener may go.
-    fn take(
-        &mut self,
-        now: Instant,
-        own: impl FnOnce() -> VecDeque<u16>,
-        listening: impl Fn(u16) -> bool,
-    ) -> Option<u16> {
-        let free = self.free.get_or_insert_with(own);
-        while self.resting.front().is_some_and(|(until, _)| *until <= now) {
-            free.extend(self.resting.pop_front().map(|(_, port)| port));
-        }
-        loop {
-            let port = free.pop_front()?;
-            if !listening(port) {
-                self.in_use += 1;
-                return Some(port);
-            }
-            self.resting.push_back((now + REST, port));
-        }
-    }
-
-    fn give_back(&mut self, port: u16, end: End, now: Instant) {
-        self.in_use -= 1;
-        let without_timestamps = matches!(self.timestamps, Some((_, false)));
-        let rests = end == End::Refused || (end == End::ClosedByUs && without_timestamps);
-        match &mut self.free {
-            // All rest equally long, so the queue is in order of time.
-            _ if rests => self.resting.push_back((now + REST, port)),
-            Some(free) => free.push_back(port),
-            None => {}
-        }
-    }
-
-    /// Whether timestamps are to be asked for: a backend may be replaced by another at the same address.
-    fn asks(&self, now: Instant) -> bool {
-        self.timestamps.is_none_or(|(asked, _)| now.saturating_duration_since(asked) >= REST)
-    }
-
-    /// Whether it holds nothing that anybody may still need. The resting ones have been over for a while then.
-    fn is_forgotten(&self, now: Instant) -> bool {
-        self.in_use == 0
-            && self.resting.back().is_none_or(|(until, _)| *until <= now)
-            && now.saturating_duration_since(self.opened.since) >= FORGET
-    }
-}
-
-impl Window {
-    fn count(&mut self, now: Instant) -> u32 {
-        let halves = now.saturating_duration_since(self.since).as_secs() / HALF_WINDOW.as_secs();
-        if halves > 0 {
-            self.before = if halves == 1 { self.now } else { 0 };
-            self.now = 0;
-            self.since = now;
-        }
-        self.now = self.now.saturating_add(1);
-        self.now.saturating_add(self.before)
-    }
-}
-
 impl Lease {
     /// To be told once connected; without timestamps a port we closed must rest.
     pub fn connected(&mut self, socket: impl std::os::fd::AsFd) {
@@ -385,95 +275,11 @@ fn is_out_of_ports(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use super::super::port_book::FORGET;
     use super::*;
-
-    const fn nobody(_: u16) -> bool {
-        false
-    }
-
-    fn own() -> VecDeque<u16> {
-        VecDeque::from([1, 3, 5])
-    }
-
-    #[test]
-    fn the_least_recently_used_port_comes_first_and_a_refused_one_rests() {
-        let start = Instant::now();
-        let mut book = Book::new(start);
-        assert_eq!(book.take(start, own, nobody), Some(1));
-        assert_eq!(book.take(start, own, nobody), Some(3));
-        book.give_back(1, End::Free, start);
-        assert_eq!(book.take(start, own, nobody), Some(5));
-        assert_eq!(book.take(start, own, nobody), Some(1));
-        assert_eq!(book.take(start, own, nobody), None);
-        book.give_back(3, End::Refused, start);
-        assert_eq!(book.take(start + Duration::from_secs(59), own, nobody), None);
-        assert_eq!(book.take(start + REST, own, nobody), Some(3));
-    }
-
-    #[test]
-    fn a_port_we_closed_rests_only_without_timestamps() {
-        let start = Instant::now();
-        for (agreed, end, rests) in [
-            (true, End::ClosedByUs, false),
-            (false, End::ClosedByUs, true),
-            (false, End::Free, false),
-            (true, End::Refused, true),
-        ] {
-            let mut book = Book::new(start);
-            book.timestamps = Some((start, agreed));
-            let port = book.take(start, || VecDeque::from([7]), nobody).unwrap();
-            book.give_back(port, end, start);
-            let again = book.take(start + Duration::from_secs(59), own, nobody);
-            assert_eq!(again, (!rests).then_some(7), "timestamps {agreed}, {end:?}");
-        }
-    }
-
-    #[test]
-    fn timestamps_are_asked_for_again_after_a_minute() {
-        let start = Instant::now();
-        let mut book = Book::new(start);
-        assert!(book.asks(start));
-        book.timestamps = Some((start, false));
-        assert!(!book.asks(start + Duration::from_secs(59)));
-        assert!(book.asks(start + REST));
-    }
-
-    #[test]
-    fn a_listeners_port_is_passed_over_until_the_listener_is_gone() {
-        let start = Instant::now();
-        let mut book = Book::new(start);
-        assert_eq!(book.take(start, own, |port| port == 1), Some(3));
-        book.give_back(3, End::Free, start);
-        let taken: Vec<u16> = std::iter::from_fn(|| book.take(start, own, nobody)).collect();
-        assert_eq!(taken, [5, 3], "a look at 1 is due in a minute");
-        assert_eq!(book.take(start + REST, own, nobody), Some(1));
-    }
-
-    #[test]
-    fn every_port_is_in_exactly_one_place_whatever_happens() {
-        let mut random = fastrand::Rng::with_seed(7);
-        let start = Instant::now();
-        let mut now = start;
-        let mut book = Book::new(start);
-        book.timestamps = Some((start, false));
-        let all = || (0..100).collect::<VecDeque<u16>>();
-        let mut out = BTreeSet::new();
-        for _ in 0..100_000 {
-            now += Duration::from_millis(random.u64(0..200));
-            if random.bool() {
-                if let Some(port) = book.take(now, all, |port| port < 3) {
-                    assert!(port >= 3 && out.insert(port), "{port} was handed out twice");
-                }
-            } else if let Some(port) = out.pop_first() {
-                let ends = [End::Refused, End::Free, End::ClosedByUs];
-                book.give_back(port, ends[random.usize(0..3)], now);
-            }
-            let free = book.free.as_ref().map_or(100, VecDeque::len);
-            assert_eq!(free + book.resting.len() + out.len(), 100);
-            assert_eq!(book.in_use, out.len());
-            assert!(book.resting.iter().is_sorted_by_key(|(until, _)| *until));
-        }
-    }
 
     #[test]
     fn a_destination_is_forgotten_once_nothing_of_it_counts() {
@@ -483,7 +289,7 @@ mod tests {
             ports.destination(None, SocketAddr::from(([127, 0, 0, 1], port)));
         }
         let used = ports.destination(None, SocketAddr::from(([127, 0, 0, 1], 1)));
-        lock(&used).take(start, own, nobody).unwrap();
+        lock(&used).take(start, || VecDeque::from([1, 3, 5]), |_| false).unwrap();
         let later = Instant::now() + FORGET;
         ports.sweep(later - REST);
         assert_eq!(ports.destinations.len(), 1000, "openings still count");
@@ -497,16 +303,6 @@ mod tests {
         drop(used);
         ports.sweep(later + 3 * REST);
         assert!(ports.destinations.is_empty());
-    }
-
-    #[test]
-    fn openings_of_the_last_minute_are_counted() {
-        let start = Instant::now();
-        let mut window = Window { since: start, now: 0, before: 0 };
-        assert_eq!(window.count(start), 1);
-        assert_eq!(window.count(start + Duration::from_secs(29)), 2);
-        assert_eq!(window.count(start + Duration::from_secs(31)), 3);
-        assert_eq!(window.count(start + Duration::from_secs(200)), 1);
     }
 
     #[test]
