@@ -4,10 +4,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use crate::balancer::{loopback, wait_for};
+use crate::binary;
 
 /// Ended with the test, however that ends.
 struct Running(Child);
@@ -32,16 +33,8 @@ pools:
   main: {{backends: [\"127.0.0.1:{backend}\"], health: {{probe: none}}}}
 "
     );
-    let mut child = Command::new(env!("CARGO_BIN_EXE_maitred"))
-        .args(["run", "--config", "-"])
-        .env_remove("MAITRED_CONFIG")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
-    Running(child)
+    let mut run = Command::new(env!("CARGO_BIN_EXE_maitred"));
+    Running(binary::start(run.args(["run", "--config", "-"]), &config))
 }
 
 /// What the thread of that name is doing: `R` runs, `S` sleeps.

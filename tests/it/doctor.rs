@@ -1,22 +1,16 @@
 //! `maitred doctor` on this very machine: a limit that is really lowered is found, and the exit code says how bad.
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::binary;
+
 /// Runs it after `before` in a shell, with a configuration on standard input.
 fn doctor(before: &str, config: &str, arguments: &str) -> Output {
-    let binary = env!("CARGO_BIN_EXE_maitred");
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", &format!("{before} exec '{binary}' doctor --config - {arguments}")])
-        .env_remove("MAITRED_CONFIG")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
+    let maitred = env!("CARGO_BIN_EXE_maitred");
+    let line = format!("{before} exec '{maitred}' doctor --config - {arguments}");
+    let child = binary::start(Command::new("/bin/sh").args(["-c", &line]), config);
     child.wait_with_output().unwrap()
 }
 

@@ -1,7 +1,8 @@
 //! What the README and the Dockerfiles say is true.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+use crate::binary;
 
 fn read(name: &str) -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -15,15 +16,8 @@ fn every_configuration_in_the_readme_is_valid() {
         readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 2);
     for example in examples {
-        let mut check = Command::new(env!("CARGO_BIN_EXE_maitred"))
-            .args(["check", "--config", "-"])
-            .env_remove("MAITRED_CONFIG")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        check.stdin.take().unwrap().write_all(example.as_bytes()).unwrap();
+        let mut check = Command::new(env!("CARGO_BIN_EXE_maitred"));
+        let check = binary::start(check.args(["check", "--config", "-"]), example);
         let output = check.wait_with_output().unwrap();
         let faults = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && faults.is_empty(), "{faults}\nin\n{example}");
