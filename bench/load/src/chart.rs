@@ -28,18 +28,15 @@ const PRODUCTS: [(Product, &str); 7] = [
     (RelayCopy, "#999999"),
 ];
 
-/// Case, product, what it has; the first of each case is the measure of the others.
-const GROWN: [(&str, &[(Product, &str)]); 1] = [(
-    "grown",
-    &[
-        (Maitred, "1 port, 1 pool, 1 backend"),
-        (MaitredPorts, "4 000 ports"),
-        (MaitredPools, "1 000 pools"),
-        (MaitredBackends, "5 000 backends, round robin"),
-        (MaitredLeast, "1 backend, least connections"),
-        (MaitredLeastMany, "5 000 backends, least connections"),
-    ],
-)];
+/// What maitred has in the case `grown`; the first is the measure of the others.
+const GROWN: [(Product, &str); 6] = [
+    (Maitred, "1 port, 1 pool, 1 backend"),
+    (MaitredPorts, "4 000 ports"),
+    (MaitredPools, "1 000 pools"),
+    (MaitredBackends, "5 000 backends, round robin"),
+    (MaitredLeast, "1 backend, least connections"),
+    (MaitredLeastMany, "5 000 backends, least connections"),
+];
 const OPEN: [(&str, &str); 2] =
     [("beside-idle-0", "no sessions open"), ("beside-idle-9000", "9 000 sessions open")];
 
@@ -62,11 +59,10 @@ pub fn draw(rows: &[Row]) -> String {
             page.bar(product.name(), color, cost(case, product).map(|cost| cost / own));
         }
     }
-    for (case, products) in GROWN {
-        let Some(plain) = cost(case, Maitred) else { continue };
+    if let Some(plain) = cost("grown", Maitred) {
         page.title("a connection, when maitred has");
-        for (product, what) in products {
-            page.bar(what, PRODUCTS[0].1, cost(case, *product).map(|cost| cost / plain));
+        for (product, what) in GROWN {
+            page.bar(what, PRODUCTS[0].1, cost("grown", product).map(|cost| cost / plain));
         }
     }
     if let Some(alone) = cost(OPEN[0].0, Maitred) {

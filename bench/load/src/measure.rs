@@ -167,6 +167,7 @@ impl Bench<'_> {
         counts.is_recording.store(true, Relaxed);
         let before = look()?;
         match case.length {
+            // The measuring itself.
             Length::Asked { .. } => std::thread::sleep(self.length),
             Length::Long { counted, .. } => std::thread::sleep(counted.max(self.length)),
             Length::Units { warm, counted } => client.wait_until(warm + counted)?,
@@ -203,6 +204,7 @@ impl Bench<'_> {
             std::thread::sleep(warm);
         }
         let before = look()?;
+        // The measuring itself.
         std::thread::sleep(self.length);
         let after = look()?;
         let counts = client.stop()?;
