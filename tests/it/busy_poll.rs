@@ -63,12 +63,17 @@ fn running_after_an_exchange(busy_poll: &str) -> (usize, usize) {
     let (mut server, _) = listener.accept().unwrap();
     let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
     datagrams.connect(("127.0.0.1", port)).unwrap();
-    answering.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    answering.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     datagrams.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
 
-    datagrams.send(b"?").unwrap();
-    let (_, from) = answering.recv_from(&mut [0; 8]).unwrap();
-    answering.send_to(b"!", from).unwrap();
+    let mut from = None;
+    wait_for("a datagram to pass", || {
+        // That TCP is served does not say that UDP is already: what comes before is lost.
+        datagrams.send(b"?").unwrap();
+        from = answering.recv_from(&mut [0; 8]).ok().map(|(_, from)| from);
+        from.is_some()
+    });
+    answering.send_to(b"!", from.unwrap()).unwrap();
     assert_eq!(datagrams.recv(&mut [0; 8]).unwrap(), 1);
     client.write_all(b"?").unwrap();
     server.read_exact(&mut [0]).unwrap();

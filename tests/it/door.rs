@@ -105,7 +105,8 @@ fn a_client_has_so_many_sessions_at_once_and_gets_its_places_back() {
     drop(kept);
     assert_eq!(refusals(&balancer, 7), [CloseReason::OverLimit; 2]);
     let snapshot = balancer.supervisor().plane.snapshot.load();
-    assert_eq!(snapshot.listeners["main"].live.quotas.clients.count(), 0);
+    let clients = || snapshot.listeners["main"].live.quotas.clients.count();
+    wait_for("the places to be given back", || clients() == 0);
 }
 
 /// It has no address: its file says who may use it.
