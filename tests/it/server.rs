@@ -94,7 +94,12 @@ fn serve(mut stream: TcpStream, conduct: Conduct) {
             say(&mut stream, pieces);
             while let Ok(1..) = stream.read(&mut buffer) {}
         }
-        Conduct::SayAndClose(pieces) => say(&mut stream, pieces),
+        Conduct::SayAndClose(pieces) => {
+            say(&mut stream, pieces);
+            // Closing with something unread would be a reset, which takes back what is still under way.
+            let _ = stream.set_nonblocking(true);
+            let _ = stream.read(&mut buffer);
+        }
         Conduct::Answer(answer) => {
             let _ = stream.read(&mut buffer);
             say(&mut stream, &[answer]);
@@ -103,6 +108,8 @@ fn serve(mut stream: TcpStream, conduct: Conduct) {
 }
 
 fn say(stream: &mut TcpStream, pieces: &[&str]) {
+    // Else a piece waits until the one before is acknowledged.
+    let _ = stream.set_nodelay(true);
     for (number, piece) in pieces.iter().enumerate() {
         if number > 0 {
             // So that the pieces arrive apart: nobody tells when the one before was read.
