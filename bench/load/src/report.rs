@@ -57,19 +57,31 @@ impl Run {
 
 impl Row {
     fn values(&self, figure: impl Fn(&Run) -> Option<f64>) -> Vec<f64> {
-        let mut values: Vec<f64> = self.runs.iter().filter_map(figure).collect();
-        values.sort_by(f64::total_cmp);
-        values
+        sorted(self.runs.iter().filter_map(figure))
     }
 
     pub fn median(&self, figure: impl Fn(&Run) -> Option<f64>) -> Option<f64> {
-        let values = self.values(figure);
-        let middle = values.len() / 2;
-        match values.len() {
-            0 => None,
-            length if length % 2 == 1 => Some(values[middle]),
-            _ => Some(f64::midpoint(values[middle - 1], values[middle])),
-        }
+        median(&self.values(figure))
+    }
+
+    pub fn is(&self, case: &str, product: Product) -> bool {
+        self.case.name == case && self.product == product
+    }
+}
+
+pub fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// Of values in order.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        length if length % 2 == 1 => Some(values[middle]),
+        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
     }
 }
 
