@@ -229,40 +229,44 @@ pub fn least(
 }
 
 /// A ratio (or, against nobody, a figure), and the least and the most of the rounds that made it.
-#[derive(Clone, Copy)]
 struct Measured {
     value: f64,
     rounds: Option<(f64, f64)>,
 }
 
 impl Target {
-    /// Against the same case: the median of the ratios of each round, whose runs were seconds apart, so that a machine
-    /// that is slow for a minute is slow for both. Against another case, run minutes before: the ratio of the medians.
-    /// Of several others, the one that leaves us worst.
+    /// Of several others, against the one that leaves us worst.
     fn measured(&self, rows: &[Row]) -> Option<Measured> {
         let (case, others) = self.against;
         let own = rows.iter().find(|row| row.is(self.case, self.product))?;
-        let figure = |run: &Run| self.figure.of(run);
         if others.is_empty() {
-            return Some(Measured { value: own.median(figure)?, rounds: None });
+            let value = own.median(|run| self.figure.of(run))?;
+            return Some(Measured { value, rounds: None });
         }
         let others = rows.iter().filter(|row| others.iter().any(|it| row.is(case, *it)));
-        let measured = others.filter_map(|other| {
-            if case != self.case {
-                let value = own.median(figure)? / other.median(figure)?;
-                return Some(Measured { value, rounds: None });
-            }
-            let pairs = own.runs.iter().zip(&other.runs);
-            let ratios = pairs.filter_map(|(own, other)| Some(figure(own)? / figure(other)?));
-            let ratios = report::sorted(ratios);
-            let rounds = (*ratios.first()?, *ratios.last()?);
-            Some(Measured { value: report::median(&ratios)?, rounds: Some(rounds) })
-        });
+        let measured = others.filter_map(|other| self.ratio(own, other));
         let by_value = |one: &Measured, other: &Measured| one.value.total_cmp(&other.value);
         match self.figure.more_is_better() {
             true => measured.min_by(by_value),
             false => measured.max_by(by_value),
         }
+    }
+
+    /// In one case: the median of the ratios of each round, whose runs were seconds apart, so that a machine that is
+    /// slow for a minute is slow for both. Against another case, run minutes before: the ratio of the medians.
+    fn ratio(&self, own: &Row, other: &Row) -> Option<Measured> {
+        let figure = |run: &Run| self.figure.of(run);
+        if own.case.name != other.case.name {
+            return Some(Measured {
+                value: own.median(figure)? / other.median(figure)?,
+                rounds: None,
+            });
+        }
+        let pairs = own.runs.iter().zip(&other.runs);
+        let ratios = pairs.filter_map(|(own, other)| Some(figure(own)? / figure(other)?));
+        let ratios = report::sorted(ratios);
+        let rounds = (*ratios.first()?, *ratios.last()?);
+        Some(Measured { value: report::median(&ratios)?, rounds: Some(rounds) })
     }
 }
 
@@ -280,6 +284,7 @@ pub fn table(rows: &[Row]) -> String {
             _ => "**no**",
         };
         let stretch = target.stretch.map_or("–".to_owned(), Bound::text);
+        let spread = |(least, most)| format!("{} … {}", short(least), short(most));
         let _ = writeln!(
             table,
             "| {} | {} | {} | {} | {} | {} | {} | {stretch} | {} |",
@@ -287,11 +292,7 @@ pub fn table(rows: &[Row]) -> String {
             target.case,
             target.name,
             short(value),
-            rounds.map_or("–".to_owned(), |(least, most)| format!(
-                "{} … {}",
-                short(least),
-                short(most)
-            )),
+            rounds.map_or("–".to_owned(), spread),
             target.bound.text(),
             met(target.bound),
             target.stretch.map_or("–", met),
@@ -329,6 +330,7 @@ mod tests {
         );
         assert!(!table.contains("churn"), "what was not run has no row: {table}");
     }
+
     #[test]
     fn a_ratio_is_the_median_of_the_rounds_so_that_a_slow_minute_counts_for_both() {
         // The machine was twice as slow in other rounds for the one than for the other: the medians say 1.80.
