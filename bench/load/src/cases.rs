@@ -77,7 +77,8 @@ const USUAL: Length = Length::Asked { warm: Duration::from_millis(500) };
 /// Every port is in TIME_WAIT long before what counts.
 const PORTS_FULL: Length =
     Length::Long { warm: Duration::from_secs(8), counted: Duration::from_secs(12) };
-/// Fewer connections than there are ports: nobody meets a TIME_WAIT of the same run.
+/// Fewer connections than there are ports of the kernel's first choice (every other one of 28 232): nobody meets a
+/// TIME_WAIT of the same run.
 const FEW: Length = Length::Units { warm: 2_000, counted: 10_000 };
 
 const ASKING: &[Product] = &[RelayCopy, HAProxy, Nginx, Nginx64K, Envoy, Maitred];
@@ -207,7 +208,8 @@ pub const CASES: [Case; 35] = [
     },
     Case { length: FEW, ..churn("churn-client", Ending::ClientFirst) },
     quick(Case { products: CONNECTING_MOST, ..churn("churn-backend", Ending::BackendFirst) }),
-    churn("churn-reset", Ending::Reset),
+    // Not everyone resets the backend too: nginx and the relays end that side with a FIN, and it waits in TIME_WAIT.
+    Case { length: FEW, ..churn("churn-reset", Ending::Reset) },
     quick(Case { products: SENDING, ..bulk("bulk-1", 1, Towards::Client) }),
     quick(Case { products: SENDING, ..bulk("bulk-16", 16, Towards::Client) }),
     bulk("bulk-64", 64, Towards::Client),
