@@ -190,9 +190,11 @@ const fn idle() -> Case {
     }
 }
 
-const GBIT: Work = Work::Paced { bytes_per_second: Some(125_000_000) };
+const fn gbit(per_second: u64) -> Work {
+    Work::Paced { bytes_per_second: Some(per_second * 125_000_000) }
+}
 
-pub const CASES: [Case; 35] = [
+pub const CASES: [Case; 36] = [
     quick(Case { products: ASKED_MOST, ..round_trips("rtt-64", 64, 64) }),
     quick(round_trips("rtt-16k", 64, 16 * 1024)),
     Case { products: CONNECTING, ..round_trips("rtt-64k", 64, 64 * 1024) },
@@ -219,7 +221,9 @@ pub const CASES: [Case; 35] = [
     full_ports("timewait", None),
     full_ports("timewait-2000", Some((40_000, 41_999))),
     Case { products: CONNECTING_MOST, ..fair("fair-alone", None) },
-    fair("fair-1g", Some(GBIT)),
+    fair("fair-1g", Some(gbit(1))),
+    // As much as each of them still carries: without a limit, who carries more has the load's processor wait for it.
+    fair("fair-5g", Some(gbit(5))),
     fair("fair-full", Some(Work::Paced { bytes_per_second: None })),
     two_workers(round_trips("rtt-64-2w", 64, 64)),
     two_workers(round_trips("rtt-16k-2w", 64, 16 * 1024)),

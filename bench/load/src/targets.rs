@@ -81,7 +81,7 @@ const H: (&str, &[Product]) = ("HAProxy", HAPROXY);
 const HS: (&str, &[Product]) = ("HAProxy with splice", SPLICING);
 const N: (&str, &[Product]) = ("nginx", NGINX);
 
-const TARGETS: [Target; 36] = [
+const TARGETS: [Target; 37] = [
     cost("small round trips, CPU", "rtt-64", L, 1.05, None),
     cost("small round trips, CPU", "rtt-64", H, 0.90, Some(0.82)),
     cost("small round trips, CPU", "rtt-64", N, 1.00, Some(0.92)),
@@ -121,6 +121,7 @@ const TARGETS: [Target; 36] = [
     p50(Maitred, AtMost(1.05), None),
     p50(MaitredBusy, Open, Some(AtMost(0.3))),
     p99("fair-1g", ("fair-alone", OWN), "without the stream", 2.0),
+    p99("fair-5g", ("fair-5g", OTHERS), "best other", 1.0),
     p99("fair-full", ("fair-full", OTHERS), "best other", 1.0),
     cost("round trips with two workers, CPU", "rtt-64-2w", ("HAProxy", HAPROXY), 0.90, None),
 ];

@@ -15,6 +15,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use super::churn::{self, Churn};
 use super::pattern::{BULK, LONGEST, Pattern, message};
 use super::stream::{Ready, connected};
+use crate::sys;
 
 /// A client looks at least so often whether it is to stop.
 pub const LOOK: Duration = Duration::from_millis(20);
@@ -219,6 +220,8 @@ impl Client<'_> {
     }
 
     fn paced(&mut self, bytes_per_second: Option<u64>) -> io::Result<()> {
+        // What is measured beside it must wait for the product, not for this thread's processor.
+        sys::give_way()?;
         let socket = connected(self.address)?;
         rustix::net::send(&socket, &[BULK], SendFlags::NOSIGNAL)?;
         let ready = Ready::new()?;

@@ -1,5 +1,6 @@
 //! The servers behind the products: echo, echo and close, take in, give out. One thread, level-triggered: its own time
-//! is not what is measured. Whatever is not the pattern resets its connection, which the client sees.
+//! is not what is measured. Only `mixed` has a thread more for a stream that it takes in, which gives way to the others'
+//! round trips. Whatever is not the pattern resets its connection, which the client sees.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -12,6 +13,7 @@ use socket2::SockRef;
 
 use super::pattern::{BULK, LONGEST, Pattern};
 use super::stream::{Ready, listener};
+use crate::sys;
 
 /// Connections taken from the queue before the others' turn comes.
 const BATCH: usize = 64;
@@ -50,6 +52,7 @@ struct Server {
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
     scratch: Box<[u8]>,
+    end: Instant,
 }
 
 pub fn run(settings: &Settings) -> io::Result<()> {
@@ -63,10 +66,10 @@ pub fn run(settings: &Settings) -> io::Result<()> {
         connections: Vec::new(),
         free: Vec::new(),
         scratch: vec![0; LONGEST].into_boxed_slice(),
+        end: Instant::now() + Duration::from_secs(settings.seconds),
     };
-    let end = Instant::now() + Duration::from_secs(settings.seconds);
     let mut events = Vec::new();
-    while let Some(left) = end.checked_duration_since(Instant::now()) {
+    while let Some(left) = server.end.checked_duration_since(Instant::now()) {
         server.ready.wait(&mut events, Some(left))?;
         for (data, _) in events.drain(..) {
             if data == LISTENER {
@@ -104,15 +107,61 @@ impl Server {
         let Some(connection) = self.connections.get_mut(seat).and_then(Option::as_mut) else {
             return;
         };
+        if connection.mode == Mode::Mixed {
+            connection.mode = connection.wanted();
+            if connection.mode == Mode::Sink {
+                self.apart(seat);
+                return;
+            }
+        }
         let goes_on = connection.turn(seat, &self.pattern, &self.ready, &mut self.scratch);
         if !matches!(goes_on, Ok(true)) {
             self.connections[seat] = None;
             self.free.push(seat);
         }
     }
+
+    /// Takes in what this connection sends, in a thread of its own.
+    fn apart(&mut self, seat: usize) {
+        let Some(connection) = self.connections[seat].take() else { return };
+        self.free.push(seat);
+        let end = self.end;
+        if self.ready.remove(&connection.socket).is_ok() {
+            std::thread::spawn(move || connection.take_in(end));
+        }
+    }
 }
 
 impl Connection {
+    /// By the first byte, which is not taken.
+    fn wanted(&self) -> Mode {
+        let mut first = [0];
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        match rustix::net::recv(&self.socket, &mut first, flags) {
+            Ok(_) if first[0] == BULK => Mode::Sink,
+            _ => Mode::Echo,
+        }
+    }
+
+    fn take_in(mut self, end: Instant) -> io::Result<()> {
+        sys::give_way()?;
+        rustix::net::recv(&self.socket, &mut [0], RecvFlags::DONTWAIT)?;
+        let (pattern, ready) = (Pattern::new(), Ready::new()?);
+        let mut scratch = vec![0; LONGEST];
+        ready.add(&self.socket, 0, epoll::EventFlags::IN)?;
+        let mut events = Vec::new();
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            ready.wait(&mut events, Some(left))?;
+            for _ in events.drain(..) {
+                match self.turn(0, &pattern, &ready, &mut scratch) {
+                    Ok(true) => {}
+                    _ => return Ok(()),
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Says whether it goes on.
     fn turn(
         &mut self,
@@ -135,15 +184,9 @@ impl Connection {
             return Ok(true);
         }
         let (count, _) = rustix::net::recv(&self.socket, &mut *scratch, RecvFlags::DONTWAIT)?;
-        let mut bytes = &scratch[..count];
+        let bytes = &scratch[..count];
         if bytes.is_empty() {
             return Ok(false);
-        }
-        if self.mode == Mode::Mixed {
-            self.mode = if bytes[0] == BULK { Mode::Sink } else { Mode::Echo };
-            if self.mode == Mode::Sink {
-                bytes = &bytes[1..];
-            }
         }
         if self.mode == Mode::Sink {
             if !pattern.is_at(self.at, bytes) {

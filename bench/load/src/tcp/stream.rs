@@ -34,6 +34,10 @@ impl Ready {
         Ok(epoll::modify(&self.0, socket, epoll::EventData::new_u64(data), interest)?)
     }
 
+    pub fn remove(&self, socket: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.0, socket)?)
+    }
+
     /// What is ready, at the latest after `timeout`; none: as long as it takes.
     pub fn wait(
         &self,
