@@ -9,6 +9,7 @@ pub mod tcp;
 pub mod udp;
 
 pub mod admit;
+pub mod route;
 pub mod pool;
 pub mod health;
 

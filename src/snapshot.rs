@@ -2,6 +2,7 @@
 //! swapped whole. The control plane builds it; a session keeps Arcs of the parts it uses, never the whole.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -9,6 +10,7 @@ use crate::admit::{Acl, Quotas};
 use crate::config;
 use crate::plane::Departed;
 use crate::pool::Pool;
+use crate::route::Routes;
 use crate::telemetry::counters::{Counter, PerWorker};
 use crate::telemetry::datagrams::DatagramCounters;
 use crate::telemetry::record::{CloseReason, Stage};
@@ -24,6 +26,9 @@ pub struct Snapshot {
 pub struct Listener {
     pub config: Arc<config::Listener>,
     pub acl: Acl,
+    pub routes: Routes,
+    /// Who must send a PROXY header. `None`: nobody.
+    trusted: Option<Acl>,
     pub live: Arc<ListenerLive>,
 }
 
@@ -31,6 +36,8 @@ pub struct Listener {
 pub struct ListenerLive {
     /// Sessions open now, over all workers; `limits.sessions` is held against it.
     pub active: AtomicU64,
+    /// Sessions in stage `preread`; `limits.prereads` is held against it.
+    pub prereads: AtomicU64,
     pub quotas: Quotas,
     pub counters: PerWorker<ListenerCounters>,
     /// Of a UDP listener.
@@ -66,6 +73,30 @@ impl ListenerCounters {
 }
 
 impl Listener {
+    pub fn new(config: Arc<config::Listener>, live: Arc<ListenerLive>) -> Listener {
+        let trusted = config
+            .proxy_protocol
+            .as_ref()
+            .map(|trusted| Acl::new(&config::Access { allow: trusted.clone(), deny: Vec::new() }));
+        Listener {
+            acl: Acl::new(&config.access),
+            routes: Routes::new(&config.routes),
+            trusted,
+            config,
+            live,
+        }
+    }
+
+    /// Whether anything of a session may have to be known before it is routed.
+    pub fn looks_at_first_bytes(&self) -> bool {
+        self.trusted.is_some() || !self.routes.is_empty()
+    }
+
+    /// Whether a connection from there must begin with a PROXY header.
+    pub fn trusts(&self, sender: Option<IpAddr>) -> bool {
+        sender.zip(self.trusted.as_ref()).is_some_and(|(ip, trusted)| trusted.allows(ip))
+    }
+
     pub fn is_in_use(&self) -> bool {
         self.live.active.load(Relaxed) > 0
     }
@@ -75,6 +106,7 @@ impl ListenerLive {
     pub fn new(threads: usize) -> Self {
         ListenerLive {
             active: AtomicU64::new(0),
+            prereads: AtomicU64::new(0),
             quotas: Quotas::default(),
             counters: PerWorker::new(threads),
             datagrams: PerWorker::new(threads),
@@ -112,14 +144,11 @@ impl Snapshot {
             let before = before.filter(|before| before.config.protocol == listener.protocol);
             let kept = before.filter(|before| before.config == *listener).map(Arc::clone);
             let listener = kept.unwrap_or_else(|| {
-                Arc::new(Listener {
-                    config: Arc::clone(listener),
-                    acl: Acl::new(&listener.access),
-                    live: before.map_or_else(
-                        || Arc::new(ListenerLive::new(threads)),
-                        |b| Arc::clone(&b.live),
-                    ),
-                })
+                let live = before.map_or_else(
+                    || Arc::new(ListenerLive::new(threads)),
+                    |before| Arc::clone(&before.live),
+                );
+                Arc::new(Listener::new(Arc::clone(listener), live))
             });
             (Arc::clone(&listener.config.name), listener)
         });

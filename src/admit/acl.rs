@@ -40,14 +40,19 @@ impl Acl {
 
     /// Walks at most 32 or 128 bits, and allocates nothing.
     pub fn allows(&self, ip: IpAddr) -> bool {
-        if self.is_open {
-            return true;
-        }
-        let found = match ip.to_canonical() {
+        self.is_open || self.find(ip).unwrap_or(self.otherwise) == Ruling::Allow
+    }
+
+    /// Whether a `deny` says so; who is merely not allowed is not denied.
+    pub fn denies(&self, ip: IpAddr) -> bool {
+        !self.is_open && self.find(ip) == Some(Ruling::Deny)
+    }
+
+    fn find(&self, ip: IpAddr) -> Option<Ruling> {
+        match ip.to_canonical() {
             IpAddr::V4(ip) => ruling(&self.v4, Ipv4Net::from(ip)),
             IpAddr::V6(ip) => ruling(&self.v6, Ipv6Net::from(ip)),
-        };
-        found.unwrap_or(self.otherwise) == Ruling::Allow
+        }
     }
 
     fn rule(&mut self, net: IpNet, ruling: Ruling) {

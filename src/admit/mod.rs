@@ -16,9 +16,10 @@ pub use rate::Bucket;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::ClientAddr;
-use crate::snapshot::Listener;
+use crate::snapshot::{Listener, ListenerLive};
 use crate::telemetry::record::CloseReason;
 
 /// One session's place in its listener's limit, and its settings as they were when it was accepted.
@@ -40,8 +41,13 @@ pub fn admit(
     client: ClientAddr,
     now_ns: u64,
 ) -> Result<Admission, (Arc<Listener>, CloseReason)> {
-    let looked = look_at(&listener, client.ip(), now_ns);
-    let client = match looked.and_then(|()| client_place(&listener, client.ip())) {
+    let ip = client.ip();
+    let client = if listener.trusts(ip) {
+        look_at_sender(&listener, ip, now_ns).map(|()| None)
+    } else {
+        look_at(&listener, ip, now_ns).and_then(|()| client_place(&listener, ip))
+    };
+    let client = match client {
         Ok(permit) => permit,
         Err(reason) => return Err((listener, reason)),
     };
@@ -57,18 +63,50 @@ pub fn look_at(listener: &Listener, ip: Option<IpAddr>, now_ns: u64) -> Result<(
     if ip.is_some_and(|ip| !listener.acl.allows(ip)) {
         return Err(CloseReason::Denied);
     }
-    let (limits, quotas) = (&listener.config.limits, &listener.live.quotas);
+    client_rate(listener, ip, now_ns)?;
+    listener_rate(listener, now_ns)
+}
+
+/// Who is trusted to announce clients is turned away only by a `deny`: `allow` and the limits of each client speak of
+/// those it announces.
+fn look_at_sender(listener: &Listener, ip: Option<IpAddr>, now_ns: u64) -> Result<(), CloseReason> {
+    if ip.is_some_and(|ip| listener.acl.denies(ip)) {
+        return Err(CloseReason::Denied);
+    }
+    listener_rate(listener, now_ns)
+}
+
+/// What a client is held against that a trusted sender announced; the listener's own limits were held against the
+/// connection when it came.
+pub fn admit_announced(
+    listener: &Listener,
+    ip: IpAddr,
+    now_ns: u64,
+) -> Result<Option<ClientPermit>, CloseReason> {
+    if !listener.acl.allows(ip) {
+        return Err(CloseReason::Denied);
+    }
+    client_rate(listener, Some(ip), now_ns)?;
+    client_place(listener, Some(ip))
+}
+
+fn client_rate(listener: &Listener, ip: Option<IpAddr>, now_ns: u64) -> Result<(), CloseReason> {
     let net = ip.map(ClientNet::of);
-    if let (Some(rate), Some(net)) = (limits.rate_per_client, net)
-        && let Some(bucket) = quotas.rates.bucket(net, now_ns)
+    if let (Some(rate), Some(net)) = (listener.config.limits.rate_per_client, net)
+        && let Some(bucket) = listener.live.quotas.rates.bucket(net, now_ns)
         && bucket.take(rate, 1, now_ns) == 0
     {
         return Err(CloseReason::RateLimited);
     }
-    if limits.rate.is_some_and(|rate| quotas.rate.take(rate, 1, now_ns) == 0) {
-        return Err(CloseReason::RateLimited);
-    }
     Ok(())
+}
+
+fn listener_rate(listener: &Listener, now_ns: u64) -> Result<(), CloseReason> {
+    let rate = listener.config.limits.rate;
+    match rate.is_some_and(|rate| listener.live.quotas.rate.take(rate, 1, now_ns) == 0) {
+        true => Err(CloseReason::RateLimited),
+        false => Ok(()),
+    }
 }
 
 /// One of the client's own places, where they are limited.
@@ -81,6 +119,25 @@ pub fn client_place(
     };
     let place = listener.live.quotas.clients.enter(ClientNet::of(ip), limit);
     place.map(Some).ok_or(CloseReason::OverLimit)
+}
+
+/// A place among the sessions of a listener whose first bytes are awaited.
+pub struct PrereadPermit(Arc<ListenerLive>);
+
+impl PrereadPermit {
+    /// One of at most `limit`, in one atomic step.
+    pub fn enter(listener: &Listener, limit: Option<u64>) -> Option<PrereadPermit> {
+        let limit = limit.unwrap_or(u64::MAX);
+        let more = |count: u64| (count < limit).then_some(count + 1);
+        let entered = listener.live.prereads.fetch_update(Relaxed, Relaxed, more);
+        entered.is_ok().then(|| PrereadPermit(Arc::clone(&listener.live)))
+    }
+}
+
+impl Drop for PrereadPermit {
+    fn drop(&mut self) {
+        self.0.prereads.fetch_sub(1, Relaxed);
+    }
 }
 
 impl ListenerPermit {

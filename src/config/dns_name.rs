@@ -31,7 +31,7 @@ text_value!(
     }
 );
 
-fn wrong_with(text: &str) -> Option<(&'static str, &'static str)> {
+pub fn wrong_with(text: &str) -> Option<(&'static str, &'static str)> {
     if text == "." {
         return None;
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::route::Route;
 use crate::addr::ListenAddr;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +15,10 @@ pub struct Listener {
     pub protocol: Protocol,
     /// `None`: a session that no route claims is closed (`no_route`).
     pub pool: Option<Arc<str>>,
+    /// The first that holds wins.
+    pub routes: Vec<Route>,
+    /// Who must send a PROXY header; from others none is looked for. `None`: from nobody.
+    pub proxy_protocol: Option<Vec<IpNet>>,
     pub on_refuse: OnRefuse,
     pub relay: RelayMode,
     /// `allow` and `deny`, those of files too.
@@ -24,6 +29,8 @@ pub struct Listener {
     pub limits: Limits,
     /// Of UDP listeners.
     pub flow: Flow,
+    /// Bytes looked at before a session is routed.
+    pub preread_size: usize,
     pub timeouts: ListenerTimeouts,
     pub keepalive: Option<Keepalive>,
     /// `None` = auto: the kernel tunes them.
@@ -62,6 +69,8 @@ pub struct Limits {
     /// New sessions (flows, for UDP).
     pub rate: Option<Rate>,
     pub rate_per_client: Option<Rate>,
+    /// Sessions in stage `preread` at once.
+    pub prereads: Option<u64>,
     /// UDP.
     pub datagram_rate: Option<Rate>,
     pub datagram_rate_per_client: Option<Rate>,
@@ -127,6 +136,8 @@ pub enum RelayMode {
 /// `None` = the time is off.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ListenerTimeouts {
+    /// From accept, where any first bytes are awaited.
+    pub preread: Duration,
     pub idle: Option<Duration>,
     pub half_closed: Option<Duration>,
     pub max_lifetime: Option<Duration>,
@@ -146,6 +157,12 @@ pub struct SocketBuffers {
 }
 
 impl Listener {
+    /// Whether any of its sessions may go to that pool.
+    pub fn uses(&self, pool: &str) -> bool {
+        let own = std::iter::once(&self.pool);
+        own.chain(self.routes.iter().map(|route| &route.pool)).any(|it| it.as_deref() == Some(pool))
+    }
+
     /// Sessions or flows at once: `limits.sessions`, and `flow.max_flows` for UDP.
     pub fn session_limit(&self) -> Option<u64> {
         let flows = self.flow.max_flows.filter(|_| self.protocol == Protocol::Udp);
@@ -160,13 +177,17 @@ impl Default for Listener {
             bind: Vec::new(),
             protocol: Protocol::Tcp,
             pool: None,
+            routes: Vec::new(),
+            proxy_protocol: None,
             on_refuse: OnRefuse::Close,
             relay: RelayMode::Auto,
             access: Access::default(),
             max_sessions: None,
             limits: Limits::default(),
             flow: Flow::default(),
+            preread_size: 16 << 10,
             timeouts: ListenerTimeouts {
+                preread: Duration::from_secs(5),
                 idle: None,
                 half_closed: Some(Duration::from_secs(60)),
                 max_lifetime: None,

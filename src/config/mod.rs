@@ -26,6 +26,7 @@ pub mod fault;
 pub mod error;
 
 mod listener;
+mod route;
 mod pool;
 
 pub use error::{Report, Source};
@@ -34,6 +35,7 @@ pub use listener::*;
 pub use load::{Loaded, load, read_sources};
 pub use one_line::{OneLine, one_line, override_admin};
 pub use pool::*;
+pub use route::{NamePattern, Route};
 
 use std::net::SocketAddr;
 use std::sync::Arc;

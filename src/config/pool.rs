@@ -17,6 +17,7 @@ pub struct Pool {
     pub source: Vec<IpAddr>,
     pub source_ports: SourcePorts,
     pub send_proxy_protocol: Option<ProxyVersion>,
+    pub send_proxy_tlvs: ProxyTlvs,
     pub send_proxy_datagrams: ProxyDatagrams,
     pub health: Health,
     /// `None` = off.
@@ -104,7 +105,18 @@ pub enum SourcePorts {
 /// The version of the PROXY header a backend is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyVersion {
+    V1,
     V2,
+}
+
+/// What a header of version 2 carries besides addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProxyTlvs {
+    /// The server name the client asked for, where it is known.
+    pub authority: bool,
+    /// The protocol agreed on in TLS, where it is known.
+    pub alpn: bool,
+    pub crc32c: bool,
 }
 
 /// Which datagrams of a flow carry it.
@@ -247,6 +259,7 @@ impl Default for Pool {
             source: Vec::new(),
             source_ports: SourcePorts::Auto,
             send_proxy_protocol: None,
+            send_proxy_tlvs: ProxyTlvs::default(),
             send_proxy_datagrams: ProxyDatagrams::First,
             health: Health {
                 probe: Probe::Tcp,

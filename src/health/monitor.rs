@@ -156,13 +156,12 @@ impl Ward {
     }
 
     fn rules_of(&self, pool: &Pool) -> Option<Rc<Rules>> {
-        let (health, source) = (&pool.config.health, &pool.config.source);
         let before = self.rules.get(&pool.name);
-        if let Some(before) = before.filter(|it| it.health == *health && it.source == *source) {
+        if let Some(before) = before.filter(|it| it.prober.is_of(&pool.config)) {
             return Some(Rc::clone(before));
         }
-        let prober = Prober::new(health, source)?;
-        Some(Rc::new(Rules { health: health.clone(), source: source.clone(), prober }))
+        let prober = Prober::new(&pool.config)?;
+        Some(Rc::new(Rules { health: pool.config.health.clone(), prober }))
     }
 
     fn watch_pool(
@@ -286,7 +285,7 @@ fn probe_address(
 /// The port that all clients of a pool dial, if it is one and fixed.
 fn only_port(snapshot: &Snapshot, pool: &str) -> Option<u16> {
     let listeners = &snapshot.config.listeners;
-    let of_pool = listeners.iter().filter(|listener| listener.pool.as_deref() == Some(pool));
+    let of_pool = listeners.iter().filter(|listener| listener.uses(pool));
     let ports: BTreeSet<Option<u16>> = of_pool
         .flat_map(|listener| &listener.bind)
         .map(|address| match address {

@@ -2,7 +2,6 @@
 //! add up to into the backend's state.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,7 +22,6 @@ use crate::pool::fitness::Standing;
 /// How one pool is probed; the same object until its settings change.
 pub struct Rules {
     pub health: Health,
-    pub source: Vec<IpAddr>,
     pub prober: Prober,
 }
 

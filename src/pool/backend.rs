@@ -330,6 +330,8 @@ pub const CONNECT_BOUNDS: [f64; 14] =
 pub struct ConnectFailures {
     pub refused: SharedCounter,
     pub timeout: SharedCounter,
+    /// It did not go on in TLS.
+    pub tls_failed: SharedCounter,
     pub unreachable: SharedCounter,
     /// Our own lack: never the backend's fault.
     pub no_source_port: SharedCounter,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep};
 
+use super::greeting::Greeting;
 use super::session::Session;
 use super::source_ports::{From, Lease};
 use super::stream::Stream;
@@ -48,11 +49,13 @@ pub enum Failure {
     NoSourcePort,
     Refused,
     Timeout,
+    /// It answered, but not that it goes on in TLS.
+    Tls,
     Unreachable,
 }
 
 impl Failure {
-    fn of(error: &io::Error) -> Failure {
+    pub fn of(error: &io::Error) -> Failure {
         match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                 Failure::NoDescriptors
@@ -84,6 +87,7 @@ impl Failure {
             Failure::NoSourcePort => CloseReason::NoSourcePort,
             Failure::Refused => CloseReason::ConnectRefused,
             Failure::Timeout => CloseReason::ConnectTimeout,
+            Failure::Tls => CloseReason::TlsFailed,
             Failure::Unreachable => CloseReason::ConnectUnreachable,
         }
     }
@@ -215,6 +219,7 @@ fn failed(session: &Session, pool: &Pool, backend: &Backend, why: Failure) {
         Failure::NoSourcePort => &failures.no_source_port,
         Failure::Refused => &failures.refused,
         Failure::Timeout => &failures.timeout,
+        Failure::Tls => &failures.tls_failed,
         Failure::Unreachable => &failures.unreachable,
     }
     .add(1);
@@ -232,14 +237,15 @@ async fn attempt(
     backend: &Backend,
     watch: &mut Watch,
 ) -> Result<Result<Opened, Failure>, CloseReason> {
-    let opened = match open(session, client, pool, backend) {
+    let mut greeting = Greeting::new(session, client, pool);
+    let mut opened = match open(session, client, pool, backend, !greeting.bytes.is_empty()) {
         Ok(opened) => opened,
         Err(error) => return Ok(Err(Failure::of(&error))),
     };
     let mut deadline = pin!(sleep(pool.config.connect.timeout));
     poll_fn(|cx| {
-        if let Poll::Ready(outcome) = opened.stream.poll_connected(cx) {
-            return Poll::Ready(Ok(outcome.map_err(|error| Failure::of(&error))));
+        if let Poll::Ready(outcome) = greeting.poll(&mut opened.stream, cx) {
+            return Poll::Ready(Ok(outcome));
         }
         if let Some(reason) = session.poll_cut(cx) {
             return Poll::Ready(Err(reason));
@@ -252,7 +258,6 @@ async fn attempt(
     .await
     .map(|outcome| {
         outcome.map(|()| {
-            let mut opened = opened;
             if let Some(lease) = &mut opened.lease {
                 lease.connected(&opened.stream);
             }
@@ -262,15 +267,21 @@ async fn attempt(
 }
 
 /// Begins a connection; it is made or fails in the background.
-fn open(session: &Session, client: &Stream, pool: &Pool, backend: &Backend) -> io::Result<Opened> {
-    let address = socket::backend_sockaddr(&backend.address, *session.local)?
+fn open(
+    session: &Session,
+    client: &Stream,
+    pool: &Pool,
+    backend: &Backend,
+    has_greeting: bool,
+) -> io::Result<Opened> {
+    let address = socket::backend_sockaddr(&backend.address, session.local())?
         .ok_or_else(|| io::Error::from_raw_os_error(libc::EHOSTUNREACH))?;
     let config = &session.listener.config;
     let options = Outgoing {
         keepalive: config.keepalive,
         buffer: config.socket_buffers.map(|buffers| buffers.backend),
         user_timeout: pool.config.backend_user_timeout,
-        sends_first: socket::has_bytes(client),
+        sends_first: has_greeting || socket::has_bytes(client),
     };
     let make = || socket::outgoing(&address, options);
     let (socket, lease) = match address.as_socket() {

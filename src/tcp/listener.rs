@@ -12,7 +12,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
-use super::session::{self, Arrival, Place};
+use super::place::Place;
+use super::session::{self, Arrival};
 use super::worker::Worker;
 use crate::addr::{ClientAddr, LocalAddr};
 use crate::admit::{self, GatePermit};

@@ -1,10 +1,13 @@
 //! The TCP data plane. Read in this order: a worker's listener accepts, a session lives one straight line
-//! (admit → route → connect → relay → record), the relay moves its bytes.
+//! (admit → preread → route → connect → relay → record), the relay moves its bytes.
 
 pub mod worker;
 pub mod listener;
 pub mod session;
+mod place;
+mod preread;
 pub mod connect;
+mod greeting;
 mod port_book;
 pub mod source_ports;
 mod spin;

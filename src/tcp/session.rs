@@ -8,27 +8,27 @@ use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use crossbeam_utils::CachePadded;
-
 use super::connect;
+use super::place::{Home, Place};
+use super::preread::{self, Told};
 use super::relay::{Relay, Verdict};
 use super::source_ports::Lease;
 use super::stream::Stream;
 use super::worker::Worker;
 use crate::addr::{ClientAddr, LocalAddr, PackedClientAddr};
-use crate::admit::{Admission, ClientNet, GatePermit, ListenerPermit};
+use crate::admit::{Admission, ClientNet, ClientPermit, ListenerPermit};
 use crate::config::{OnRefuse, Protocol};
-use crate::plane::{Plane, SessionFilter, SessionRow, WorkerLoad};
+use crate::plane::{SessionFilter, SessionRow};
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::pool::{BackendPermit, Pool, SESSION_BOUNDS};
 use crate::snapshot::Listener;
 use crate::sys::clock::{self, Moment};
 use crate::sys::socket;
 use crate::telemetry::record::{Bytes, CloseReason, Record, Stage, can_occur};
+use crate::wire::proxy_protocol::Ends;
 
 /// An admitted connection on its way to the worker it will live on.
 pub struct Arrival {
@@ -39,14 +39,10 @@ pub struct Arrival {
     pub place: Place,
 }
 
-/// One session's place in the process's limit and in a worker's load, from the choice of the worker on.
-pub struct Place(Arc<CachePadded<WorkerLoad>>);
-
 /// One session. Everything in it belongs to one worker: no atomics. There may be hundreds of thousands of them,
 /// so what is rare is small here or boxed.
 pub struct Session {
     pub id: u64,
-    pub worker: Rc<Worker>,
     /// Of the last attempt.
     backend: Cell<Option<Arc<Backend>>>,
     /// While relaying: the slot on the backend and, if it is one of ours, the source port.
@@ -56,20 +52,24 @@ pub struct Session {
     /// Coarse clock of the last byte either way.
     pub last_byte_ms: Cell<u64>,
     waker: Cell<Option<Waker>>,
-    pub local: Arc<LocalAddr>,
-    client: PackedClientAddr,
+    local: Arc<LocalAddr>,
+    client: Cell<PackedClientAddr>,
+    /// What the first bytes told, where any were looked at.
+    told: Cell<Option<Box<Told>>>,
     pub times: Cell<Times>,
     /// Its place in the worker's roster.
     seat: Cell<u32>,
     pub failed_attempts: Cell<u8>,
     pub stage: Cell<Stage>,
     cut: Cell<Option<CloseReason>>,
+    /// Whether it has a place among its client's sessions.
+    is_counted: Cell<bool>,
     /// Why it ended; `internal` until that is known.
     reason: Cell<CloseReason>,
     /// Its settings, as they were when it was accepted.
     pub listener: ListenerPermit,
-    /// Given back last: at no load all else must be given back.
-    _place: Place,
+    /// Its place is given back last: at no load all else must be given back.
+    pub worker: Home,
 }
 
 /// What a relayed session holds besides its places.
@@ -99,7 +99,6 @@ pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
     listener.live.counters.of(worker.id).sessions.add(1);
     let session = Rc::new(Session {
         id: worker.plane.next_session_id(),
-        worker: Rc::clone(worker),
         backend: Cell::default(),
         holds: Holds::default(),
         started: Moment::now(),
@@ -107,19 +106,20 @@ pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
         last_byte_ms: Cell::new(clock::coarse_ms()),
         waker: Cell::default(),
         local,
-        client: client.into(),
+        client: Cell::new(client.into()),
+        told: Cell::default(),
         times: Cell::default(),
         seat: Cell::new(0),
         failed_attempts: Cell::new(0),
         stage: Cell::new(Stage::Route),
         cut: Cell::new(None),
+        is_counted: Cell::new(false),
         reason: Cell::new(CloseReason::Internal),
         listener,
-        _place: place,
+        worker: place.settle(worker),
     });
     if let Some(own) = own {
-        // From here on the session's drop gives it back.
-        own.keep();
+        session.keep(own);
     }
     session.seat.set(worker.sessions.borrow_mut().enter(Rc::clone(&session)));
     let ending = Ending(Rc::clone(&session));
@@ -127,11 +127,10 @@ pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
     tokio::task::spawn_local(Run { life, ending });
 }
 
-/// Its place among its client's sessions, if those are limited: its settings say so, and never change.
+/// Its place among its client's sessions, if those are limited.
 impl Drop for Session {
     fn drop(&mut self) {
-        let is_counted = self.listener.config.limits.sessions_per_client.is_some();
-        if let (true, Some(ip)) = (is_counted, self.client().ip()) {
+        if let (true, Some(ip)) = (self.is_counted.get(), self.client().ip()) {
             self.listener.live.quotas.clients.leave(ClientNet::of(ip));
         }
     }
@@ -191,17 +190,16 @@ impl Future for Run {
 /// The stages up to a connected backend.
 async fn reach(session: Rc<Session>, socket: OwnedFd) -> Result<Relay, CloseReason> {
     let client = Stream::new(socket).map_err(|_| CloseReason::NoDescriptors)?;
-    let pool = route(&session).map_err(|reason| refuse(&session, &client, reason))?;
+    if session.listener.looks_at_first_bytes() {
+        let looked = preread::preread(&session, &client).await;
+        looked.map_err(|reason| refuse(&session, &client, reason))?;
+    }
+    let pool = session.pool().ok_or_else(|| refuse(&session, &client, CloseReason::NoRoute))?;
     let connected = connect::connect(&session, &client, pool).await;
     let connected = connected.map_err(|reason| refuse(&session, &client, reason))?;
     session.stage.set(Stage::Relay);
     let connected = connected.with_client(client).map_err(|_| CloseReason::Internal)?;
     Ok(Relay::new(session, connected))
-}
-
-/// What no route claims goes to the listener's pool.
-fn route(session: &Session) -> Result<Arc<Pool>, CloseReason> {
-    session.pool().ok_or(CloseReason::NoRoute)
 }
 
 /// Ends a client that never reached a backend, as `on_refuse` says.
@@ -219,11 +217,48 @@ impl Session {
     /// The pool as it is now; a reload may have replaced it since the session was accepted.
     pub fn pool(&self) -> Option<Arc<Pool>> {
         let snapshot = self.worker.plane.snapshot.load();
-        snapshot.pools.get(self.listener.config.pool.as_ref()?).map(Arc::clone)
+        snapshot.pools.get(&self.pool_name()?).map(Arc::clone)
     }
 
+    /// Who it is for: the announced client, where one was.
     pub fn client(&self) -> ClientAddr {
-        self.client.unpack()
+        self.client.get().unpack()
+    }
+
+    /// The address the client dialled, as far as the listening socket or a PROXY header knows it.
+    pub fn local(&self) -> LocalAddr {
+        self.told(|told| told.local).flatten().unwrap_or(*self.local)
+    }
+
+    /// Keeps its place among its client's sessions; its drop gives it back.
+    pub fn keep(&self, own: ClientPermit) {
+        own.keep();
+        self.is_counted.set(true);
+    }
+
+    /// From now on it is the session of the client that a PROXY header announced.
+    pub fn announce(&self, ends: Ends) {
+        let sender = self.client();
+        self.client.set(ClientAddr::new(ends.client).into());
+        self.tell(|told| {
+            told.sender = Some(sender);
+            told.local = Some(LocalAddr::new(ends.local));
+        });
+    }
+
+    /// Takes note of what the first bytes told.
+    pub fn tell(&self, note: impl FnOnce(&mut Told)) {
+        let mut told = self.told.take().unwrap_or_default();
+        note(&mut told);
+        self.told.set(Some(told));
+    }
+
+    /// Looks at what the first bytes told, if any were looked at.
+    pub fn told<T>(&self, look: impl FnOnce(&Told) -> T) -> Option<T> {
+        let told = self.told.take()?;
+        let result = look(&told);
+        self.told.set(Some(told));
+        Some(result)
     }
 
     pub fn set_backend(&self, backend: Arc<Backend>) {
@@ -351,7 +386,11 @@ impl Session {
     }
 
     fn pool_name(&self) -> Option<Arc<str>> {
-        self.listener.config.pool.clone()
+        let config = &self.listener.config;
+        match self.told(|told| told.route).flatten() {
+            Some(index) => config.routes.get(index)?.pool.clone(),
+            None => config.pool.clone(),
+        }
     }
 }
 
@@ -393,7 +432,10 @@ impl Drop for Ending {
                 listener: Arc::clone(&session.listener.config.name),
                 protocol: Protocol::Tcp,
                 client: session.client(),
-                local: *session.local,
+                sender: session.told(|told| told.sender).flatten(),
+                local: session.local(),
+                server_name: session.told(|told| told.hello.server_name.clone()).flatten(),
+                cause: session.told(|told| told.cause).flatten(),
                 pool: session.pool_name(),
                 backend: session.with_backend(|backend| Arc::clone(&backend.name)),
                 tried: u32::from(session.failed_attempts.get()),
@@ -424,30 +466,6 @@ pub fn record_refusal(
         let id = worker.plane.next_session_id();
         let ends = (client, local);
         worker.plane.session_log.write(Record::refusal(id, &listener.config, ends, stage, reason));
-    }
-}
-
-impl Place {
-    /// `process` is the place in the process's limit.
-    pub fn new(process: GatePermit, plane: &Plane, worker: usize) -> Place {
-        process.keep();
-        let load = Arc::clone(&plane.workers[worker]);
-        load.sessions.fetch_add(1, Relaxed);
-        Place(load)
-    }
-
-    pub fn move_to(&mut self, plane: &Plane, worker: usize) {
-        let load = Arc::clone(&plane.workers[worker]);
-        load.sessions.fetch_add(1, Relaxed);
-        self.0.sessions.fetch_sub(1, Relaxed);
-        self.0 = load;
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.gate.leave();
-        self.0.sessions.fetch_sub(1, Relaxed);
     }
 }
 

@@ -435,6 +435,7 @@ impl Page {
             ("no_source_port", &failures.no_source_port),
             ("refused", &failures.refused),
             ("timeout", &failures.timeout),
+            ("tls_failed", &failures.tls_failed),
             ("unreachable", &failures.unreachable),
         ] {
             let labels: Labels = &[("pool", pool), ("backend", name), ("reason", reason)];

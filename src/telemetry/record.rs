@@ -60,6 +60,10 @@ pub enum CloseReason {
     Denied,
     OverLimit,
     RateLimited,
+    PrereadTimeout,
+    BadProxyHeader,
+    BadClientHello,
+    TlsFailed,
     BackendDown,
     BackendRemoved,
     Drained,
@@ -73,7 +77,7 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    pub const ALL: [CloseReason; 29] = [
+    pub const ALL: [CloseReason; 33] = [
         CloseReason::ClientClosed,
         CloseReason::ClientReset,
         CloseReason::ClientVanished,
@@ -93,6 +97,10 @@ impl CloseReason {
         CloseReason::Denied,
         CloseReason::OverLimit,
         CloseReason::RateLimited,
+        CloseReason::PrereadTimeout,
+        CloseReason::BadProxyHeader,
+        CloseReason::BadClientHello,
+        CloseReason::TlsFailed,
         CloseReason::BackendDown,
         CloseReason::BackendRemoved,
         CloseReason::Drained,
@@ -126,6 +134,10 @@ impl CloseReason {
             CloseReason::Denied => "denied",
             CloseReason::OverLimit => "over_limit",
             CloseReason::RateLimited => "rate_limited",
+            CloseReason::PrereadTimeout => "preread_timeout",
+            CloseReason::BadProxyHeader => "bad_proxy_header",
+            CloseReason::BadClientHello => "bad_client_hello",
+            CloseReason::TlsFailed => "tls_failed",
             CloseReason::BackendDown => "backend_down",
             CloseReason::BackendRemoved => "backend_removed",
             CloseReason::Drained => "drained",
@@ -192,7 +204,20 @@ fn session_can_end(stage: Stage, reason: CloseReason) -> bool {
         Stage::Admit => {
             matches!(reason, Denied | OverLimit | RateLimited | NoDescriptors | Internal)
         }
-        Stage::Preread => false,
+        Stage::Preread => matches!(
+            reason,
+            Denied
+                | OverLimit
+                | RateLimited
+                | PrereadTimeout
+                | BadProxyHeader
+                | BadClientHello
+                | ClientClosed
+                | ClientReset
+                | Drained
+                | Killed
+                | Internal
+        ),
         Stage::Route => matches!(
             reason,
             NoRoute
@@ -213,6 +238,7 @@ fn session_can_end(stage: Stage, reason: CloseReason) -> bool {
                 | ConnectUnreachable
                 | NoBackend
                 | BackendFull
+                | TlsFailed
                 | ClientClosed
                 | ClientReset
                 | BackendDown
@@ -259,7 +285,13 @@ pub struct Record {
     pub listener: Arc<str>,
     pub protocol: Protocol,
     pub client: ClientAddr,
+    /// Who announced the client in a PROXY header.
+    pub sender: Option<ClientAddr>,
     pub local: LocalAddr,
+    /// The name a TLS client asked for.
+    pub server_name: Option<String>,
+    /// More than the reason says, of a few reasons.
+    pub cause: Option<&'static str>,
     pub pool: Option<Arc<str>>,
     /// The backend of the last attempt.
     pub backend: Option<Arc<str>>,
@@ -287,7 +319,10 @@ impl Record {
             listener: Arc::clone(&listener.name),
             protocol: listener.protocol,
             client,
+            sender: None,
             local,
+            server_name: None,
+            cause: None,
             pool: None,
             backend: None,
             tried: 0,

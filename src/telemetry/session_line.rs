@@ -21,6 +21,7 @@ fn json(record: &Record, time: jiff::Timestamp) -> String {
         ("listener", serde_json::json!(&*record.listener)),
         ("protocol", serde_json::json!(record.protocol.as_str())),
         ("client", serde_json::json!(record.client.to_string())),
+        ("sender", serde_json::json!(record.sender.map(|sender| sender.to_string()))),
         ("local", serde_json::json!(record.local.to_string())),
         ("pool", serde_json::json!(record.pool.as_deref())),
         ("backend", serde_json::json!(record.backend.as_deref())),
@@ -34,6 +35,8 @@ fn json(record: &Record, time: jiff::Timestamp) -> String {
         ("connect_ms", serde_json::json!(milliseconds(record.connect))),
         ("first_byte_ms", serde_json::json!(milliseconds(record.first_byte))),
         ("duration_ms", serde_json::json!(milliseconds(Some(record.duration)))),
+        ("server_name", serde_json::json!(record.server_name)),
+        ("cause", serde_json::json!(record.cause)),
     ];
     let mut line = String::from("{");
     for (index, (key, value)) in fields.iter().enumerate() {
@@ -69,6 +72,15 @@ fn text(record: &Record, time: jiff::Timestamp) -> String {
         }
     }
     let _ = write!(line, " duration={}ms", milliseconds(record.duration));
+    if let Some(sender) = record.sender {
+        let _ = write!(line, " sender={sender}");
+    }
+    if let Some(name) = &record.server_name {
+        let _ = write!(line, " server_name={name}");
+    }
+    if let Some(cause) = record.cause {
+        let _ = write!(line, " cause={cause:?}");
+    }
     line
 }
 
@@ -89,7 +101,10 @@ mod tests {
             listener: "postgres".into(),
             protocol: crate::config::Protocol::Tcp,
             client: ClientAddr::new("192.0.2.1:4000".parse().unwrap()),
+            sender: Some(ClientAddr::new("10.0.0.1:99".parse().unwrap())),
             local: LocalAddr::new("192.0.2.9:5432".parse().unwrap()),
+            server_name: Some("db.example.com".to_owned()),
+            cause: None,
             pool: Some("db".into()),
             backend: Some("db1".into()),
             tried: 1,
@@ -114,10 +129,10 @@ mod tests {
             String::from_utf8(line).unwrap(),
             concat!(
                 r#"{"time":"1970-01-01T00:00:00.000Z","id":7,"listener":"postgres","protocol":"tcp","#,
-                r#""client":"192.0.2.1:4000","local":"192.0.2.9:5432","pool":"db","backend":"db1","tried":1,"#,
+                r#""client":"192.0.2.1:4000","sender":"10.0.0.1:99","local":"192.0.2.9:5432","pool":"db","backend":"db1","tried":1,"#,
                 r#""stage":"relay","reason":"client_closed","client_received_bytes":1,"client_sent_bytes":2,"#,
                 r#""backend_received_bytes":2,"backend_sent_bytes":1,"connect_ms":1.5,"first_byte_ms":null,"#,
-                r#""duration_ms":2000.0}"#,
+                r#""duration_ms":2000.0,"server_name":"db.example.com","cause":null}"#,
                 "\n"
             )
         );
@@ -129,7 +144,7 @@ mod tests {
         assert_eq!(
             String::from_utf8(line).unwrap(),
             "1970-01-01T00:00:00.000Z session 7 postgres 192.0.2.1:4000 -> db/db1 relay client_closed tried=1 \
-             client=1/2 backend=2/1 connect=1.5ms duration=2000ms\n"
+             client=1/2 backend=2/1 connect=1.5ms duration=2000ms sender=10.0.0.1:99 server_name=db.example.com\n"
         );
     }
 }

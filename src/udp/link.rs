@@ -21,7 +21,7 @@ use crate::sys::clock::Moment;
 use crate::sys::datagram::{self, BATCH, Parcel};
 use crate::telemetry::datagrams::Dropped;
 use crate::telemetry::record::{self, CloseReason};
-use crate::wire::proxy_protocol::{self, MAX_HEADER};
+use crate::wire::proxy_protocol::datagram::{MAX_HEADER, header};
 
 /// Who a client is to a flow, and where it sends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,7 +94,7 @@ impl Header {
     pub fn new(pool: &Pool, client: SocketAddr, dialled: SocketAddr) -> Header {
         let Some(ProxyVersion::V2) = pool.config.send_proxy_protocol else { return Header::None };
         let mut bytes = [0; MAX_HEADER];
-        let length = proxy_protocol::header(client, dialled, &mut bytes);
+        let length = header(client, dialled, &mut bytes);
         let bytes = bytes[..length].into();
         match pool.config.send_proxy_datagrams {
             ProxyDatagrams::Every => Header::Every(bytes),

@@ -150,9 +150,8 @@ fn reach(address: &BackendAddr) -> Option<Reach> {
 /// The pools of TCP listeners, and the ports that clients dial to come to them.
 fn served(config: &Config) -> impl Iterator<Item = (&Pool, BTreeSet<u16>)> {
     config.pools.iter().filter_map(|pool| {
-        let is_theirs = |it: &&std::sync::Arc<Listener>| {
-            it.protocol == Protocol::Tcp && it.pool.as_ref() == Some(&pool.name)
-        };
+        let is_theirs =
+            |it: &&std::sync::Arc<Listener>| it.protocol == Protocol::Tcp && it.uses(&pool.name);
         let mut listeners = config.listeners.iter().filter(is_theirs).peekable();
         listeners.peek()?;
         let dialled = listeners.flat_map(|it| &it.bind).filter_map(port).collect();

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::access;
+use ipnet::IpNet;
+
+use super::{access, routes};
 use crate::config::decode::Field;
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::grammar::show_time;
@@ -27,6 +29,8 @@ pub fn build(
         }),
         protocol: raw.protocol.copied().unwrap_or(default.protocol),
         pool: raw.pool.value().and_then(|pool| pool.0.as_deref().map(Arc::from)),
+        routes: routes::build(raw, faults),
+        proxy_protocol: proxy_protocol(raw, faults),
         on_refuse: raw.on_refuse.copied().unwrap_or(default.on_refuse),
         relay: raw.relay.copied().unwrap_or(default.relay),
         access: access::build(raw, nets, faults),
@@ -35,6 +39,10 @@ pub fn build(
         max_sessions: limits
             .and_then(|limits| limits.sessions.copied())
             .map_or(default.max_sessions, |limit| limit.0.map(|count| count.0)),
+        preread_size: raw
+            .preread_size
+            .copied()
+            .map_or(default.preread_size, |size| usize::try_from(size.0).unwrap_or(usize::MAX)),
         timeouts: timeouts(raw.timeouts.value(), default.timeouts),
         keepalive: match raw.keepalive.value() {
             None => default.keepalive,
@@ -52,6 +60,19 @@ pub fn build(
     }
 }
 
+/// Everyone may say who a client is only where that is written out.
+fn proxy_protocol(raw: &raw::Listener, faults: &mut Faults) -> Option<Vec<IpNet>> {
+    let own = raw.proxy_protocol.value()?.0.as_ref()?;
+    let hint = "name who sends the header, as in `{trusted: [\"10.0.0.0/8\"]}`";
+    own.trusted.require("trusted", own.span, hint, faults);
+    let trusted = own.trusted.given()?;
+    if trusted.value.is_empty() {
+        let fault = Fault::error(Code::EmptyValue, trusted.span, "nobody is trusted here");
+        faults.push(fault.hint("name who sends the header, or write `proxy_protocol: none`"));
+    }
+    Some(trusted.value.iter().map(|net| net.value.0).collect())
+}
+
 fn limits(raw: &raw::Limits, faults: &mut Faults) -> Limits {
     let mut rate = |field: &Field<OrNone<raw::Rate>>| {
         field.value().and_then(|none| none.0.as_ref()).and_then(|own| rate(own, faults))
@@ -61,6 +82,7 @@ fn limits(raw: &raw::Limits, faults: &mut Faults) -> Limits {
         rate_per_client: rate(&raw.rate_per_client),
         datagram_rate: rate(&raw.datagram_rate),
         datagram_rate_per_client: rate(&raw.datagram_rate_per_client),
+        prereads: optional_count(raw.prereads.copied().map(|none| none.0), None),
         sessions_per_client: raw
             .sessions_per_client
             .copied()
@@ -96,6 +118,7 @@ fn optional_count<const MIN: u64, const MAX: u64>(
 fn timeouts(raw: Option<&raw::ListenerTimeouts>, default: ListenerTimeouts) -> ListenerTimeouts {
     let Some(raw) = raw else { return default };
     ListenerTimeouts {
+        preread: raw.preread.copied().map_or(default.preread, |time| time.0),
         idle: optional_time(&raw.idle, default.idle),
         half_closed: optional_time(&raw.half_closed, default.half_closed),
         max_lifetime: optional_time(&raw.max_lifetime, default.max_lifetime),

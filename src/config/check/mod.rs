@@ -6,6 +6,7 @@ mod bound;
 mod reference;
 mod listener;
 mod access;
+mod routes;
 mod pool;
 mod health;
 mod send_proxy;

@@ -33,6 +33,7 @@ pub fn build(name: &str, raw: &raw::Pool, users: Users, faults: &mut Faults) -> 
         source: raw.source.value().into_iter().flatten().map(|source| source.value.0).collect(),
         source_ports: raw.source_ports.copied().unwrap_or(default.source_ports),
         send_proxy_protocol: send_proxy::build(raw, users, faults),
+        send_proxy_tlvs: send_proxy::tlvs(raw, faults),
         send_proxy_datagrams: raw
             .send_proxy_datagrams
             .copied()

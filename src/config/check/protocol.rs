@@ -17,6 +17,10 @@ pub fn check(own: &raw::Listener, protocol: Protocol, faults: &mut Faults) {
             ("datagram_rate_per_client", limits.and_then(|it| it.datagram_rate_per_client.span())),
         ],
         Protocol::Udp => vec![
+            ("routes", own.routes.span()),
+            ("proxy_protocol", own.proxy_protocol.span()),
+            ("preread_size", own.preread_size.span()),
+            ("prereads", limits.and_then(|it| it.prereads.span())),
             ("on_refuse", own.on_refuse.span()),
             ("relay", own.relay.span()),
             ("timeouts", own.timeouts.span()),
@@ -76,6 +80,12 @@ pub fn strip(merged: &mut raw::Listener, protocol: Protocol) {
             }
         }
         Protocol::Udp => {
+            merged.routes = Field::Absent;
+            merged.proxy_protocol = Field::Absent;
+            merged.preread_size = Field::Absent;
+            if let Field::Given(limits) = &mut merged.limits {
+                limits.value.prereads = Field::Absent;
+            }
             merged.on_refuse = Field::Absent;
             merged.relay = Field::Absent;
             merged.timeouts = Field::Absent;

@@ -39,9 +39,14 @@ pub fn check<'a>(
             "name the pool that serves this listener; `pool: none` closes every session",
             faults,
         );
-        let Some(reference) = listener.pool.given() else { continue };
-        let Some(name) = &reference.value.0 else { continue };
-        if known.contains(name.as_str()) {
+        let of_routes = listener.routes.value().into_iter().flatten().map(|route| &route.pool);
+        for reference in std::iter::once(&listener.pool).chain(of_routes) {
+            let Some(reference) = reference.given() else { continue };
+            let Some(name) = &reference.value.0 else { continue };
+            if !known.contains(name.as_str()) {
+                faults.push(unknown(name, reference.span, &known, pools, faults.count()));
+                continue;
+            }
             let users = used.entry(name.as_str()).or_default();
             let of_protocol = match listener.protocol.copied().unwrap_or_default() {
                 Protocol::Tcp => &mut users.tcp,
@@ -50,20 +55,7 @@ pub fn check<'a>(
             of_protocol.get_or_insert(reference.span);
             check_ports(listener, name, pools, faults);
             check_circle(&own_name.value, listener, name, pools, faults);
-            continue;
         }
-        // Whoever sees so many of these faults needs no guess for each.
-        let few = faults.count() < MAX_GUESSES;
-        let guess = if few { nearest(name, known.iter().copied()) } else { None };
-        let hint = match guess {
-            Some(near) => format!("did you mean {}?", quote(near)),
-            None if pools.is_empty() => {
-                format!("define it: `pools: {{{name}: {{backends: [\"10.0.0.11:5432\"]}}}}`")
-            }
-            None => format!("the pools are: {}", some_of(pools)),
-        };
-        let message = format!("there is no pool {}", quote(name));
-        faults.push(Fault::error(Code::UnknownPool, reference.span, message).hint(hint));
     }
     for (name, pool) in pools {
         if let (Some(pool), Some(users)) = (pool, used.get(name.value.as_str())) {
@@ -80,6 +72,27 @@ pub fn check<'a>(
         }
     }
     used
+}
+
+fn unknown(
+    name: &str,
+    at: Span,
+    known: &HashSet<&str>,
+    pools: &[NamedPool],
+    faults_so_far: usize,
+) -> Fault {
+    // Whoever sees so many of these faults needs no guess for each.
+    let few = faults_so_far < MAX_GUESSES;
+    let guess = if few { nearest(name, known.iter().copied()) } else { None };
+    let hint = match guess {
+        Some(near) => format!("did you mean {}?", quote(near)),
+        None if pools.is_empty() => {
+            format!("define it: `pools: {{{name}: {{backends: [\"10.0.0.11:5432\"]}}}}`")
+        }
+        None => format!("the pools are: {}", some_of(pools)),
+    };
+    let message = format!("there is no pool {}", quote(name));
+    Fault::error(Code::UnknownPool, at, message).hint(hint)
 }
 
 /// A backend without a port takes the one the client dialled, and a unix socket has none.

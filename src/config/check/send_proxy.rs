@@ -2,32 +2,43 @@
 
 use super::reference::Users;
 use crate::config::fault::{Code, Fault, Faults};
-use crate::config::raw::{self, SendProxy};
-use crate::config::{ProxyDatagrams, ProxyVersion};
+use crate::config::raw::{self, ProxyTlv, SendProxy};
+use crate::config::{ProxyDatagrams, ProxyTlvs, ProxyVersion};
 
 pub fn build(raw: &raw::Pool, users: Users, faults: &mut Faults) -> Option<ProxyVersion> {
     warn_of_idle_datagrams(raw, faults);
     let given = raw.send_proxy_protocol.given()?;
-    let fault = match (given.value, users.tcp, users.udp) {
-        (SendProxy::None, _, _) => return None,
-        (SendProxy::V1, _, Some(udp)) => {
-            Fault::error(Code::OtherProtocol, given.span, "version 1 of PROXY knows no UDP")
-                .also(udp, "a UDP listener uses this pool")
-                .hint("write `send_proxy_protocol: v2`")
+    match (given.value, users.udp) {
+        (SendProxy::None, _) => None,
+        (SendProxy::V1, Some(udp)) => {
+            let message = "version 1 of PROXY knows no UDP";
+            let fault = Fault::error(Code::OtherProtocol, given.span, message);
+            faults.push(
+                fault
+                    .also(udp, "a UDP listener uses this pool")
+                    .hint("write `send_proxy_protocol: v2`"),
+            );
+            None
         }
-        (_, Some(tcp), _) => {
-            let message = "a PROXY header is not supported yet for pools of TCP listeners";
-            let fault = Fault::error(Code::NotYet, given.span, message);
-            fault.also(tcp, "a TCP listener uses this pool").hint("remove it for now")
-        }
-        (SendProxy::V1, None, None) => {
-            let message = "version 1 of PROXY is not supported yet";
-            Fault::error(Code::NotYet, given.span, message).hint("this version knows `v2`, for UDP")
-        }
-        (SendProxy::V2, None, _) => return Some(ProxyVersion::V2),
-    };
-    faults.push(fault);
-    None
+        (SendProxy::V1, None) => Some(ProxyVersion::V1),
+        (SendProxy::V2, _) => Some(ProxyVersion::V2),
+    }
+}
+
+pub fn tlvs(raw: &raw::Pool, faults: &mut Faults) -> ProxyTlvs {
+    let Some(given) = raw.send_proxy_tlvs.given() else { return ProxyTlvs::default() };
+    let version = raw.send_proxy_protocol.copied().unwrap_or(SendProxy::None);
+    if !given.value.is_empty() && version != SendProxy::V2 {
+        let message = "`send_proxy_tlvs` matters only with version 2 of `send_proxy_protocol`";
+        let fault = Fault::warning(Code::WithoutEffect, given.span, message);
+        faults.push(fault.hint("write `send_proxy_protocol: v2`, or leave the key out"));
+    }
+    let has = |tlv| given.value.contains(&tlv);
+    ProxyTlvs {
+        authority: has(ProxyTlv::Authority),
+        alpn: has(ProxyTlv::Alpn),
+        crc32c: has(ProxyTlv::Crc32c),
+    }
 }
 
 /// Whoever asks for it with every datagram wants it sent; the default stands in every complete file.

@@ -3,19 +3,24 @@
 use crate::config::choice::words;
 use crate::config::decode::{OneOrList, Placed, mapping};
 use crate::config::net::{FilePath, Net};
+use crate::config::route::{Alpn, NamePattern};
 use crate::config::scalar::{Count, DAY, OrAuto, OrNone, SECOND, Size, Time};
 use crate::config::value::{Bind, PoolName};
 use crate::config::{OnRefuse, Protocol, RelayMode, WhenFlowsFull};
 
 mapping! {
     /// One bound address, or several, and the rules at its door.
-    Listener, later ["routes", "tls", "proxy_protocol", "preread_size"], {
+    Listener, later ["tls"], {
         /// `:5432`, `[::]:5432`, `0.0.0.0:7000-7010`, `unix:/path`, or a list of such. Required.
         bind: OneOrList<Placed<Bind>>,
         /// The transport protocol.
         protocol: Protocol,
         /// The pool that serves its sessions; none: close them. Required.
         pool: PoolName,
+        /// TCP: other pools by what is known of a session; the first that holds wins, and `pool` is for the others.
+        routes: Vec<Route>,
+        /// TCP: who announces the real client in a PROXY header.
+        proxy_protocol: OrNone<ProxyProtocol>,
         /// Who may come in: networks such as `10.0.0.0/8`; empty: everyone. The most specific of allow and deny decides.
         allow: Vec<Placed<Net>>,
         /// A file with more of them, one a line.
@@ -32,6 +37,8 @@ mapping! {
         limits: Limits,
         /// UDP: how long a flow lives, and how many there may be.
         flow: Flow,
+        /// TCP: bytes looked at before a session is routed: its PROXY header, its ClientHello.
+        preread_size: Size<1_024, 65_536>,
         /// TCP: when sessions are cut.
         timeouts: ListenerTimeouts,
         /// TCP: keepalive on both connections of a session; none: off.
@@ -44,8 +51,32 @@ mapping! {
 }
 
 mapping! {
+    /// A pool for those sessions of which everything given here holds.
+    Route, required ["pool"], later [], {
+        /// TLS: names the client asks for, `db1.example.com` or `*.example.com`; one must match.
+        server_name: Vec<Placed<NamePattern>>,
+        /// TLS: protocols the client offers, such as `postgresql`; one must match.
+        alpn: Vec<Placed<Alpn>>,
+        /// Networks of the client; one must hold it.
+        client: Vec<Placed<Net>>,
+        /// The port the client dialled.
+        port: OrNone<Count<1, 65_535>>,
+        /// The pool that serves these sessions; none: close them. Required.
+        pool: PoolName,
+    }
+}
+
+mapping! {
+    /// Who announces the real client in a PROXY header, version 1 or 2.
+    ProxyProtocol, required ["trusted"], later [], {
+        /// Networks of those who must send the header; from others none is looked for. Required.
+        trusted: Vec<Placed<Net>>,
+    }
+}
+
+mapping! {
     /// What a listener takes at most.
-    Limits, later ["prereads", "bandwidth"], {
+    Limits, later ["bandwidth"], {
         /// Sessions of this listener at once; flows, for UDP.
         sessions: OrNone<Count<1, 100_000_000>>,
         /// Of each client, which is an IPv4 address or an IPv6 /64.
@@ -54,6 +85,8 @@ mapping! {
         rate: OrNone<Rate>,
         /// New sessions of each client.
         rate_per_client: OrNone<Rate>,
+        /// TCP: sessions of which a PROXY header or first bytes are awaited, at once.
+        prereads: OrNone<Count<1, 100_000_000>>,
         /// UDP: datagrams of clients.
         datagram_rate: OrNone<Rate>,
         /// UDP: datagrams of each client.
@@ -89,7 +122,9 @@ mapping! {
 
 mapping! {
     /// When sessions are cut.
-    ListenerTimeouts, later ["preread"], {
+    ListenerTimeouts, later [], {
+        /// From accept until the PROXY header and the first bytes are there, where any are awaited.
+        preread: Time<1, DAY>,
         /// No byte either way for this long.
         idle: OrNone<Time<1, { 365 * DAY }>>,
         /// From the first FIN, restarted by any byte.

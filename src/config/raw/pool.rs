@@ -14,7 +14,7 @@ use crate::config::{Balance, DnsRecord, HashKey, ProxyDatagrams, SourcePorts, St
 
 mapping! {
     /// A group of backends with one balancing policy.
-    Pool, later ["discovery", "tls", "send_proxy_tlvs", "on_down_reasons"], {
+    Pool, later ["discovery", "tls", "on_down_reasons"], {
         /// How a backend is chosen.
         balance: Balance,
         /// What steers clients, with consistent_hash and ip_hash.
@@ -31,6 +31,8 @@ mapping! {
         source_ports: SourcePorts,
         /// The header that tells a backend who the client is; none: it is sent none.
         send_proxy_protocol: SendProxy,
+        /// TCP: what a header of version 2 tells besides addresses.
+        send_proxy_tlvs: Vec<ProxyTlv>,
         /// UDP: which datagrams of a flow carry it.
         send_proxy_datagrams: ProxyDatagrams,
         /// Active probes.
@@ -234,6 +236,9 @@ words!(Start, "Start", later [], { "up" => Start::Up, "down" => Start::Down });
 words!(ProxyDatagrams, "ProxyDatagrams", later [], {
     "first" => ProxyDatagrams::First, "every" => ProxyDatagrams::Every,
 });
+words!(ProxyTlv, "ProxyTlv", later [], {
+    "authority" => ProxyTlv::Authority, "alpn" => ProxyTlv::Alpn, "crc32c" => ProxyTlv::Crc32c,
+});
 words!(SendProxy, "SendProxy", later [], {
     "none" => SendProxy::None, "v1" => SendProxy::V1, "v2" => SendProxy::V2,
 });
@@ -242,6 +247,13 @@ words!(DnsRecord, "DnsRecord", later [], {
     "SOA" => DnsRecord::Soa, "PTR" => DnsRecord::Ptr, "MX" => DnsRecord::Mx, "TXT" => DnsRecord::Txt,
     "SRV" => DnsRecord::Srv,
 });
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyTlv {
+    Alpn,
+    Authority,
+    Crc32c,
+}
 
 /// As written; whether that version can be sent takes a look at the listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

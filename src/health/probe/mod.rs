@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
-use crate::config;
+use crate::config::{self, ProxyVersion};
 use crate::pool::fitness::ProbeResult;
 
 /// How one probe ended.
@@ -86,11 +86,17 @@ impl Fault {
     }
 }
 
+/// The header a probe begins with: another port than the sessions' is not expected to read one.
+fn proxy(pool: &config::Pool) -> Option<ProxyVersion> {
+    pool.send_proxy_protocol.filter(|_| pool.health.port.is_none())
+}
+
 /// How the backends of one pool are probed; made once and used for all of them.
 pub struct Prober {
     method: Method,
-    timeout: Duration,
+    health: config::Health,
     source: Vec<IpAddr>,
+    proxy: Option<ProxyVersion>,
 }
 
 enum Method {
@@ -103,7 +109,8 @@ enum Method {
 
 impl Prober {
     /// `None` if the pool is not probed.
-    pub fn new(health: &config::Health, source: &[IpAddr]) -> Option<Prober> {
+    pub fn new(pool: &config::Pool) -> Option<Prober> {
+        let health = &pool.health;
         let method = match &health.probe {
             config::Probe::Exchange { send, expect } => {
                 Method::Exchange(exchange::Exchange::new(send.as_deref(), expect.as_ref()))
@@ -118,14 +125,20 @@ impl Prober {
                 Method::Udp(udp::Udp::new(send.as_deref(), expect.as_ref()))
             }
         };
-        Some(Prober { method, timeout: health.timeout, source: source.to_vec() })
+        let source = pool.source.clone();
+        Some(Prober { method, health: health.clone(), source, proxy: proxy(pool) })
+    }
+
+    /// Whether a new one for `pool` would probe alike.
+    pub fn is_of(&self, pool: &config::Pool) -> bool {
+        self.health == pool.health && self.source == pool.source && self.proxy == proxy(pool)
     }
 
     /// Probes once; the timeout is of the whole.
     pub async fn probe(&self, address: &SockAddr) -> Outcome {
         let begun = Instant::now();
         let heard = Cell::new(false);
-        let ended = tokio::time::timeout(self.timeout, self.attempt(address, &heard)).await;
+        let ended = tokio::time::timeout(self.health.timeout, self.attempt(address, &heard)).await;
         let took = begun.elapsed();
         let ended = ended.unwrap_or_else(|_| self.out_of_time(heard.get()));
         match ended {
@@ -144,7 +157,7 @@ impl Prober {
     }
 
     async fn attempt(&self, address: &SockAddr, heard: &Cell<bool>) -> Result<(), Fault> {
-        let stream = || tcp::connect(address, &self.source);
+        let stream = || tcp::connect(address, &self.source, self.proxy);
         let datagrams = || udp::open(address, &self.source);
         match &self.method {
             Method::Dns(dns) => dns.run(datagrams()?, heard).await,

@@ -5,18 +5,27 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use socket2::{SockAddr, Socket};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::Fault;
+use crate::config::ProxyVersion;
 use crate::pool::fitness::ProbeResult;
 use crate::sys::socket::{self, Outgoing};
+use crate::wire::proxy_protocol::{v1, v2};
 
 const PLAIN: Outgoing =
     Outgoing { keepalive: None, buffer: None, user_timeout: None, sends_first: false };
 
 /// A connection to `address`. tokio's stream only issues recv and send, so it serves unix sockets as well.
-pub(super) async fn connect(address: &SockAddr, source: &[IpAddr]) -> Result<TcpStream, Fault> {
-    let stream = begin(address, source).map_err(|error| Fault::connecting(&error))?;
+///
+/// Where sessions announce their client in a PROXY header, the probe says that it is of our own.
+pub(super) async fn connect(
+    address: &SockAddr,
+    source: &[IpAddr],
+    proxy: Option<ProxyVersion>,
+) -> Result<TcpStream, Fault> {
+    let mut stream = begin(address, source).map_err(|error| Fault::connecting(&error))?;
     stream.writable().await.map_err(|error| Fault::connecting(&error))?;
     match stream.take_error() {
         Err(error) | Ok(Some(error)) => return Err(Fault::connecting(&error)),
@@ -26,6 +35,12 @@ pub(super) async fn connect(address: &SockAddr, source: &[IpAddr]) -> Result<Tcp
     if address.as_socket().is_some() && stream.local_addr().ok() == stream.peer_addr().ok() {
         return Err(Fault { result: ProbeResult::Refused, detail: None });
     }
+    let header = match proxy {
+        None => return Ok(stream),
+        Some(ProxyVersion::V1) => v1::write(None),
+        Some(ProxyVersion::V2) => v2::write_local(),
+    };
+    stream.write_all(&header).await.map_err(|error| Fault::talking(&error))?;
     Ok(stream)
 }
 

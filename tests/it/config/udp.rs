@@ -43,6 +43,7 @@ fn every_key_of_a_udp_listener_arrives() {
         rate: rate(10, 20),
         // Without a burst, a second's worth.
         rate_per_client: rate(3, 3),
+        prereads: None,
         datagram_rate: rate(1_000_000_000, 1),
         datagram_rate_per_client: None,
     };

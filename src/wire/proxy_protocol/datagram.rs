@@ -18,7 +18,7 @@ use crate::addr::canonical;
 /// Of a header over IPv6. Over IPv4 it is 28.
 pub const MAX_HEADER: usize = 52;
 
-const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+use super::v2::SIGNATURE;
 const VERSION_2_PROXY: u8 = 0x21;
 const IPV4_DATAGRAM: u8 = 0x12;
 const IPV6_DATAGRAM: u8 = 0x22;

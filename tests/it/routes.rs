@@ -1,0 +1,307 @@
+//! Routes over real sockets: by what a TLS client asks for, by network and port; the very bytes reach the backend, and
+//! nobody waits for bytes that do not matter.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use maitred::config::{Config, NamePattern, OnRefuse, Pool, Route};
+use maitred::telemetry::record::{CloseReason, Stage};
+use maitred::wire::postgres;
+
+use crate::balancer::{self, Balancer, loopback};
+use crate::server::{Conduct, Server};
+
+/// A ClientHello of a client that asks for `name` and offers `protocols`, spread over records of `each` bytes and padded
+/// as those of post-quantum clients are.
+fn hello(name: Option<&str>, protocols: &[&str], each: usize) -> Vec<u8> {
+    fn vector(bytes: &[u8]) -> Vec<u8> {
+        [&(bytes.len() as u16).to_be_bytes(), bytes].concat()
+    }
+    let mut extensions = [[0, 51].as_slice(), &vector(&[7; 1300])].concat();
+    if let Some(name) = name {
+        let entry = [[0].as_slice(), &vector(name.as_bytes())].concat();
+        extensions.extend([[0, 0].as_slice(), &vector(&vector(&entry))].concat());
+    }
+    if !protocols.is_empty() {
+        let list = protocols.iter().map(|it| [&[it.len() as u8], it.as_bytes()].concat());
+        let list = list.collect::<Vec<_>>().concat();
+        extensions.extend([[0, 16].as_slice(), &vector(&vector(&list))].concat());
+    }
+    let body =
+        [[3, 3].as_slice(), &[9; 32], &[0], &vector(&[0x13, 1]), &[1, 0], &vector(&extensions)];
+    let body = body.concat();
+    let message = [&[1], &(body.len() as u32).to_be_bytes()[1..], body.as_slice()].concat();
+    let record = |part: &[u8]| [[22, 3, 1].as_slice(), &vector(part)].concat();
+    message.chunks(each).map(record).collect::<Vec<_>>().concat()
+}
+
+struct Routed {
+    balancer: Balancer,
+    backends: [TcpListener; 2],
+}
+
+/// `route` leads to the second backend, everything else to the first.
+fn routed(route: Route) -> (Config, [TcpListener; 2]) {
+    let (own, own_address) = loopback();
+    let (other, other_address) = loopback();
+    let mut config = balancer::config(&[own_address]);
+    let pool = Pool {
+        name: "other".into(),
+        backends: vec![balancer::backend(other_address)],
+        ..Pool::clone(&config.pools[0])
+    };
+    config.pools.push(Arc::new(pool));
+    let route = Route { pool: Some("other".into()), ..route };
+    balancer::listener(&mut config).routes = vec![route];
+    (config, [own, other])
+}
+
+fn start(route: Route) -> Routed {
+    let (config, backends) = routed(route);
+    Routed { balancer: Balancer::start(config), backends }
+}
+
+fn named(names: &[NamePattern]) -> Route {
+    Route { server_name: names.to_vec(), ..Route::default() }
+}
+
+fn exact(name: &str) -> NamePattern {
+    NamePattern::Exact(name.to_owned())
+}
+
+impl Routed {
+    /// Sends `bytes` in pieces and ends; which backend got a connection, and what came there.
+    fn send(&self, bytes: &[u8], each: usize) -> (usize, Vec<u8>) {
+        let mut client = TcpStream::connect(self.balancer.address()).unwrap();
+        client.set_nodelay(true).unwrap();
+        for piece in bytes.chunks(each) {
+            client.write_all(piece).unwrap();
+            // So that they are segments of their own.
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        client.shutdown(Shutdown::Write).unwrap();
+        let (index, mut stream) = self.accept();
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        (index, got)
+    }
+
+    fn accept(&self) -> (usize, TcpStream) {
+        let mut accepted = None;
+        balancer::wait_for("one of the backends to be reached", || {
+            for (index, backend) in self.backends.iter().enumerate() {
+                backend.set_nonblocking(true).unwrap();
+                if let Ok((stream, _)) = backend.accept() {
+                    stream.set_nonblocking(false).unwrap();
+                    accepted = Some((index, stream));
+                }
+            }
+            accepted.is_some()
+        });
+        accepted.unwrap()
+    }
+}
+
+#[test]
+fn the_name_decides_and_the_backend_gets_the_very_bytes() {
+    let routed =
+        start(named(&[exact("db1.example.com"), NamePattern::Below("pg.example.com".into())]));
+    for (name, expected) in [
+        (Some("DB1.example.com"), 1),
+        (Some("a.b.pg.example.com."), 1),
+        (Some("pg.example.com"), 0),
+        (Some("db2.example.com"), 0),
+        (None, 0),
+    ] {
+        for (record_length, each) in [(16_384, 2_000), (16_384, 100), (60, 500), (1, 10_000)] {
+            let bytes = [hello(name, &["h2"], record_length).as_slice(), b"and more"].concat();
+            assert_eq!(
+                routed.send(&bytes, each),
+                (expected, bytes),
+                "{name:?} {record_length} {each}"
+            );
+        }
+    }
+    let records = routed.balancer.endings(20);
+    assert_eq!(records[0].server_name.as_deref(), Some("db1.example.com"));
+    assert_eq!(records[0].pool.as_deref(), Some("other"));
+    assert!(records.iter().all(|it| it.reason == CloseReason::ClientClosed));
+}
+
+#[test]
+fn the_protocol_decides() {
+    let routed = start(Route { alpn: vec![b"postgresql".to_vec()], ..Route::default() });
+    let bytes = hello(Some("a"), &["h2", "postgresql"], 16_384);
+    assert_eq!(routed.send(&bytes, 5_000), (1, bytes));
+    let bytes = hello(Some("a"), &["h2"], 16_384);
+    assert_eq!(routed.send(&bytes, 5_000), (0, bytes));
+}
+
+#[test]
+fn who_speaks_no_tls_goes_on_at_the_first_byte_that_tells() {
+    let routed = start(named(&[exact("a")]));
+    for bytes in [b"G".as_slice(), b"\x16\x02", b"\0\0\0\x54\0\x03\0\0user\0me\0\0"] {
+        let mut client = TcpStream::connect(routed.balancer.address()).unwrap();
+        client.write_all(bytes).unwrap();
+        let (index, mut stream) = routed.accept();
+        assert_eq!(index, 0);
+        let mut got = vec![0; bytes.len()];
+        stream.read_exact(&mut got).unwrap();
+        assert_eq!(got, bytes);
+    }
+}
+
+#[test]
+fn without_a_pool_for_it_a_session_is_closed() {
+    let (mut config, _backends) = routed(named(&[exact("a")]));
+    balancer::listener(&mut config).pool = None;
+    let balancer = Balancer::start(config);
+    let mut client = TcpStream::connect(balancer.address()).unwrap();
+    client.write_all(&hello(Some("b"), &[], 16_384)).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    assert_eq!(balancer.ending(), (Stage::Route, CloseReason::NoRoute));
+}
+
+#[test]
+fn a_hello_that_lies_is_refused() {
+    let (mut config, _backends) = routed(named(&[exact("a")]));
+    balancer::listener(&mut config).on_refuse = OnRefuse::Reset;
+    balancer::listener(&mut config).preread_size = 2_048;
+    let balancer = Balancer::start(config);
+    for bytes in [
+        hello(Some("a..b"), &[], 16_384),
+        hello(Some("a"), &[], 16_384)[..4].iter().copied().chain([0, 9]).collect(),
+        hello(Some(&"a".repeat(900)), &[], 16_384),
+        // In very small records it is longer than may be looked at.
+        hello(Some("a"), &[], 1),
+    ] {
+        let mut client = TcpStream::connect(balancer.address()).unwrap();
+        let _ = client.write_all(&bytes);
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+    for record in balancer.endings(4) {
+        assert_eq!((record.stage, record.reason), (Stage::Preread, CloseReason::BadClientHello));
+        assert!(record.cause.is_some());
+    }
+}
+
+#[test]
+fn a_client_that_waits_for_the_server_is_let_go_in_time_and_reset_or_left_is_seen() {
+    let (mut config, _backends) = routed(named(&[exact("a")]));
+    balancer::listener(&mut config).timeouts.preread = Duration::from_millis(200);
+    let balancer = Balancer::start(config);
+    let mut silent = TcpStream::connect(balancer.address()).unwrap();
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+    let reset = TcpStream::connect(balancer.address()).unwrap();
+    maitred::sys::socket::reset_on_close(&reset);
+    drop(reset);
+    let mut left = TcpStream::connect(balancer.address()).unwrap();
+    left.write_all(b"\x16\x03").unwrap();
+    drop(left);
+    let mut reasons: Vec<_> = balancer.endings(3).iter().map(|it| (it.stage, it.reason)).collect();
+    reasons.sort_by_key(|(_, reason)| reason.as_str());
+    assert_eq!(
+        reasons,
+        [
+            (Stage::Preread, CloseReason::ClientClosed),
+            (Stage::Preread, CloseReason::ClientReset),
+            (Stage::Preread, CloseReason::PrereadTimeout)
+        ]
+    );
+}
+
+#[test]
+fn network_and_port_need_no_bytes() {
+    let server = Server::start(Conduct::Say(&["b"]));
+    let (mut config, _backends) =
+        routed(Route { client: vec!["127.0.0.0/8".parse().unwrap()], ..Route::default() });
+    Arc::make_mut(&mut config.pools[1]).backends = vec![balancer::backend(server.address)];
+    // Asks for bytes, but only of others.
+    balancer::listener(&mut config)
+        .routes
+        .insert(0, Route { client: vec!["192.0.2.0/24".parse().unwrap()], ..named(&[exact("a")]) });
+    let balancer = Balancer::start(config);
+    let mut client = TcpStream::connect(balancer.address()).unwrap();
+    assert_eq!(crate::server::first_byte(&mut client), Some('b'), "a server that speaks first");
+}
+
+/// What a PostgreSQL client and its server say before TLS.
+#[test]
+fn a_postgresql_client_is_answered_and_its_backend_asked() {
+    let routed = start(named(&[exact("db1")]));
+    for asks_for_gss in [false, true] {
+        let mut client = TcpStream::connect(routed.balancer.address()).unwrap();
+        let mut answer = [0];
+        if asks_for_gss {
+            client.write_all(&[0, 0, 0, 8, 4, 210, 22, 48]).unwrap();
+            client.read_exact(&mut answer).unwrap();
+            assert_eq!(answer, [b'N']);
+        }
+        client.write_all(&postgres::TLS_REQUEST).unwrap();
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, [b'S']);
+        let bytes = hello(Some("db1"), &[], 16_384);
+        client.write_all(&bytes).unwrap();
+        let (index, mut stream) = routed.accept();
+        assert_eq!(index, 1);
+        let mut asked = [0; 8];
+        stream.read_exact(&mut asked).unwrap();
+        assert_eq!(asked, postgres::TLS_REQUEST);
+        stream.set_nonblocking(true).unwrap();
+        // Not a byte of the client's before the answer: that there is none shows nowhere.
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        stream.set_nonblocking(false).unwrap();
+        stream.write_all(b"Sserver").unwrap();
+        let mut got = vec![0; bytes.len()];
+        stream.read_exact(&mut got).unwrap();
+        assert_eq!(got, bytes);
+        let mut said = [0; 6];
+        client.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"server", "its answer is not the client's");
+    }
+}
+
+#[test]
+fn a_backend_without_tls_fails_the_attempt_and_a_promise_must_be_kept() {
+    let routed = start(named(&[exact("db1")]));
+    let mut client = TcpStream::connect(routed.balancer.address()).unwrap();
+    client.write_all(&postgres::TLS_REQUEST).unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    client.write_all(&hello(Some("db1"), &[], 16_384)).unwrap();
+    let (_, mut stream) = routed.accept();
+    stream.write_all(b"N").unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    let mut client = TcpStream::connect(routed.balancer.address()).unwrap();
+    client.write_all(&postgres::TLS_REQUEST).unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    client.write_all(b"no TLS").unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    let endings: Vec<_> =
+        routed.balancer.endings(2).iter().map(|it| (it.stage, it.reason)).collect();
+    assert_eq!(
+        endings,
+        [(Stage::Connect, CloseReason::TlsFailed), (Stage::Preread, CloseReason::BadClientHello)]
+    );
+}
+
+#[test]
+fn a_name_behind_a_proxy_header_is_told_to_the_backend() {
+    use maitred::config::{ProxyTlvs, ProxyVersion};
+    use maitred::wire::proxy_protocol::{Ends, v1, v2};
+    let (mut config, backends) = routed(named(&[exact("db1")]));
+    balancer::listener(&mut config).proxy_protocol = Some(vec!["127.0.0.1/32".parse().unwrap()]);
+    let pool = Arc::make_mut(&mut config.pools[1]);
+    pool.send_proxy_protocol = Some(ProxyVersion::V2);
+    pool.send_proxy_tlvs = ProxyTlvs { authority: true, ..ProxyTlvs::default() };
+    let routed = Routed { balancer: Balancer::start(config), backends };
+    let end = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let ends = Ends { client: end("[2001:db8::7]:7"), local: end("[2001:db8::1]:5432") };
+    let bytes = hello(Some("db1"), &[], 16_384);
+    let sent = [v1::write(Some(ends)), bytes.clone()].concat();
+    let told =
+        v2::write(Some(ends), v2::Extras { authority: Some("db1"), ..v2::Extras::default() });
+    assert_eq!(routed.send(&sent, 300), (1, [told, bytes].concat()));
+}

@@ -1,0 +1,133 @@
+//! Parsers at the door under bytes that nobody would send: the corpus as it is, and mutations of it. What is asked is
+//! more than that nothing panics: a header or hello is judged the same whether it comes whole or piece by piece.
+//!
+//! `MAITRED_MUTATIONS` says how many mutations each parser gets; `scripts/check --long` asks for 10^8.
+
+// A test that meets what it does not expect is to fail on the spot.
+#![allow(clippy::unwrap_used)]
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use maitred::wire::client_hello::{self, BadHello};
+use maitred::wire::proxy_protocol::{self, BadHeader};
+use maitred::wire::{Progress, postgres};
+
+const MOST: usize = 16 << 10;
+const SEED: u64 = 0x6d61_6974_7265_6421;
+
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name);
+    let files =
+        std::fs::read_dir(folder).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap());
+    let mut files: Vec<Vec<u8>> = files.collect();
+    // The same run everywhere.
+    files.sort();
+    assert!(files.len() >= 5, "a corpus");
+    files
+}
+
+fn mutations() -> u64 {
+    let asked = std::env::var("MAITRED_MUTATIONS");
+    asked.map_or(200_000, |text| text.parse().expect("MAITRED_MUTATIONS is a number"))
+}
+
+/// Changes `bytes` in one to eight places: single bits and bytes, lengths, pieces cut out, doubled or taken from another.
+fn mutate(bytes: &mut Vec<u8>, others: &[Vec<u8>], random: &mut fastrand::Rng) {
+    for _ in 0..random.usize(1..=8) {
+        let at = random.usize(0..=bytes.len());
+        let end = (at + random.usize(0..=16)).min(bytes.len());
+        match random.u8(0..7) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << random.u8(0..8),
+            1 if at < bytes.len() => {
+                bytes[at] = *random.choice([0, 1, 0x7f, 0x80, 0xff].iter()).unwrap()
+            }
+            2 => bytes.insert(at, random.u8(..)),
+            3 => drop(bytes.drain(at..end)),
+            4 => {
+                let doubled = bytes[at..end].to_vec();
+                bytes.splice(at..at, doubled);
+            }
+            5 => bytes.truncate(at),
+            6 => {
+                let other = random.choice(others).unwrap();
+                let from = random.usize(0..=other.len());
+                bytes.truncate(at);
+                bytes.extend(&other[from..]);
+            }
+            _ => {}
+        }
+    }
+    bytes.truncate(MOST / 2);
+}
+
+/// `look` judges each file, each of its beginnings, and very many mutations; `cut` where a mutation is cut in two.
+fn run(name: &str, look: impl Fn(&[u8], usize)) {
+    let corpus = corpus(name);
+    for file in &corpus {
+        for cut in 0..=file.len() {
+            look(file, cut);
+        }
+    }
+    let mut random = fastrand::Rng::with_seed(SEED);
+    for _ in 0..mutations() {
+        let mut bytes = random.choice(&corpus).unwrap().clone();
+        mutate(&mut bytes, &corpus, &mut random);
+        look(&bytes, random.usize(0..=bytes.len()));
+    }
+}
+
+/// What was judged of a beginning stands, whatever follows.
+fn is_kept<T: Debug + PartialEq, E: Debug + PartialEq>(
+    begun: Result<Progress<T>, E>,
+    whole: Result<Progress<T>, E>,
+    bytes: &[u8],
+) {
+    if begun != Ok(Progress::Partial) {
+        assert_eq!(begun, whole, "{bytes:?}");
+    }
+}
+
+#[test]
+fn proxy_headers() {
+    run("proxy_protocol", |bytes, cut| {
+        let whole = proxy_protocol::read(bytes, MOST);
+        is_kept(proxy_protocol::read(&bytes[..cut], MOST), whole, bytes);
+        if let Ok(Progress::Whole(header)) = whole {
+            assert!((15..=bytes.len()).contains(&header.length));
+            let ends = header.ends.into_iter().flat_map(|it| [it.client, it.local]);
+            assert!(ends.into_iter().all(|end| end.ip() == end.ip().to_canonical()));
+            let without_last = proxy_protocol::read(&bytes[..header.length - 1], MOST);
+            assert_eq!(without_last, Ok(Progress::Partial), "{bytes:?}");
+        }
+        if whole == Err(BadHeader::TooLong) {
+            assert!(bytes.len() >= 107 || bytes.starts_with(b"\r\n\r\n\0\r\nQUIT\n"), "{bytes:?}");
+        }
+    });
+}
+
+#[test]
+fn client_hellos() {
+    run("client_hello", |bytes, cut| {
+        let whole = client_hello::read(bytes, MOST);
+        is_kept(client_hello::read(&bytes[..cut], MOST), whole.clone(), bytes);
+        if let Ok(Progress::Whole(hello)) = &whole {
+            let name = hello.server_name.as_deref().unwrap_or("a");
+            let is_plain = |byte: u8| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte)
+            };
+            assert!(
+                !name.is_empty() && name.len() <= 253 && name.bytes().all(is_plain),
+                "{name:?}"
+            );
+        }
+        let is_tls =
+            bytes.is_empty() || bytes[0] == 22 && bytes.get(1).is_none_or(|byte| *byte == 3);
+        assert_eq!(whole != Err(BadHello::NotTls), is_tls, "{bytes:?}");
+        let asked = postgres::read(bytes);
+        assert!(
+            postgres::read(&bytes[..cut]) == Progress::Partial
+                || postgres::read(&bytes[..cut]) == asked
+        );
+    });
+}
