@@ -37,8 +37,7 @@ fn certify(dir: &Path, name: &str) {
 
 fn config(port: u16, [first, second]: [u16; 2]) -> String {
     format!(
-        "log: {{sessions: all, format: json}}
-listeners:
+        "listeners:
   main:
     bind: \"127.0.0.1:{port}\"
     pool: none
@@ -71,7 +70,7 @@ fn curl_reaches_the_server_it_names_and_no_other() {
     }
     let config_of_nginx = format!(
         "daemon off; user root; pid {place}/pid; error_log {place}/error.log; events {{}}
-         http {{ access_log off; {servers} }}"
+         http {{ access_log off; ssl_protocols TLSv1.2 TLSv1.3; {servers} }}"
     );
     fs::write(dir.path().join("nginx.conf"), config_of_nginx).unwrap();
     let mut command = Command::new(program("nginx", "nginx"));

@@ -94,8 +94,7 @@ impl Site {
 
 fn maitred(port: u16, backend: u16, version: &str) -> Maitred {
     Maitred::start(&format!(
-        "log: {{sessions: all, format: json}}
-listeners:
+        "listeners:
   main:
     bind: \"127.0.0.1:{port}\"
     pool: main
