@@ -79,7 +79,7 @@ fn no_algorithm_allocates() {
             let before = ALLOCATIONS.get();
             for number in 0..1_000_u32 {
                 let client = SocketAddr::from((number.to_be_bytes(), 9));
-                match pool.pick(&PickKey { client: ClientAddr::new(client) }, &tried, now) {
+                match pool.pick(&PickKey::new(ClientAddr::new(client)), &tried, now) {
                     Ok(picked) => {
                         picked.backend().observe_latency(Duration::from_micros(number.into()), now);
                         permits.push(picked);

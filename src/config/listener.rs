@@ -71,9 +71,18 @@ pub struct Limits {
     pub rate_per_client: Option<Rate>,
     /// Sessions in stage `preread` at once.
     pub prereads: Option<u64>,
+    /// TCP: of each session.
+    pub bandwidth: Bandwidth,
     /// UDP.
     pub datagram_rate: Option<Rate>,
     pub datagram_rate_per_client: Option<Rate>,
+}
+
+/// Bytes a second of one session, each way; `None` = no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    pub to_client: Option<u64>,
+    pub to_backend: Option<u64>,
 }
 
 /// So many a second in the long run, and at most `burst` at once.

@@ -73,6 +73,8 @@ pub enum HashKey {
     ClientAddress,
     #[default]
     ClientIp,
+    /// What a TLS client asks for; of others, `ClientIp`.
+    ServerName,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -16,7 +16,7 @@ use super::{PickError, PickKey, Tried, narrow, widen};
 /// Everything a pick may depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    pub key: &'a PickKey,
+    pub key: &'a PickKey<'a>,
     pub tried: &'a Tried,
     pub weights: Weights,
     pub now: Instant,

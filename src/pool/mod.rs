@@ -89,8 +89,16 @@ pub const SESSION_BOUNDS: [f64; 12] =
 
 /// What a pick may depend on.
 #[derive(Clone, Copy, Debug)]
-pub struct PickKey {
+pub struct PickKey<'a> {
     pub client: ClientAddr,
+    /// What a TLS client asks for, in lower case.
+    pub server_name: Option<&'a str>,
+}
+
+impl PickKey<'_> {
+    pub fn new(client: ClientAddr) -> Self {
+        PickKey { client, server_name: None }
+    }
 }
 
 /// Indices of the backends this session tried already. `connect.attempts` is at most `Tried::MAX`.
@@ -130,7 +138,12 @@ pub struct Held {
 impl Pool {
     /// Picks a backend and takes a slot on it. Takes no lock, allocates nothing, and is over after a bounded number
     /// of steps also when everything is full.
-    pub fn pick(&self, key: &PickKey, tried: &Tried, now: Instant) -> Result<Picked, PickError> {
+    pub fn pick(
+        &self,
+        key: &PickKey<'_>,
+        tried: &Tried,
+        now: Instant,
+    ) -> Result<Picked, PickError> {
         let ask = Ask { key, tried, weights: Weights::Effective, now };
         match self.pick_by(&ask) {
             Err(PickError::NoneUp) if self.config.when_none_up == config::WhenNoneUp::TryAll => {

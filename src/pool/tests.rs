@@ -58,9 +58,9 @@ pub fn pool_of(balance: Balance, weights: &[u32]) -> Pool {
     build(config_of(balance, weights))
 }
 
-pub fn client(number: u32) -> PickKey {
+pub fn client(number: u32) -> PickKey<'static> {
     let port = (number % 50_000) as u16 + 1_024;
-    PickKey { client: ClientAddr::new(SocketAddr::from((number.to_be_bytes(), port))) }
+    PickKey::new(ClientAddr::new(SocketAddr::from((number.to_be_bytes(), port))))
 }
 
 pub fn pick(pool: &Pool, number: u32) -> Result<Picked, PickError> {

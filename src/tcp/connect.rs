@@ -138,7 +138,11 @@ pub async fn connect(
 }
 
 fn pick(session: &Session, pool: &Pool, tried: &Tried) -> Result<Picked, PickError> {
-    pool.pick(&PickKey { client: session.client() }, tried, Instant::now())
+    let client = session.client();
+    let by = |server_name: Option<&str>| {
+        pool.pick(&PickKey { client, server_name }, tried, Instant::now())
+    };
+    session.told(|told| by(told.server_name())).unwrap_or_else(|| by(None))
 }
 
 /// Whether the pool lets a client wait rather than turning it away.

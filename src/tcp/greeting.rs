@@ -69,7 +69,7 @@ fn header(session: &Session, client: &Stream, pool: &Pool, version: ProxyVersion
         return v1::write(ends);
     }
     let tlvs = pool.config.send_proxy_tlvs;
-    let name = session.told(|told| told.hello.server_name.clone()).flatten();
+    let name = session.told(|told| told.server_name().map(str::to_owned)).flatten();
     let extras = v2::Extras {
         authority: name.as_deref().filter(|_| tlvs.authority),
         // Known where TLS ends here.

@@ -131,7 +131,9 @@ impl Half {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let taken = match self.poll_take(source, sink, session, cx) {
+            let allowance = session.poll_allowance(self.from == Side::Client, cx);
+            let Poll::Ready(most) = allowance else { return Poll::Pending };
+            let taken = match self.poll_take(source, sink, most, session, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(taken) => taken,
             };
@@ -198,29 +200,31 @@ impl Half {
         &mut self,
         source: &mut Stream,
         sink: &mut Stream,
+        most: usize,
         session: &Session,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Taken, Fault>> {
         if self.splicing {
             let pipe = session.worker.pipes.borrow_mut().borrow();
             if let Some(pipe) = pipe {
-                return self.poll_fill(pipe, source, session, cx);
+                return self.poll_fill(pipe, source, most, session, cx);
             }
             // No pipe to be had: copy, and earn the promotion anew.
             self.splicing = session.listener.config.relay == RelayMode::Splice;
             self.streak = 0;
         }
-        self.poll_copy(source, sink, session, cx)
+        self.poll_copy(source, sink, most, session, cx)
     }
 
     fn poll_fill(
         &mut self,
         mut pipe: Pipe,
         source: &Stream,
+        most: usize,
         session: &Session,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Taken, Fault>> {
-        let outcome = source.poll_fill(cx, &mut pipe, QUOTA);
+        let outcome = source.poll_fill(cx, &mut pipe, most.min(QUOTA));
         if pipe.bytes() > 0 {
             self.pending = Some(Box::new(Pending::Pipe(pipe)));
         } else {
@@ -256,11 +260,12 @@ impl Half {
         &mut self,
         source: &mut Stream,
         sink: &mut Stream,
+        most: usize,
         session: &Session,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Taken, Fault>> {
-        let mut scratch = session.worker.scratch.borrow_mut();
-        let count = match source.poll_read(cx, &mut scratch) {
+        let scratch = &mut session.worker.scratch.borrow_mut()[..most.min(SCRATCH)];
+        let count = match source.poll_read(cx, scratch) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::Source(error))),
             Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Taken::End)),

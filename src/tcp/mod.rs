@@ -4,6 +4,7 @@
 pub mod worker;
 pub mod listener;
 pub mod session;
+mod pace;
 mod place;
 mod preread;
 pub mod connect;

@@ -1,5 +1,5 @@
 //! Before a session is routed: its PROXY header, where its sender is trusted to send one, and its first bytes, where a
-//! route asks for them. They are looked at and left in the kernel, so that the backend gets the very same; only the
+//! route or a pool's hash asks for them. They are looked at and left in the kernel, so that the backend gets the very same; only the
 //! header and a PostgreSQL client's wish to be encrypted are taken. One deadline, from accept, holds for all of it.
 
 use std::future::poll_fn;
@@ -9,6 +9,7 @@ use std::task::{Poll, ready};
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::time::{Sleep, sleep};
 
+use super::pace::Pace;
 use super::session::Session;
 use super::stream::Stream;
 use crate::addr::{ClientAddr, LocalAddr};
@@ -21,20 +22,41 @@ use crate::wire::Progress;
 use crate::wire::client_hello::{self, BadHello, Hello};
 use crate::wire::{postgres, proxy_protocol};
 
-/// What a session's first bytes told, and what was made of it.
+/// What few sessions have: what their first bytes told, and what was made of it.
 #[derive(Default)]
 pub struct Told {
     /// Who announced the client in a PROXY header.
     pub sender: Option<ClientAddr>,
     /// What the announced client dialled.
     pub local: Option<LocalAddr>,
-    pub hello: Hello,
+    /// `None`: it was not looked at.
+    pub hello: Option<Hello>,
     /// The listener's route it takes; `None`: its own pool.
     pub route: Option<usize>,
     /// A PostgreSQL client was told to go on in TLS; so must its backend be.
     pub wants_postgres_tls: bool,
     /// What was wrong with it.
     pub cause: Option<&'static str>,
+    pub paces: Paces,
+}
+
+/// Of a listener with `limits.bandwidth`.
+#[derive(Default)]
+pub struct Paces {
+    to_backend: Pace,
+    to_client: Pace,
+}
+
+impl Paces {
+    pub fn of(&mut self, from_client: bool) -> &mut Pace {
+        if from_client { &mut self.to_backend } else { &mut self.to_client }
+    }
+}
+
+impl Told {
+    pub fn server_name(&self) -> Option<&str> {
+        self.hello.as_ref()?.server_name.as_deref()
+    }
 }
 
 /// Finds out who the client is and which route it takes, as far as the listener wants to know.
@@ -52,11 +74,23 @@ pub async fn preread(session: &Session, client: &Stream) -> Result<(), CloseReas
     if decision == Decision::Undecided {
         let hello = wait.hello().await?;
         decision = listener.routes.decide(facts(session, Some(&hello)));
-        session.tell(|told| told.hello = hello);
+        session.tell(|told| told.hello = Some(hello));
     }
     if let Decision::Route(index) = decision {
         session.tell(|told| told.route = Some(index));
     }
+    session.stage.set(Stage::Route);
+    Ok(())
+}
+
+/// Finds out which server the client asks for, where the pool's hash wants to know.
+pub async fn server_name(session: &Session, client: &Stream) -> Result<(), CloseReason> {
+    if session.told(|told| told.hello.is_some()) == Some(true) {
+        return Ok(());
+    }
+    let mut wait = Wait { session, client, place: None, deadline: None };
+    let hello = wait.client_hello(false).await?;
+    session.tell(|told| told.hello = Some(hello));
     session.stage.set(Stage::Route);
     Ok(())
 }

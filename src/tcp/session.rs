@@ -20,7 +20,7 @@ use super::stream::Stream;
 use super::worker::Worker;
 use crate::addr::{ClientAddr, LocalAddr, PackedClientAddr};
 use crate::admit::{Admission, ClientNet, ClientPermit, ListenerPermit};
-use crate::config::{OnRefuse, Protocol};
+use crate::config::{HashKey, OnRefuse, Protocol};
 use crate::plane::{SessionFilter, SessionRow};
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::pool::{BackendPermit, Pool, SESSION_BOUNDS};
@@ -195,6 +195,10 @@ async fn reach(session: Rc<Session>, socket: OwnedFd) -> Result<Relay, CloseReas
         looked.map_err(|reason| refuse(&session, &client, reason))?;
     }
     let pool = session.pool().ok_or_else(|| refuse(&session, &client, CloseReason::NoRoute))?;
+    if pool.config.hash.key == HashKey::ServerName {
+        let looked = preread::server_name(&session, &client).await;
+        looked.map_err(|reason| refuse(&session, &client, reason))?;
+    }
     let connected = connect::connect(&session, &client, pool).await;
     let connected = connected.map_err(|reason| refuse(&session, &client, reason))?;
     session.stage.set(Stage::Relay);
@@ -247,10 +251,22 @@ impl Session {
     }
 
     /// Takes note of what the first bytes told.
-    pub fn tell(&self, note: impl FnOnce(&mut Told)) {
+    pub fn tell<T>(&self, note: impl FnOnce(&mut Told) -> T) -> T {
         let mut told = self.told.take().unwrap_or_default();
-        note(&mut told);
+        let result = note(&mut told);
         self.told.set(Some(told));
+        result
+    }
+
+    fn bandwidth(&self, from_client: bool) -> Option<u64> {
+        let bandwidth = self.listener.config.limits.bandwidth;
+        if from_client { bandwidth.to_backend } else { bandwidth.to_client }
+    }
+
+    /// Ready with how much may be taken from that side now.
+    pub fn poll_allowance(&self, from_client: bool, cx: &mut Context<'_>) -> Poll<usize> {
+        let Some(limit) = self.bandwidth(from_client) else { return Poll::Ready(usize::MAX) };
+        self.tell(|told| told.paces.of(from_client).poll(limit, cx))
     }
 
     /// Looks at what the first bytes told, if any were looked at.
@@ -301,6 +317,9 @@ impl Session {
 
     /// Payload taken from one side.
     pub fn taken(&self, from_client: bool, count: usize) {
+        if let Some(limit) = self.bandwidth(from_client) {
+            self.tell(|told| told.paces.of(from_client).take(limit, count));
+        }
         let count = count as u64;
         let mut bytes = self.bytes.get();
         if from_client {
@@ -434,7 +453,7 @@ impl Drop for Ending {
                 client: session.client(),
                 sender: session.told(|told| told.sender).flatten(),
                 local: session.local(),
-                server_name: session.told(|told| told.hello.server_name.clone()).flatten(),
+                server_name: session.told(|told| told.server_name().map(str::to_owned)).flatten(),
                 cause: session.told(|told| told.cause).flatten(),
                 pool: session.pool_name(),
                 backend: session.with_backend(|backend| Arc::clone(&backend.name)),

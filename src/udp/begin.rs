@@ -134,7 +134,7 @@ impl Flows {
         dialled: SocketAddr,
         tried: &mut Tried,
     ) -> Result<Reached, Refusal> {
-        let key = PickKey { client: ClientAddr::Inet(client) };
+        let key = PickKey::new(ClientAddr::Inet(client));
         let mut failure = None;
         for _ in 0..pool.config.connect.attempts {
             let picked = match pool.pick(&key, tried, Instant::now()) {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod balancer;
+mod bandwidth;
 mod binary;
 mod busy_poll;
 mod check_command;

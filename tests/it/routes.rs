@@ -305,3 +305,31 @@ fn a_name_behind_a_proxy_header_is_told_to_the_backend() {
         v2::write(Some(ends), v2::Extras { authority: Some("db1"), ..v2::Extras::default() });
     assert_eq!(routed.send(&sent, 300), (1, [told, bytes].concat()));
 }
+
+/// Everyone here comes from one address; who asks for the same server gets to the same backend.
+#[test]
+fn a_pool_may_hash_the_server_name() {
+    use maitred::config::{Balance, HashKey};
+    let (own, own_address) = loopback();
+    let (other, other_address) = loopback();
+    let mut config = balancer::config(&[own_address, other_address]);
+    let pool = balancer::pool(&mut config);
+    pool.balance = Balance::ConsistentHash;
+    pool.hash.key = HashKey::ServerName;
+    let routed = Routed { balancer: Balancer::start(config), backends: [own, other] };
+    let reached = |name: Option<&str>| {
+        let bytes = hello(name, &[], 16_384);
+        let (index, got) = routed.send(&bytes, 700);
+        assert_eq!(got, bytes);
+        index
+    };
+    let names: Vec<String> = (0..16).map(|number| format!("db{number}.example.com")).collect();
+    let first: Vec<usize> = names.iter().map(|name| reached(Some(name))).collect();
+    let again: Vec<usize> = names.iter().map(|name| reached(Some(&name.to_uppercase()))).collect();
+    assert_eq!(first, again);
+    assert!(first.contains(&0) && first.contains(&1), "{first:?}");
+    let nameless = reached(None);
+    assert_eq!(nameless, reached(None));
+    let plain = routed.send(b"no TLS", 6);
+    assert_eq!(plain, (nameless, b"no TLS".to_vec()), "both are steered by their address");
+}

@@ -48,5 +48,5 @@ pub fn fill(pool: &Pool, now: Instant) -> Vec<Picked> {
 /// A pick for one of 2^32 clients.
 pub fn pick(pool: &Pool, number: u32, now: Instant) -> Option<Picked> {
     let client = SocketAddr::from((number.wrapping_mul(0x9e37_79b9).to_be_bytes(), 40_000));
-    pool.pick(&PickKey { client: ClientAddr::new(client) }, &Tried::default(), now).ok()
+    pool.pick(&PickKey::new(ClientAddr::new(client)), &Tried::default(), now).ok()
 }

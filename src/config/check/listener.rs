@@ -11,8 +11,10 @@ use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::grammar::show_time;
 use crate::config::load::NetFiles;
 use crate::config::raw;
-use crate::config::scalar::{Count, OrNone, Time};
-use crate::config::{Flow, Keepalive, Limits, Listener, ListenerTimeouts, Rate, SocketBuffers};
+use crate::config::scalar::{Count, OrNone, Size, Time};
+use crate::config::{
+    Bandwidth, Flow, Keepalive, Limits, Listener, ListenerTimeouts, Rate, SocketBuffers,
+};
 
 pub fn build(
     name: &str,
@@ -83,11 +85,22 @@ fn limits(raw: &raw::Limits, faults: &mut Faults) -> Limits {
         datagram_rate: rate(&raw.datagram_rate),
         datagram_rate_per_client: rate(&raw.datagram_rate_per_client),
         prereads: optional_count(raw.prereads.copied().map(|none| none.0), None),
+        bandwidth: bandwidth(raw),
         sessions_per_client: raw
             .sessions_per_client
             .copied()
             .and_then(|none| none.0.map(|count| count.0)),
     }
+}
+
+fn bandwidth(raw: &raw::Limits) -> Bandwidth {
+    let Some(own) = raw.bandwidth.value().and_then(|none| none.0.as_ref()) else {
+        return Bandwidth::default();
+    };
+    let size = |field: &Field<OrNone<Size<1_024, { 1 << 40 }>>>| {
+        field.copied().and_then(|none| none.0.map(|size| size.0))
+    };
+    Bandwidth { to_client: size(&own.to_client), to_backend: size(&own.to_backend) }
 }
 
 /// Without a burst, as many at once as in a second: whoever asks for 100 a second does not mean one each 10 ms.

@@ -21,6 +21,7 @@ pub fn check(own: &raw::Listener, protocol: Protocol, faults: &mut Faults) {
             ("proxy_protocol", own.proxy_protocol.span()),
             ("preread_size", own.preread_size.span()),
             ("prereads", limits.and_then(|it| it.prereads.span())),
+            ("bandwidth", limits.and_then(|it| it.bandwidth.span())),
             ("on_refuse", own.on_refuse.span()),
             ("relay", own.relay.span()),
             ("timeouts", own.timeouts.span()),
@@ -85,6 +86,7 @@ pub fn strip(merged: &mut raw::Listener, protocol: Protocol) {
             merged.preread_size = Field::Absent;
             if let Field::Given(limits) = &mut merged.limits {
                 limits.value.prereads = Field::Absent;
+                limits.value.bandwidth = Field::Absent;
             }
             merged.on_refuse = Field::Absent;
             merged.relay = Field::Absent;

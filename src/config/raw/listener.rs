@@ -76,7 +76,7 @@ mapping! {
 
 mapping! {
     /// What a listener takes at most.
-    Limits, later ["bandwidth"], {
+    Limits, later [], {
         /// Sessions of this listener at once; flows, for UDP.
         sessions: OrNone<Count<1, 100_000_000>>,
         /// Of each client, which is an IPv4 address or an IPv6 /64.
@@ -87,10 +87,22 @@ mapping! {
         rate_per_client: OrNone<Rate>,
         /// TCP: sessions of which a PROXY header or first bytes are awaited, at once.
         prereads: OrNone<Count<1, 100_000_000>>,
+        /// TCP: what each session may carry in a second.
+        bandwidth: OrNone<Bandwidth>,
         /// UDP: datagrams of clients.
         datagram_rate: OrNone<Rate>,
         /// UDP: datagrams of each client.
         datagram_rate_per_client: OrNone<Rate>,
+    }
+}
+
+mapping! {
+    /// What each session may carry in a second, each way; a tenth of it at once after a silence.
+    Bandwidth, later [], {
+        /// From its backend.
+        to_client: OrNone<Size<1_024, { 1 << 40 }>>,
+        /// From its client.
+        to_backend: OrNone<Size<1_024, { 1 << 40 }>>,
     }
 }
 

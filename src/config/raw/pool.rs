@@ -55,7 +55,7 @@ mapping! {
 mapping! {
     /// What steers clients.
     Hash, later [], {
-        /// What of a client is hashed.
+        /// What of a session is hashed; server_name: what a TLS client asks for, else its address.
         key: HashKey,
         /// Size of the lookup table, a prime number.
         table_size: TableSize,
@@ -226,8 +226,9 @@ words!(Balance, "Balance", later [], {
     "least_latency" => Balance::LeastLatency,
     "first_available" => Balance::FirstAvailable,
 });
-words!(HashKey, "HashKey", later ["server_name"], {
+words!(HashKey, "HashKey", later [], {
     "client_ip" => HashKey::ClientIp, "client_address" => HashKey::ClientAddress,
+    "server_name" => HashKey::ServerName,
 });
 words!(SourcePorts, "SourcePorts", later [], {
     "auto" => SourcePorts::Auto, "kernel" => SourcePorts::Kernel, "own" => SourcePorts::Own,

@@ -137,9 +137,12 @@ fn take_below(members: &Members, ask: &Ask, position: usize, bound: Bound) -> bo
     false
 }
 
-/// The key's bytes: 4 or 16 of the address, in `client_address` followed by the port, big-endian. Clients of a unix
+/// The key's bytes: the server name, where that is asked for and known; else 4 or 16 of the address, in `client_address` followed by the port, big-endian. Clients of a unix
 /// socket have no address and are all one.
-fn hash_of(key: &PickKey, kind: HashKey) -> u64 {
+fn hash_of(key: &PickKey<'_>, kind: HashKey) -> u64 {
+    if let (HashKey::ServerName, Some(name)) = (kind, key.server_name) {
+        return hash(CLIENT_KEY, name.as_bytes());
+    }
     let ClientAddr::Inet(client) = key.client else { return hash(CLIENT_KEY, b"unix") };
     let mut bytes = [0; 18];
     let length = match client.ip() {
@@ -153,7 +156,7 @@ fn hash_of(key: &PickKey, kind: HashKey) -> u64 {
         }
     };
     let length = match kind {
-        HashKey::ClientIp => length,
+        HashKey::ClientIp | HashKey::ServerName => length,
         HashKey::ClientAddress => {
             bytes[length..length + 2].copy_from_slice(&client.port().to_be_bytes());
             length + 2
@@ -179,18 +182,21 @@ mod tests {
         Arc::clone(&pick(pool, number).unwrap().backend().name)
     }
 
-    fn key(text: &str) -> PickKey {
-        PickKey { client: ClientAddr::new(text.parse().unwrap()) }
+    fn key(text: &str) -> PickKey<'static> {
+        PickKey::new(ClientAddr::new(text.parse().unwrap()))
     }
 
     /// Changing these moves clients of every installation between backends: never without a new major version.
     #[test]
     fn keys_hash_the_same_on_every_node_and_version() {
+        let named = PickKey { server_name: Some("db1.example.com"), ..key("192.0.2.1:80") };
         let hashes = [
             hash_of(&key("192.0.2.1:80"), HashKey::ClientIp),
             hash_of(&key("192.0.2.1:80"), HashKey::ClientAddress),
             hash_of(&key("[2001:db8::1]:80"), HashKey::ClientIp),
-            hash_of(&PickKey { client: ClientAddr::Unix }, HashKey::ClientIp),
+            hash_of(&PickKey::new(ClientAddr::Unix), HashKey::ClientIp),
+            hash_of(&named, HashKey::ServerName),
+            hash_of(&key("192.0.2.1:80"), HashKey::ServerName),
         ];
         assert_eq!(
             hashes,
@@ -198,7 +204,9 @@ mod tests {
                 17_186_789_189_777_086_047,
                 4_661_080_387_723_288_839,
                 15_288_895_082_542_418_935,
-                16_818_293_917_536_457_168
+                16_818_293_917_536_457_168,
+                18_134_403_148_761_321_354,
+                17_186_789_189_777_086_047,
             ]
         );
         let pool = pool_of(IpHash, &[1, 2, 3, 4]);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use maitred::addr::{BackendAddr, ListenAddr};
 use maitred::config::{
-    Balance, Expect, HashKey, Hold, OnDown, OnRefuse, Probe, Rate, RelayMode, SourcePorts, Start,
-    StatusRange, WhenFull, WhenNoneUp,
+    Balance, Bandwidth, Expect, HashKey, Hold, OnDown, OnRefuse, Probe, Rate, RelayMode,
+    SourcePorts, Start, StatusRange, WhenFull, WhenNoneUp,
 };
 
 use super::{accepted, load_text};
@@ -41,7 +41,8 @@ fn every_key_of_the_process_arrives() {
 fn every_key_of_a_listener_arrives() {
     let text = "protocol: tcp, on_refuse: reset, relay: splice, \
                 allow: [10.0.0.0/8], deny: [10.0.0.7], \
-                limits: {sessions: 100, sessions_per_client: 5, rate: {per_second: 7}}, \
+                limits: {sessions: 100, sessions_per_client: 5, rate: {per_second: 7}, \
+                bandwidth: {to_client: 10MiB}}, \
                 timeouts: {idle: 1h30m, half_closed: none, max_lifetime: 1d}, keepalive: {idle: 30s}, \
                 socket_buffers: {client: 64KiB, backend: 1MB}, backlog: 128";
     let config = accepted(&with_listener(text));
@@ -51,6 +52,8 @@ fn every_key_of_a_listener_arrives() {
     assert_eq!(listener.max_sessions, Some(100));
     assert_eq!(listener.limits.sessions_per_client, Some(5));
     assert_eq!(listener.limits.rate, Some(Rate { per_second: 7, burst: 7 }));
+    let bandwidth = Bandwidth { to_client: Some(10 << 20), to_backend: None };
+    assert_eq!(listener.limits.bandwidth, bandwidth);
     assert_eq!(listener.access.allow, ["10.0.0.0/8".parse().unwrap()]);
     assert_eq!(listener.access.deny, ["10.0.0.7/32".parse().unwrap()]);
     assert_eq!(listener.timeouts.idle, Some(Duration::from_secs(5_400)));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use maitred::config::{
-    Access, DnsRecord, Expect, Flow, Limits, OnDown, Probe, Protocol, ProxyDatagrams, ProxyVersion,
-    Rate, WhenFlowsFull, load,
+    Access, Bandwidth, DnsRecord, Expect, Flow, Limits, OnDown, Probe, Protocol, ProxyDatagrams,
+    ProxyVersion, Rate, WhenFlowsFull, load,
 };
 
 use super::{accepted, environment, source};
@@ -44,6 +44,7 @@ fn every_key_of_a_udp_listener_arrives() {
         // Without a burst, a second's worth.
         rate_per_client: rate(3, 3),
         prereads: None,
+        bandwidth: Bandwidth::default(),
         datagram_rate: rate(1_000_000_000, 1),
         datagram_rate_per_client: None,
     };
