@@ -105,6 +105,15 @@ impl LocalAddr {
 }
 
 impl BackendAddr {
+    /// `None`: of a unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            BackendAddr::Inet(address) => Some(address.ip()),
+            BackendAddr::InetClientPort(ip) => Some(*ip),
+            BackendAddr::Unix(_) => None,
+        }
+    }
+
     /// The socket address to connect to, given the address the client dialled.
     /// `None` for a unix path, and for a portless backend behind a unix listener.
     pub fn resolve(&self, dialled: LocalAddr) -> Option<SocketAddr> {

@@ -13,6 +13,8 @@ pub mod route;
 pub mod pool;
 pub mod health;
 
+pub mod tls;
+pub mod stream;
 pub mod wire;
 
 pub mod plane;

@@ -89,7 +89,7 @@ impl Listener {
 
     /// Whether anything of a session may have to be known before it is routed.
     pub fn looks_at_first_bytes(&self) -> bool {
-        self.trusted.is_some() || !self.routes.is_empty()
+        self.trusted.is_some() || !self.routes.is_empty() || self.config.tls.is_some()
     }
 
     /// Whether a connection from there must begin with a PROXY header.

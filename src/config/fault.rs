@@ -39,9 +39,11 @@ pub enum Code {
     NoPort = 46,
     OtherProtocol = 47,
     Circular = 48,
+    BadCertificate = 49,
     NothingToDo = 60,
     WithoutEffect = 61,
     NotProbed = 62,
+    Unverified = 63,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

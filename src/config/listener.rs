@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::route::Route;
 use crate::addr::ListenAddr;
+use crate::tls::server::Server;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
@@ -19,6 +20,8 @@ pub struct Listener {
     pub routes: Vec<Route>,
     /// Who must send a PROXY header; from others none is looked for. `None`: from nobody.
     pub proxy_protocol: Option<Vec<IpNet>>,
+    /// `None`: sessions are passed on as they are.
+    pub tls: Option<Arc<Server>>,
     pub on_refuse: OnRefuse,
     pub relay: RelayMode,
     /// `allow` and `deny`, those of files too.
@@ -188,6 +191,7 @@ impl Default for Listener {
             pool: None,
             routes: Vec::new(),
             proxy_protocol: None,
+            tls: None,
             on_refuse: OnRefuse::Close,
             relay: RelayMode::Auto,
             access: Access::default(),

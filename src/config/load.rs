@@ -22,6 +22,7 @@ use super::parse::{Ids, parse};
 use super::raw::File;
 use super::substitute::{Environment, substitute};
 use super::tree::{Node, Span};
+use crate::tls;
 
 /// A configuration that may be used, and what is odd about it all the same.
 #[derive(Clone, Debug)]
@@ -228,6 +229,25 @@ impl<'a> NetFiles<'a> {
 
 const NET_FILE: &str =
     "write the path of a text file with one network a line; a relative one is beside this file";
+
+impl NetFiles<'_> {
+    /// A PEM file, which is named at `at`; `None`: it cannot be read, and that is reported. Not among the sources: faults
+    /// point to where it is named, and a key is nobody's to see.
+    pub(super) fn pem(&mut self, path: &Path, at: Span, faults: &mut Faults) -> Option<tls::File> {
+        let path = net::resolve(path, &self.given[at.source()]);
+        let name = path.display().to_string();
+        match read_plain(&path) {
+            Ok(text) => Some(tls::File { name, text }),
+            Err(unread) => {
+                let fault = Fault::error(unread.code(), at, unread.describe(&name));
+                faults.push(
+                    fault.hint("write the path of a PEM file; a relative one is beside this file"),
+                );
+                None
+            }
+        }
+    }
+}
 
 /// Only a plain file: opening a pipe could wait for ever.
 fn read_plain(path: &Path) -> Result<String, Unread> {

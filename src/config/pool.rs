@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::BackendAddr;
+use crate::tls::client::Client;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
@@ -19,6 +20,8 @@ pub struct Pool {
     pub send_proxy_protocol: Option<ProxyVersion>,
     pub send_proxy_tlvs: ProxyTlvs,
     pub send_proxy_datagrams: ProxyDatagrams,
+    /// `None`: backends are spoken to as the client speaks.
+    pub tls: Option<Arc<Client>>,
     pub health: Health,
     /// `None` = off.
     pub passive: Option<Passive>,
@@ -263,6 +266,7 @@ impl Default for Pool {
             send_proxy_protocol: None,
             send_proxy_tlvs: ProxyTlvs::default(),
             send_proxy_datagrams: ProxyDatagrams::First,
+            tls: None,
             health: Health {
                 probe: Probe::Tcp,
                 port: None,

@@ -309,6 +309,12 @@ or_word!(
     "same"
 );
 
+or_word!(
+    /// `system` takes what the machine has.
+    OrSystem,
+    "system"
+);
+
 impl OrNone<()> {
     /// Zero and the words for off, where `none` is meant.
     fn meant(text: &str, at: Span) -> Option<Fault> {
@@ -329,6 +335,15 @@ impl OrAuto<()> {
         (text == "none").then(|| {
             Fault::error(Code::UnknownWord, at, "`none` is not possible here")
                 .hint("write `auto` or a value")
+        })
+    }
+}
+
+impl OrSystem<()> {
+    fn meant(text: &str, at: Span) -> Option<Fault> {
+        (text == "none" || text == "auto").then(|| {
+            Fault::error(Code::UnknownWord, at, format!("{} is not possible here", quote(text)))
+                .hint("write `system` or the path of a file")
         })
     }
 }

@@ -32,6 +32,8 @@ pub enum ProbeResult {
     Passed,
     Refused,
     Timeout,
+    /// It was reached, but not in TLS.
+    TlsFailed,
     Unreachable,
 }
 
@@ -43,16 +45,18 @@ pub struct ProbeCounters {
     pub passed: SharedCounter,
     pub refused: SharedCounter,
     pub timeout: SharedCounter,
+    pub tls_failed: SharedCounter,
     pub unreachable: SharedCounter,
 }
 
 impl ProbeResult {
-    pub const ALL: [ProbeResult; 6] = [
+    pub const ALL: [ProbeResult; 7] = [
         ProbeResult::LocalError,
         ProbeResult::Mismatch,
         ProbeResult::Passed,
         ProbeResult::Refused,
         ProbeResult::Timeout,
+        ProbeResult::TlsFailed,
         ProbeResult::Unreachable,
     ];
 
@@ -63,6 +67,7 @@ impl ProbeResult {
             ProbeResult::Passed => "passed",
             ProbeResult::Refused => "refused",
             ProbeResult::Timeout => "timeout",
+            ProbeResult::TlsFailed => "tls_failed",
             ProbeResult::Unreachable => "unreachable",
         }
     }
@@ -85,6 +90,7 @@ impl ProbeCounters {
             ProbeResult::Passed => &self.passed,
             ProbeResult::Refused => &self.refused,
             ProbeResult::Timeout => &self.timeout,
+            ProbeResult::TlsFailed => &self.tls_failed,
             ProbeResult::Unreachable => &self.unreachable,
         }
     }

@@ -15,11 +15,11 @@ use tokio::time::{Sleep, sleep};
 use super::greeting::Greeting;
 use super::session::Session;
 use super::source_ports::{From, Lease};
-use super::stream::Stream;
 use crate::config::{Hold, WhenFull, WhenNoneUp};
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::pool::outlier;
 use crate::pool::{BackendPermit, PickError, PickKey, Picked, Pool, Tried};
+use crate::stream::Stream;
 use crate::sys::socket::{self, Outgoing, Peeked};
 use crate::telemetry::record::{CloseReason, Stage};
 
@@ -204,6 +204,10 @@ async fn wait(
 }
 
 fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Instant) {
+    if session.told(|told| told.cause.is_some()) == Some(true) {
+        // Of an attempt before.
+        session.tell(|told| told.cause = None);
+    }
     let took = begun.elapsed();
     outlier::succeeded(backend);
     session.connected(took);
@@ -241,14 +245,20 @@ async fn attempt(
     backend: &Backend,
     watch: &mut Watch,
 ) -> Result<Result<Opened, Failure>, CloseReason> {
-    let mut greeting = Greeting::new(session, client, pool);
-    let mut opened = match open(session, client, pool, backend, !greeting.bytes.is_empty()) {
+    let mut greeting = match Greeting::new(session, client, pool, backend) {
+        Ok(greeting) => greeting,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let mut opened = match open(session, client, pool, backend, greeting.is_first()) {
         Ok(opened) => opened,
         Err(error) => return Ok(Err(Failure::of(&error))),
     };
     let mut deadline = pin!(sleep(pool.config.connect.timeout));
     poll_fn(|cx| {
         if let Poll::Ready(outcome) = greeting.poll(&mut opened.stream, cx) {
+            if let Some(cause) = greeting.cause.take() {
+                session.tell(|told| told.cause = Some(cause.into()));
+            }
             return Poll::Ready(Ok(outcome));
         }
         if let Some(reason) = session.poll_cut(cx) {
@@ -332,6 +342,8 @@ impl Watch {
             }
             match socket::peek(client) {
                 Peeked::Reset => return Poll::Ready(CloseReason::ClientReset),
+                // In TLS its bytes may have come along with the handshake.
+                Peeked::Ended if client.tls().is_some() => self.half_closed = true,
                 Peeked::Ended => return Poll::Ready(CloseReason::ClientClosed),
                 Peeked::Bytes { fin } => self.half_closed = fin,
                 Peeked::Nothing => {}

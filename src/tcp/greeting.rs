@@ -1,59 +1,132 @@
 //! What a backend is told before the client's first byte reaches it, anew on each attempt: who the client is (PROXY
-//! protocol), and that a PostgreSQL client goes on in TLS, which it has to agree to.
+//! protocol), then TLS where the pool wants it, and that a PostgreSQL client goes on in TLS, which it has to agree to.
 
+use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 
 use super::connect::Failure;
 use super::session::Session;
-use super::stream::Stream;
 use crate::addr::{ClientAddr, LocalAddr};
 use crate::config::ProxyVersion;
 use crate::pool::Pool;
+use crate::pool::backend::Backend;
+use crate::stream::Stream;
+use crate::stream::tls::Tls;
 use crate::sys::socket;
 use crate::wire::postgres;
 use crate::wire::proxy_protocol::{Ends, v1, v2};
 
 /// Sent in one piece as soon as the connection is made, with nothing before it.
 pub struct Greeting {
-    pub bytes: Bytes,
-    is_connected: bool,
-    awaits_yes: bool,
+    bytes: Bytes,
+    tls: Option<rustls::ClientConnection>,
+    step: Step,
+    asks_postgres: bool,
+    /// What is wrong with the backend's TLS.
+    pub cause: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Connect,
+    Send,
+    Handshake,
+    Ask,
+    Answer,
 }
 
 impl Greeting {
-    pub fn new(session: &Session, client: &Stream, pool: &Pool) -> Greeting {
+    pub fn new(
+        session: &Session,
+        client: &Stream,
+        pool: &Pool,
+        backend: &Backend,
+    ) -> Result<Greeting, Failure> {
         let mut bytes = match pool.config.send_proxy_protocol {
             None => Vec::new(),
             Some(version) => header(session, client, pool, version),
         };
-        let awaits_yes = session.told(|told| told.wants_postgres_tls) == Some(true);
-        if awaits_yes {
+        let asks_postgres = session.told(|told| told.wants_postgres_tls) == Some(true);
+        if asks_postgres && pool.config.tls.is_none() {
             bytes.extend(postgres::TLS_REQUEST);
         }
-        Greeting { bytes: bytes.into(), is_connected: false, awaits_yes }
+        let tls = match &pool.config.tls {
+            None => None,
+            Some(tls) => Some(tls.connection(backend.address.ip()).map_err(|_| Failure::Tls)?),
+        };
+        let bytes = bytes.into();
+        Ok(Greeting { bytes, tls, step: Step::Connect, asks_postgres, cause: None })
+    }
+
+    /// Whether the backend hears from us before it hears from the client.
+    pub fn is_first(&self) -> bool {
+        !self.bytes.is_empty() || self.tls.is_some()
     }
 
     /// Ready when the connection is made, the greeting is with the kernel and any answer to it has come.
     pub fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        if !self.is_connected {
-            ready!(stream.poll_connected(cx)).map_err(|error| Failure::of(&error))?;
-            self.is_connected = true;
-        }
-        while !self.bytes.is_empty() {
-            let sent = ready!(stream.poll_write(cx, &self.bytes));
-            self.bytes.advance(sent.map_err(|error| Failure::of(&error))?);
-        }
-        if self.awaits_yes {
-            // Not a byte more than the answer: what follows is the client's.
-            let mut answer = [0];
-            let count = ready!(stream.poll_read(cx, &mut answer));
-            if count.map_err(|error| Failure::of(&error))? == 0 || answer[0] != postgres::YES {
-                return Poll::Ready(Err(Failure::Tls));
+        loop {
+            self.step = match self.step {
+                Step::Connect => {
+                    ready!(stream.poll_connected(cx)).map_err(|error| Failure::of(&error))?;
+                    Step::Send
+                }
+                Step::Send => {
+                    ready!(self.poll_send(stream, cx)).map_err(|error| Failure::of(&error))?;
+                    match self.tls.take() {
+                        None => Step::Answer,
+                        Some(connection) => {
+                            stream.encrypt(connection);
+                            Step::Handshake
+                        }
+                    }
+                }
+                Step::Handshake => {
+                    let outcome = ready!(stream.poll_handshake(cx));
+                    outcome.map_err(|error| self.broke(&error))?;
+                    if self.asks_postgres {
+                        self.bytes = Bytes::from_static(&postgres::TLS_REQUEST);
+                    }
+                    Step::Ask
+                }
+                Step::Ask => {
+                    ready!(self.poll_send(stream, cx)).map_err(|error| self.broke(&error))?;
+                    Step::Answer
+                }
+                Step::Answer if !self.asks_postgres => return Poll::Ready(Ok(())),
+                Step::Answer => {
+                    // Not a byte more than the answer: what follows is the client's.
+                    let mut answer = [0];
+                    let count = ready!(stream.poll_read(cx, &mut answer));
+                    if count.map_err(|error| Failure::of(&error))? == 0
+                        || answer[0] != postgres::YES
+                    {
+                        self.cause = Some("it does not go on in TLS".to_owned());
+                        return Poll::Ready(Err(Failure::Tls));
+                    }
+                    return Poll::Ready(Ok(()));
+                }
             }
         }
-        Poll::Ready(Ok(()))
+    }
+
+    fn poll_send(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.bytes.is_empty() {
+            let sent = ready!(stream.poll_write(cx, &self.bytes))?;
+            self.bytes.advance(sent);
+        }
+        stream.poll_flush(cx)
+    }
+
+    /// Whatever ends a connection amid a handshake, the handshake failed.
+    fn broke(&mut self, error: &io::Error) -> Failure {
+        self.cause = Some(match error.kind() {
+            io::ErrorKind::UnexpectedEof => "it closed amid the handshake".to_owned(),
+            _ => error.to_string(),
+        });
+        Failure::Tls
     }
 }
 
@@ -72,8 +145,7 @@ fn header(session: &Session, client: &Stream, pool: &Pool, version: ProxyVersion
     let name = session.told(|told| told.server_name().map(str::to_owned)).flatten();
     let extras = v2::Extras {
         authority: name.as_deref().filter(|_| tlvs.authority),
-        // Known where TLS ends here.
-        alpn: None,
+        alpn: client.tls().and_then(Tls::alpn).filter(|_| tlvs.alpn),
         checksum: tlvs.crc32c,
     };
     v2::write(ends, extras)

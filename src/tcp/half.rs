@@ -24,9 +24,9 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 
 use super::session::Session;
-use super::stream::Stream;
 use super::worker::SCRATCH;
 use crate::config::RelayMode;
+use crate::stream::Stream;
 use crate::sys::pipe::{Pipe, is_unsupported};
 use crate::telemetry::record::CloseReason;
 
@@ -77,6 +77,7 @@ pub struct Half {
     /// Full reads in a row while copying, small transfers in a row while splicing.
     streak: u8,
     splicing: bool,
+    mode: RelayMode,
     /// A write to the source failed with a reset: its end, however it reads, is that reset.
     pub source_was_reset: bool,
 }
@@ -92,13 +93,14 @@ pub enum Event {
 }
 
 impl Half {
-    pub fn new(from: Side, splicing: bool) -> Half {
+    pub fn new(from: Side, mode: RelayMode) -> Half {
         Half {
             from,
             state: State::Open,
             pending: None,
             streak: 0,
-            splicing,
+            splicing: mode == RelayMode::Splice,
+            mode,
             source_was_reset: false,
         }
     }
@@ -122,6 +124,14 @@ impl Half {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Event::SinkFailed(error)),
                 Poll::Ready(Ok(count)) => moved += count,
+            }
+            if self.state == State::Ending(End::Fin) && !source.is_truncated() {
+                sink.end();
+            }
+            match sink.poll_flush(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Event::SinkFailed(error)),
+                Poll::Ready(Ok(())) => {}
             }
             if let State::Ending(end) = self.state {
                 self.state = State::Done;
@@ -210,7 +220,7 @@ impl Half {
                 return self.poll_fill(pipe, source, most, session, cx);
             }
             // No pipe to be had: copy, and earn the promotion anew.
-            self.splicing = session.listener.config.relay == RelayMode::Splice;
+            self.splicing = self.mode == RelayMode::Splice;
             self.streak = 0;
         }
         self.poll_copy(source, sink, most, session, cx)
@@ -241,7 +251,7 @@ impl Half {
             Poll::Ready(Ok(count)) => {
                 session.taken(self.from == Side::Client, count);
                 self.streak = if count < SMALL { self.streak.saturating_add(1) } else { 0 };
-                if self.streak >= DEMOTE && session.listener.config.relay == RelayMode::Auto {
+                if self.streak >= DEMOTE && self.mode == RelayMode::Auto {
                     self.splicing = false;
                     self.streak = 0;
                 }
@@ -273,7 +283,7 @@ impl Half {
         };
         session.taken(self.from == Side::Client, count);
         self.streak = if count == SCRATCH { self.streak.saturating_add(1) } else { 0 };
-        if self.streak >= PROMOTE && session.listener.config.relay == RelayMode::Auto {
+        if self.streak >= PROMOTE && self.mode == RelayMode::Auto {
             self.splicing = true;
             self.streak = 0;
         }
@@ -339,6 +349,13 @@ impl Side {
         }
     }
 
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Side::Client => "client",
+            Side::Backend => "backend",
+        }
+    }
+
     pub fn closed(self) -> CloseReason {
         match self {
             Side::Client => CloseReason::ClientClosed,
@@ -355,6 +372,7 @@ impl Side {
 
     pub fn failure(self, error: &io::Error) -> CloseReason {
         match self {
+            _ if error.kind() == io::ErrorKind::InvalidData => CloseReason::TlsFailed,
             _ if !is_vanished(error) => CloseReason::Internal,
             Side::Client => CloseReason::ClientVanished,
             Side::Backend => CloseReason::BackendVanished,

@@ -12,6 +12,5 @@ mod greeting;
 mod port_book;
 pub mod source_ports;
 mod spin;
-pub mod stream;
 pub mod relay;
 mod half;

@@ -2,22 +2,27 @@
 //! route or a pool's hash asks for them. They are looked at and left in the kernel, so that the backend gets the very same; only the
 //! header and a PostgreSQL client's wish to be encrypted are taken. One deadline, from accept, holds for all of it.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
-use std::task::{Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvFlags, SendFlags};
+use rustls::server::Acceptor;
 use tokio::time::{Sleep, sleep};
 
 use super::pace::Pace;
 use super::session::Session;
-use super::stream::Stream;
 use crate::addr::{ClientAddr, LocalAddr};
 use crate::admit::{self, PrereadPermit};
 use crate::route::{Decision, Facts};
+use crate::stream::Stream;
 use crate::sys::clock::Moment;
 use crate::sys::socket::{self, Peeked};
 use crate::telemetry::record::{CloseReason, Stage};
+use crate::tls;
 use crate::wire::Progress;
 use crate::wire::client_hello::{self, BadHello, Hello};
 use crate::wire::{postgres, proxy_protocol};
@@ -36,7 +41,7 @@ pub struct Told {
     /// A PostgreSQL client was told to go on in TLS; so must its backend be.
     pub wants_postgres_tls: bool,
     /// What was wrong with it.
-    pub cause: Option<&'static str>,
+    pub cause: Option<Cow<'static, str>>,
     pub paces: Paces,
 }
 
@@ -60,17 +65,22 @@ impl Told {
 }
 
 /// Finds out who the client is and which route it takes, as far as the listener wants to know.
-pub async fn preread(session: &Session, client: &Stream) -> Result<(), CloseReason> {
+pub async fn preread(session: &Session, client: &mut Stream) -> Result<(), CloseReason> {
     let listener = &session.listener;
     let is_sender = listener.trusts(session.client().ip());
-    if !is_sender && listener.routes.is_empty() {
+    if !is_sender && listener.routes.is_empty() && listener.config.tls.is_none() {
         return Ok(());
     }
     let mut wait = Wait { session, client, place: None, deadline: None };
     if is_sender {
         wait.header().await?;
     }
-    let mut decision = listener.routes.decide(facts(session, None));
+    if let Some(server) = &listener.config.tls {
+        wait.handshake(server).await?;
+    }
+    let mut decision = session
+        .told(|told| listener.routes.decide(facts(session, told.hello.as_ref())))
+        .unwrap_or_else(|| listener.routes.decide(facts(session, None)));
     if decision == Decision::Undecided {
         let hello = wait.hello().await?;
         decision = listener.routes.decide(facts(session, Some(&hello)));
@@ -84,7 +94,7 @@ pub async fn preread(session: &Session, client: &Stream) -> Result<(), CloseReas
 }
 
 /// Finds out which server the client asks for, where the pool's hash wants to know.
-pub async fn server_name(session: &Session, client: &Stream) -> Result<(), CloseReason> {
+pub async fn server_name(session: &Session, client: &mut Stream) -> Result<(), CloseReason> {
     if session.told(|told| told.hello.is_some()) == Some(true) {
         return Ok(());
     }
@@ -102,7 +112,7 @@ fn facts<'a>(session: &Session, hello: Option<&'a Hello>) -> Facts<'a> {
 /// What is held while bytes are waited for.
 struct Wait<'a> {
     session: &'a Session,
-    client: &'a Stream,
+    client: &'a mut Stream,
     /// Among all of the listener's that wait.
     place: Option<PrereadPermit>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -114,7 +124,7 @@ impl Wait<'_> {
         let most = self.session.listener.config.preread_size;
         let header = self.until(|bytes| proxy_protocol::read(bytes, most)).await?;
         let header = header.map_err(|bad| {
-            self.session.tell(|told| told.cause = Some(bad.as_str()));
+            self.session.tell(|told| told.cause = Some(bad.as_str().into()));
             CloseReason::BadProxyHeader
         })?;
         self.take(header.length)?;
@@ -140,13 +150,13 @@ impl Wait<'_> {
                 None => return self.client_hello(false).await,
                 Some(postgres::Request::Tls) => {
                     self.take(postgres::LENGTH)?;
-                    self.answer(postgres::YES)?;
+                    self.answer(&[postgres::YES])?;
                     self.session.tell(|told| told.wants_postgres_tls = true);
                     return self.client_hello(true).await;
                 }
                 Some(postgres::Request::GssEncryption) => {
                     self.take(postgres::LENGTH)?;
-                    self.answer(postgres::NO)?;
+                    self.answer(&[postgres::NO])?;
                 }
             }
         }
@@ -160,7 +170,7 @@ impl Wait<'_> {
             Ok(hello) => Ok(hello),
             Err(BadHello::NotTls) if !is_promised => Ok(Hello::default()),
             Err(bad) => {
-                self.session.tell(|told| told.cause = Some(bad.as_str()));
+                self.session.tell(|told| told.cause = Some(bad.as_str().into()));
                 Err(CloseReason::BadClientHello)
             }
         }
@@ -171,7 +181,43 @@ impl Wait<'_> {
         &mut self,
         judge: impl Fn(&[u8]) -> Result<Progress<T>, E>,
     ) -> Result<Result<T, E>, CloseReason> {
-        let (session, client) = (self.session, self.client);
+        let session = self.session;
+        let most = session.listener.config.preread_size;
+        self.limited(|client, cx| {
+            loop {
+                if ready!(client.poll_arrival(cx)).is_err() {
+                    return Poll::Ready(Err(CloseReason::ClientReset));
+                }
+                let scratch = &mut session.worker.scratch.borrow_mut()[..most];
+                let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+                match rustix::net::recv(&*client, &mut *scratch, flags) {
+                    Ok((count, _)) if count > 0 => match judge(&scratch[..count]) {
+                        Ok(Progress::Whole(value)) => return Poll::Ready(Ok(Ok(value))),
+                        Err(error) => return Poll::Ready(Ok(Err(error))),
+                        Ok(Progress::Partial) => {}
+                    },
+                    Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                    Err(_) => return Poll::Ready(Err(CloseReason::ClientReset)),
+                }
+                match socket::peek(&*client) {
+                    Peeked::Reset => return Poll::Ready(Err(CloseReason::ClientReset)),
+                    Peeked::Ended | Peeked::Bytes { fin: true } => {
+                        return Poll::Ready(Err(CloseReason::ClientClosed));
+                    }
+                    Peeked::Bytes { fin: false } | Peeked::Nothing => {}
+                }
+                client.forget_arrival();
+            }
+        })
+        .await
+    }
+
+    /// Waits for what `work` does with the client, within the limits.
+    async fn limited<T>(
+        &mut self,
+        mut work: impl FnMut(&mut Stream, &mut Context<'_>) -> Poll<Result<T, CloseReason>>,
+    ) -> Result<T, CloseReason> {
+        let session = self.session;
         let config = &session.listener.config;
         session.stage.set(Stage::Preread);
         if self.place.is_none() {
@@ -187,47 +233,68 @@ impl Wait<'_> {
             if deadline.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(CloseReason::PrereadTimeout));
             }
-            loop {
-                if ready!(client.poll_arrival(cx)).is_err() {
-                    return Poll::Ready(Err(CloseReason::ClientReset));
-                }
-                let scratch = &mut session.worker.scratch.borrow_mut()[..config.preread_size];
-                let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-                match rustix::net::recv(client, &mut *scratch, flags) {
-                    Ok((count, _)) if count > 0 => match judge(&scratch[..count]) {
-                        Ok(Progress::Whole(value)) => return Poll::Ready(Ok(Ok(value))),
-                        Err(error) => return Poll::Ready(Ok(Err(error))),
-                        Ok(Progress::Partial) => {}
-                    },
-                    Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-                    Err(_) => return Poll::Ready(Err(CloseReason::ClientReset)),
-                }
-                match socket::peek(client) {
-                    Peeked::Reset => return Poll::Ready(Err(CloseReason::ClientReset)),
-                    Peeked::Ended | Peeked::Bytes { fin: true } => {
-                        return Poll::Ready(Err(CloseReason::ClientClosed));
-                    }
-                    Peeked::Bytes { fin: false } | Peeked::Nothing => {}
-                }
-                client.forget_arrival();
-            }
+            work(self.client, cx)
         })
         .await
+    }
+
+    /// Ends the client's TLS here.
+    async fn handshake(&mut self, server: &tls::server::Server) -> Result<(), CloseReason> {
+        let most = self.session.listener.config.preread_size;
+        let (mut acceptor, mut read) = (Acceptor::default(), 0);
+        let accepted = self
+            .limited(|client, cx| client.poll_hello(&mut acceptor, &mut read, most, cx).map(Ok))
+            .await?
+            .map_err(|error| self.broke(&error))?;
+        let first = accepted.client_hello();
+        let hello = Hello {
+            server_name: first
+                .server_name()
+                .map(|name| name.trim_end_matches('.').to_ascii_lowercase()),
+            alpn: first.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect(),
+        };
+        // The name is worth a line in the log also where the handshake fails.
+        self.session.tell(|told| told.hello = Some(hello));
+        match accepted.into_connection(Arc::clone(&server.config)) {
+            Ok(connection) => self.client.encrypt(connection),
+            Err((error, mut alert)) => {
+                let mut text = Vec::new();
+                // Writing to memory does not fail.
+                let _ = alert.write(&mut text);
+                let _ = self.answer(&text);
+                return Err(self.broke(&io::Error::new(io::ErrorKind::InvalidData, error)));
+            }
+        }
+        let outcome = self.limited(|client, cx| client.poll_handshake(cx).map(Ok)).await?;
+        outcome.map_err(|error| self.broke(&error))
+    }
+
+    /// Why a handshake ended.
+    fn broke(&self, error: &io::Error) -> CloseReason {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => CloseReason::ClientClosed,
+            io::ErrorKind::InvalidData => {
+                self.session.tell(|told| told.cause = Some(error.to_string().into()));
+                CloseReason::TlsFailed
+            }
+            _ => CloseReason::ClientReset,
+        }
     }
 
     /// Takes bytes that were looked at.
     fn take(&self, count: usize) -> Result<(), CloseReason> {
         let scratch = &mut self.session.worker.scratch.borrow_mut()[..count];
-        match rustix::net::recv(self.client, scratch, RecvFlags::DONTWAIT) {
+        match rustix::net::recv(&*self.client, scratch, RecvFlags::DONTWAIT) {
             Ok((taken, _)) if taken == count => Ok(()),
             _ => Err(CloseReason::ClientReset),
         }
     }
 
-    /// The first byte of ours on this connection always has room.
-    fn answer(&self, byte: u8) -> Result<(), CloseReason> {
-        match rustix::net::send(self.client, &[byte], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(1) => Ok(()),
+    /// The first bytes of ours on this connection always have room.
+    fn answer(&self, bytes: &[u8]) -> Result<(), CloseReason> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match rustix::net::send(&*self.client, bytes, flags) {
+            Ok(count) if count == bytes.len() => Ok(()),
             _ => Err(CloseReason::ClientReset),
         }
     }

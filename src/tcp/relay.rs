@@ -4,6 +4,7 @@
 //! `half_closed`.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -15,8 +16,8 @@ use super::connect::Connected;
 use super::half::{End, Event, Half, Side, State, is_reset};
 use super::port_book::End as PortEnd;
 use super::session::Session;
-use super::stream::Stream;
 use crate::config::RelayMode;
+use crate::stream::Stream;
 use crate::sys::socket::Peeked;
 use crate::sys::{clock, socket};
 use crate::telemetry::record::CloseReason;
@@ -50,15 +51,17 @@ pub enum Verdict {
 
 impl Relay {
     pub fn new(session: Rc<Session>, connected: Connected<Stream>) -> Relay {
-        let splicing = session.listener.config.relay == RelayMode::Splice;
+        let is_plain = connected.client.tls().is_none() && connected.opened.stream.tls().is_none();
+        // The kernel cannot move what has to be encrypted.
+        let mode = if is_plain { session.listener.config.relay } else { RelayMode::Copy };
         session.holds.slot.set(Some(connected.permit));
         session.holds.lease.set(connected.opened.lease.map(Box::new));
         let mut relay = Relay {
             session,
             client: connected.client,
             backend: connected.opened.stream,
-            to_backend: Half::new(Side::Client, splicing),
-            to_client: Half::new(Side::Backend, splicing),
+            to_backend: Half::new(Side::Client, mode),
+            to_client: Half::new(Side::Backend, mode),
             first_end: None,
             timer: None,
             over: false,
@@ -120,12 +123,21 @@ impl Relay {
             Event::Delivered(End::Reset) => {
                 Some(Verdict::Carry { to: from.other(), reason: from.reset() })
             }
-            Event::SourceFailed(error) => Some(Verdict::Cut(from.failure(&error))),
+            Event::SourceFailed(error) => Some(self.failed(from, &error)),
             Event::SinkFailed(error) if !is_reset(&error) => {
-                Some(Verdict::Cut(from.other().failure(&error)))
+                Some(self.failed(from.other(), &error))
             }
             Event::SinkFailed(_) => self.sink_reset(from.other()),
         }
+    }
+
+    fn failed(&self, side: Side, error: &io::Error) -> Verdict {
+        let reason = side.failure(error);
+        if reason == CloseReason::TlsFailed {
+            self.session
+                .tell(|told| told.cause = Some(format!("{}: {error}", side.as_str()).into()));
+        }
+        Verdict::Cut(reason)
     }
 
     fn fin_delivered(&mut self, from: Side) -> Option<Verdict> {

@@ -16,7 +16,6 @@ use super::place::{Home, Place};
 use super::preread::{self, Told};
 use super::relay::{Relay, Verdict};
 use super::source_ports::Lease;
-use super::stream::Stream;
 use super::worker::Worker;
 use crate::addr::{ClientAddr, LocalAddr, PackedClientAddr};
 use crate::admit::{Admission, ClientNet, ClientPermit, ListenerPermit};
@@ -25,6 +24,7 @@ use crate::plane::{SessionFilter, SessionRow};
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::pool::{BackendPermit, Pool, SESSION_BOUNDS};
 use crate::snapshot::Listener;
+use crate::stream::Stream;
 use crate::sys::clock::{self, Moment};
 use crate::sys::socket;
 use crate::telemetry::record::{Bytes, CloseReason, Record, Stage, can_occur};
@@ -189,14 +189,14 @@ impl Future for Run {
 
 /// The stages up to a connected backend.
 async fn reach(session: Rc<Session>, socket: OwnedFd) -> Result<Relay, CloseReason> {
-    let client = Stream::new(socket).map_err(|_| CloseReason::NoDescriptors)?;
+    let mut client = Stream::new(socket).map_err(|_| CloseReason::NoDescriptors)?;
     if session.listener.looks_at_first_bytes() {
-        let looked = preread::preread(&session, &client).await;
+        let looked = preread::preread(&session, &mut client).await;
         looked.map_err(|reason| refuse(&session, &client, reason))?;
     }
     let pool = session.pool().ok_or_else(|| refuse(&session, &client, CloseReason::NoRoute))?;
     if pool.config.hash.key == HashKey::ServerName {
-        let looked = preread::server_name(&session, &client).await;
+        let looked = preread::server_name(&session, &mut client).await;
         looked.map_err(|reason| refuse(&session, &client, reason))?;
     }
     let connected = connect::connect(&session, &client, pool).await;
@@ -454,7 +454,7 @@ impl Drop for Ending {
                 sender: session.told(|told| told.sender).flatten(),
                 local: session.local(),
                 server_name: session.told(|told| told.server_name().map(str::to_owned)).flatten(),
-                cause: session.told(|told| told.cause).flatten(),
+                cause: session.told(|told| told.cause.clone()).flatten(),
                 pool: session.pool_name(),
                 backend: session.with_backend(|backend| Arc::clone(&backend.name)),
                 tried: u32::from(session.failed_attempts.get()),

@@ -121,6 +121,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         "Source ports handed out by maitred rather than the kernel.",
     ),
     (
+        "maitred_tls_certificate_expiry_timestamp_seconds",
+        Value,
+        "When the first of a listener's certificates expires.",
+    ),
+    (
         "maitred_udp_datagrams_total",
         Counter,
         "Datagrams received from and sent to clients and backends, by direction.",
@@ -302,6 +307,10 @@ impl Page {
         self.value("maitred_listener_sessions_active", labels, active);
         let limit = listener.config.session_limit().map_or(f64::INFINITY, float);
         self.value("maitred_listener_sessions_limit", labels, limit);
+        if let Some(tls) = &listener.config.tls {
+            let name = "maitred_tls_certificate_expiry_timestamp_seconds";
+            self.value(name, &labels[..1], tls.expires as f64);
+        }
         let received = sum(|cell| cell.received_bytes.value());
         self.counter("maitred_listener_received_bytes_total", labels, received);
         self.counter(

@@ -1,6 +1,7 @@
 //! How one session, flow or refusal ended: stage × close reason × bytes × times. Written exactly once.
 //! The words here are the contract's; metric labels and log lines use `as_str`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -200,6 +201,9 @@ fn flow_can_end(stage: Stage, reason: CloseReason) -> bool {
 
 fn session_can_end(stage: Stage, reason: CloseReason) -> bool {
     use CloseReason::*;
+    if stage != Stage::Admit && matches!(reason, Drained | Killed | Internal) {
+        return true;
+    }
     match stage {
         Stage::Admit => {
             matches!(reason, Denied | OverLimit | RateLimited | NoDescriptors | Internal)
@@ -212,11 +216,9 @@ fn session_can_end(stage: Stage, reason: CloseReason) -> bool {
                 | PrereadTimeout
                 | BadProxyHeader
                 | BadClientHello
+                | TlsFailed
                 | ClientClosed
                 | ClientReset
-                | Drained
-                | Killed
-                | Internal
         ),
         Stage::Route => matches!(
             reason,
@@ -226,10 +228,7 @@ fn session_can_end(stage: Stage, reason: CloseReason) -> bool {
                 | HoldTimeout
                 | ClientClosed
                 | ClientReset
-                | Drained
-                | Killed
                 | NoDescriptors
-                | Internal
         ),
         Stage::Connect => matches!(
             reason,
@@ -243,11 +242,8 @@ fn session_can_end(stage: Stage, reason: CloseReason) -> bool {
                 | ClientReset
                 | BackendDown
                 | BackendRemoved
-                | Drained
-                | Killed
                 | NoDescriptors
                 | NoSourcePort
-                | Internal
         ),
         Stage::Relay => matches!(
             reason,
@@ -262,9 +258,7 @@ fn session_can_end(stage: Stage, reason: CloseReason) -> bool {
                 | Lifetime
                 | BackendDown
                 | BackendRemoved
-                | Drained
-                | Killed
-                | Internal
+                | TlsFailed
         ),
     }
 }
@@ -291,7 +285,7 @@ pub struct Record {
     /// The name a TLS client asked for.
     pub server_name: Option<String>,
     /// More than the reason says, of a few reasons.
-    pub cause: Option<&'static str>,
+    pub cause: Option<Cow<'static, str>>,
     pub pool: Option<Arc<str>>,
     /// The backend of the last attempt.
     pub backend: Option<Arc<str>>,

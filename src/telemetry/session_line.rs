@@ -78,7 +78,7 @@ fn text(record: &Record, time: jiff::Timestamp) -> String {
     if let Some(name) = &record.server_name {
         let _ = write!(line, " server_name={name}");
     }
-    if let Some(cause) = record.cause {
+    if let Some(cause) = &record.cause {
         let _ = write!(line, " cause={cause:?}");
     }
     line

@@ -23,6 +23,7 @@ mod relay;
 mod reload;
 mod routes;
 mod server;
+mod tls;
 mod udp;
 mod udp_breaks;
 mod udp_door;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{access, routes};
+use super::{access, routes, tls};
 use crate::config::decode::Field;
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::grammar::show_time;
@@ -33,6 +33,7 @@ pub fn build(
         pool: raw.pool.value().and_then(|pool| pool.0.as_deref().map(Arc::from)),
         routes: routes::build(raw, faults),
         proxy_protocol: proxy_protocol(raw, faults),
+        tls: tls::server(raw, nets, faults),
         on_refuse: raw.on_refuse.copied().unwrap_or(default.on_refuse),
         relay: raw.relay.copied().unwrap_or(default.relay),
         access: access::build(raw, nets, faults),

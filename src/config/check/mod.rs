@@ -10,6 +10,7 @@ mod routes;
 mod pool;
 mod health;
 mod send_proxy;
+mod tls;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -60,7 +61,7 @@ pub fn check(files: Vec<raw::File>, nets: &mut NetFiles, faults: &mut Faults) ->
     for (name, raw) in &united.pools {
         if let Some(raw) = raw {
             let users = uses.get(name.value.as_str()).copied().unwrap_or_default();
-            pools.push(Arc::new(pool::build(&name.value, raw, users, faults)));
+            pools.push(Arc::new(pool::build(&name.value, raw, users, nets, faults)));
         }
     }
     Some(Config {

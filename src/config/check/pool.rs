@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::reference::Users;
-use super::{health, send_proxy};
+use super::{health, send_proxy, tls};
 use crate::addr::BackendAddr;
 use crate::config::decode::Placed;
 use crate::config::fault::{Code, Fault, Faults, quote};
+use crate::config::load::NetFiles;
 use crate::config::raw;
 use crate::config::scalar::OrNone;
 use crate::config::tree::Span;
@@ -15,7 +16,13 @@ use crate::config::{
     Backend, Balance, Connect, Hash, HashKey, Hold, OnDown, Passive, Pool, WhenFull, WhenNoneUp,
 };
 
-pub fn build(name: &str, raw: &raw::Pool, users: Users, faults: &mut Faults) -> Pool {
+pub fn build(
+    name: &str,
+    raw: &raw::Pool,
+    users: Users,
+    files: &mut NetFiles,
+    faults: &mut Faults,
+) -> Pool {
     let default = Pool::default();
     let backends = backends(raw, faults);
     check_source(raw, faults);
@@ -38,6 +45,7 @@ pub fn build(name: &str, raw: &raw::Pool, users: Users, faults: &mut Faults) -> 
             .send_proxy_datagrams
             .copied()
             .unwrap_or(default.send_proxy_datagrams),
+        tls: tls::client(raw, users, files, faults),
         health,
         passive: match raw.passive.value() {
             None => default.passive,

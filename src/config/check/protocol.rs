@@ -20,6 +20,7 @@ pub fn check(own: &raw::Listener, protocol: Protocol, faults: &mut Faults) {
             ("routes", own.routes.span()),
             ("proxy_protocol", own.proxy_protocol.span()),
             ("preread_size", own.preread_size.span()),
+            ("tls", own.tls.span()),
             ("prereads", limits.and_then(|it| it.prereads.span())),
             ("bandwidth", limits.and_then(|it| it.bandwidth.span())),
             ("on_refuse", own.on_refuse.span()),
@@ -84,6 +85,7 @@ pub fn strip(merged: &mut raw::Listener, protocol: Protocol) {
             merged.routes = Field::Absent;
             merged.proxy_protocol = Field::Absent;
             merged.preread_size = Field::Absent;
+            merged.tls = Field::Absent;
             if let Field::Given(limits) = &mut merged.limits {
                 limits.value.prereads = Field::Absent;
                 limits.value.bandwidth = Field::Absent;

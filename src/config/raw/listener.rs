@@ -10,7 +10,7 @@ use crate::config::{OnRefuse, Protocol, RelayMode, WhenFlowsFull};
 
 mapping! {
     /// One bound address, or several, and the rules at its door.
-    Listener, later ["tls"], {
+    Listener, later [], {
         /// `:5432`, `[::]:5432`, `0.0.0.0:7000-7010`, `unix:/path`, or a list of such. Required.
         bind: OneOrList<Placed<Bind>>,
         /// The transport protocol.
@@ -21,6 +21,8 @@ mapping! {
         routes: Vec<Route>,
         /// TCP: who announces the real client in a PROXY header.
         proxy_protocol: OrNone<ProxyProtocol>,
+        /// TCP: the listener ends its clients' TLS; none: it is passed on.
+        tls: OrNone<ListenerTls>,
         /// Who may come in: networks such as `10.0.0.0/8`; empty: everyone. The most specific of allow and deny decides.
         allow: Vec<Placed<Net>>,
         /// A file with more of them, one a line.
@@ -71,6 +73,28 @@ mapping! {
     ProxyProtocol, required ["trusted"], later [], {
         /// Networks of those who must send the header; from others none is looked for. Required.
         trusted: Vec<Placed<Net>>,
+    }
+}
+
+mapping! {
+    /// How a listener ends TLS, 1.2 and 1.3.
+    ListenerTls, required ["certificates"], later [], {
+        /// Chosen by the name the client asks for; the first is for everybody else. Required.
+        certificates: Vec<TlsPair>,
+        /// A PEM file of authorities: clients must show a certificate of one of them; none: they need none.
+        client_ca: OrNone<FilePath>,
+        /// Protocols, the best first; a client that offers others is turned away. Empty: none is agreed on.
+        alpn: Vec<Placed<Alpn>>,
+    }
+}
+
+mapping! {
+    /// A certificate and its key, in PEM files that are read anew when they change.
+    TlsPair, required ["certificate", "key"], later [], {
+        /// The certificate, followed by those between it and an authority. Required.
+        certificate: FilePath,
+        /// Its private key, unencrypted. Required.
+        key: FilePath,
     }
 }
 

@@ -4,7 +4,9 @@ use crate::config::choice::{choice, words};
 use crate::config::decode::{Decode, Field, Placed, mapping, wrong_shape};
 use crate::config::dns_name::DnsName;
 use crate::config::fault::Faults;
-use crate::config::scalar::{Count, DAY, HOUR, OrNone, OrSame, Share, Switch, Time};
+use crate::config::net::FilePath;
+use crate::config::route::Alpn;
+use crate::config::scalar::{Count, DAY, HOUR, OrNone, OrSame, OrSystem, Share, Switch, Time};
 use crate::config::tree::{Node, Span, Value};
 use crate::config::value::{
     BackendAddress, Expectation, HostText, Name, Payload, RequestPath, SourceAddress, Statuses,
@@ -14,7 +16,7 @@ use crate::config::{Balance, DnsRecord, HashKey, ProxyDatagrams, SourcePorts, St
 
 mapping! {
     /// A group of backends with one balancing policy.
-    Pool, later ["discovery", "tls", "on_down_reasons"], {
+    Pool, later ["discovery", "on_down_reasons"], {
         /// How a backend is chosen.
         balance: Balance,
         /// What steers clients, with consistent_hash and ip_hash.
@@ -35,6 +37,8 @@ mapping! {
         send_proxy_tlvs: Vec<ProxyTlv>,
         /// UDP: which datagrams of a flow carry it.
         send_proxy_datagrams: ProxyDatagrams,
+        /// TCP: backends are spoken to in TLS, 1.2 or 1.3, by probes too; none: as the client speaks.
+        tls: OrNone<PoolTls>,
         /// Active probes.
         health: Health,
         /// Ejecting backends whose sessions fail; none: off.
@@ -87,6 +91,24 @@ mapping! {
         timeout: Time<1, HOUR>,
         /// Each on a backend not tried before.
         attempts: Count<1, 16>,
+    }
+}
+
+mapping! {
+    /// How backends are spoken to in TLS.
+    PoolTls, later [], {
+        /// The name their certificates must be for, and that they are asked for; none: their address.
+        server_name: OrNone<HostText>,
+        /// A PEM file of authorities that are believed; system: those of this machine.
+        ca: OrSystem<FilePath>,
+        /// Shown to backends that ask for one, a PEM file; none: none is shown.
+        certificate: OrNone<FilePath>,
+        /// Its private key, a PEM file, unencrypted.
+        key: OrNone<FilePath>,
+        /// Protocols to offer, the best first.
+        alpn: Vec<Placed<Alpn>>,
+        /// false: any certificate is taken, so that anybody may pose as the backend.
+        verify: Switch,
     }
 }
 

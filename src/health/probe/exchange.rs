@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::Fault;
 use super::pattern::{Pattern, REPLY};
 use crate::config::Expect;
+use crate::stream::Stream;
 
 /// Read at once; a reply is short as a rule.
 const PIECE: usize = 1024;
@@ -24,9 +24,10 @@ impl Exchange {
         Exchange { send: send.map(<[u8]>::to_vec), expect: expect.map(Pattern::new) }
     }
 
-    pub(super) async fn run(&self, mut stream: TcpStream) -> Result<(), Fault> {
+    pub(super) async fn run(&self, mut stream: Stream) -> Result<(), Fault> {
         if let Some(bytes) = &self.send {
             stream.write_all(bytes).await.map_err(|error| Fault::talking(&error))?;
+            stream.flush().await.map_err(|error| Fault::talking(&error))?;
         }
         let Some(pattern) = &self.expect else {
             if self.send.is_some() {

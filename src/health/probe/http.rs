@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use socket2::SockAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::Fault;
 use crate::config::StatusRange;
+use crate::stream::Stream;
 
 /// A longer status line is not one.
 const STATUS_LINE: usize = 1024;
@@ -34,9 +34,10 @@ impl Http {
         Http { path: path.into(), host: host.map(Into::into), status: status.to_vec() }
     }
 
-    pub(super) async fn run(&self, mut stream: TcpStream, address: &SockAddr) -> Result<(), Fault> {
+    pub(super) async fn run(&self, mut stream: Stream, address: &SockAddr) -> Result<(), Fault> {
         let request = self.request(address);
         stream.write_all(request.as_bytes()).await.map_err(|error| Fault::talking(&error))?;
+        stream.flush().await.map_err(|error| Fault::talking(&error))?;
         let mut line = Vec::with_capacity(STATUS_LINE);
         loop {
             let room = (STATUS_LINE - line.len()) as u64;

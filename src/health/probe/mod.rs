@@ -13,12 +13,14 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
 use crate::config::{self, ProxyVersion};
 use crate::pool::fitness::ProbeResult;
+use crate::tls::client::Client;
 
 /// How one probe ended.
 #[derive(Debug)]
@@ -97,6 +99,7 @@ pub struct Prober {
     health: config::Health,
     source: Vec<IpAddr>,
     proxy: Option<ProxyVersion>,
+    tls: Option<Arc<Client>>,
 }
 
 enum Method {
@@ -126,12 +129,16 @@ impl Prober {
             }
         };
         let source = pool.source.clone();
-        Some(Prober { method, health: health.clone(), source, proxy: proxy(pool) })
+        let (health, tls) = (health.clone(), pool.tls.clone());
+        Some(Prober { method, health, source, proxy: proxy(pool), tls })
     }
 
     /// Whether a new one for `pool` would probe alike.
     pub fn is_of(&self, pool: &config::Pool) -> bool {
-        self.health == pool.health && self.source == pool.source && self.proxy == proxy(pool)
+        self.health == pool.health
+            && self.source == pool.source
+            && self.proxy == proxy(pool)
+            && self.tls == pool.tls
     }
 
     /// Probes once; the timeout is of the whole.
@@ -157,7 +164,7 @@ impl Prober {
     }
 
     async fn attempt(&self, address: &SockAddr, heard: &Cell<bool>) -> Result<(), Fault> {
-        let stream = || tcp::connect(address, &self.source, self.proxy);
+        let stream = || tcp::connect(address, &self.source, self.proxy, self.tls.as_deref());
         let datagrams = || udp::open(address, &self.source);
         match &self.method {
             Method::Dns(dns) => dns.run(datagrams()?, heard).await,

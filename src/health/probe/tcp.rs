@@ -1,6 +1,7 @@
-//! Connecting, which is all a `tcp` probe does and the first thing every other one does. The kernel chooses the
+//! Connecting, in TLS where the pool's sessions do, which is all a `tcp` probe does and the first thing every other one does. The kernel chooses the
 //! source port. Closing resets: probes must not fill the port range with TIME_WAIT.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,21 +12,22 @@ use tokio::net::TcpStream;
 use super::Fault;
 use crate::config::ProxyVersion;
 use crate::pool::fitness::ProbeResult;
+use crate::stream::Stream;
 use crate::sys::socket::{self, Outgoing};
+use crate::tls::client::Client;
 use crate::wire::proxy_protocol::{v1, v2};
 
 const PLAIN: Outgoing =
     Outgoing { keepalive: None, buffer: None, user_timeout: None, sends_first: false };
 
-/// A connection to `address`. tokio's stream only issues recv and send, so it serves unix sockets as well.
-///
-/// Where sessions announce their client in a PROXY header, the probe says that it is of our own.
+/// A connection to `address`. Where sessions announce their client in a PROXY header, the probe says that it is of our own.
 pub(super) async fn connect(
     address: &SockAddr,
     source: &[IpAddr],
     proxy: Option<ProxyVersion>,
-) -> Result<TcpStream, Fault> {
-    let mut stream = begin(address, source).map_err(|error| Fault::connecting(&error))?;
+    tls: Option<&Client>,
+) -> Result<Stream, Fault> {
+    let stream = begin(address, source).map_err(|error| Fault::connecting(&error))?;
     stream.writable().await.map_err(|error| Fault::connecting(&error))?;
     match stream.take_error() {
         Err(error) | Ok(Some(error)) => return Err(Fault::connecting(&error)),
@@ -35,12 +37,21 @@ pub(super) async fn connect(
     if address.as_socket().is_some() && stream.local_addr().ok() == stream.peer_addr().ok() {
         return Err(Fault { result: ProbeResult::Refused, detail: None });
     }
+    let ip = address.as_socket().map(|address| address.ip());
+    let mut stream = Stream::from(stream);
     let header = match proxy {
-        None => return Ok(stream),
+        None => Vec::new(),
         Some(ProxyVersion::V1) => v1::write(None),
         Some(ProxyVersion::V2) => v2::write_local(),
     };
     stream.write_all(&header).await.map_err(|error| Fault::talking(&error))?;
+    if let Some(tls) = tls {
+        let failed =
+            |detail: String| Fault { result: ProbeResult::TlsFailed, detail: Some(detail.into()) };
+        stream.encrypt(tls.connection(ip).map_err(|error| failed(error.to_string()))?);
+        let outcome = poll_fn(|cx| stream.poll_handshake(cx)).await;
+        outcome.map_err(|error| failed(error.to_string()))?;
+    }
     Ok(stream)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use maitred::addr::{BackendAddr, ListenAddr};
-use maitred::config::{Backend, Config, Listener, Pool, Protocol, schema};
+use maitred::config::{Backend, Config, Health, Listener, Pool, Probe, Protocol, schema};
 use serde_json::Value;
 
 use super::{files_in, load_text, second_reader};
@@ -59,13 +59,21 @@ fn the_reference_says_the_defaults() {
         name: "dns".into(),
         bind: vec![ListenAddr::DualStack(53)],
         protocol: Protocol::Udp,
-        pool: Some("db".into()),
+        pool: Some("resolvers".into()),
         ..Default::default()
     };
     let pool = Pool { name: "db".into(), backends, ..Default::default() };
+    let resolver = Backend {
+        name: "10.0.0.53:53".into(),
+        address: BackendAddr::Inet("10.0.0.53:53".parse().unwrap()),
+        ..Default::default()
+    };
+    let health = Health { probe: Probe::None, ..Pool::default().health };
+    let resolvers =
+        Pool { name: "resolvers".into(), backends: vec![resolver], health, ..Default::default() };
     let expected = Config {
         listeners: vec![listener.into(), dns.into()],
-        pools: vec![pool.into()],
+        pools: vec![pool.into(), resolvers.into()],
         sha256: config.sha256.clone(),
         ..Default::default()
     };
@@ -79,7 +87,10 @@ fn the_reference_says_the_defaults() {
 fn the_reference_holds_every_key() {
     let text = sample("reference.yaml");
     let mut seen = BTreeSet::new();
+    let files = crate::tls::Files::new();
+    let folder = files.path("");
     for variant in variants(&text) {
+        let variant = variant.replace("/etc/maitred/tls/", &folder);
         if let Err(report) = load_text(&variant) {
             panic!("{}\nin\n{variant}", report.render(false));
         }

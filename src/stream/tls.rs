@@ -1,0 +1,194 @@
+//! TLS on a stream: rustls' state machine over this worker's event loop. It owns no socket and knows nothing of relays;
+//! `Stream` puts it between the two. Nothing is taken in before what is to go out has gone, so both of its buffers stay
+//! within what one turn fills.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustls::Connection;
+use rustls::server::{Accepted, Acceptor};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A connection that is or becomes encrypted.
+pub struct Tls {
+    connection: Connection,
+    /// The far side ended without saying so in TLS: somebody may have cut it short.
+    is_truncated: bool,
+}
+
+impl Tls {
+    pub fn new(connection: Connection) -> Tls {
+        Tls { connection, is_truncated: false }
+    }
+
+    pub fn is_truncated(&self) -> bool {
+        self.is_truncated
+    }
+
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.connection.alpn_protocol()
+    }
+
+    /// Ready when both sides agree and all that takes is with the kernel.
+    pub fn poll_handshake(
+        &mut self,
+        tcp: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_flush(tcp, cx))?;
+            if !self.connection.is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            if ready!(self.poll_receive(tcp, cx))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    pub fn poll_read(
+        &mut self,
+        tcp: &mut TcpStream,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.connection.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.poll_receive(tcp, cx))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.is_truncated = true;
+                    return Poll::Ready(Ok(0));
+                }
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Takes some of `bytes`; ready before they are with the kernel, so `poll_flush` is to follow.
+    pub fn poll_write(
+        &mut self,
+        tcp: &mut TcpStream,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(tcp, cx))?;
+        let count = self.connection.writer().write(bytes)?;
+        match self.poll_flush(tcp, cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(count)),
+        }
+    }
+
+    pub fn poll_flush(
+        &mut self,
+        tcp: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.connection.wants_write() {
+            match self.connection.write_tls(&mut Wire { tcp, cx }) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Nothing will follow; goes out at the next flush.
+    pub fn end(&mut self) {
+        self.connection.send_close_notify();
+    }
+
+    /// Reads once from the socket; zero is its end.
+    fn poll_receive(
+        &mut self,
+        tcp: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let count = match self.connection.read_tls(&mut Wire { tcp, cx }) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            result => result?,
+        };
+        let processed = self.connection.process_new_packets();
+        // An alert about what was wrong, or an answer to a change of keys; if there is no room now, the next flush
+        // takes it along.
+        let _ = self.poll_flush(tcp, cx);
+        processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Poll::Ready(Ok(count))
+    }
+}
+
+/// Ready with the ClientHello, which may be `most` bytes long.
+pub fn poll_hello(
+    tcp: &mut TcpStream,
+    acceptor: &mut Acceptor,
+    read: &mut usize,
+    most: usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Accepted>> {
+    loop {
+        let count = match acceptor.read_tls(&mut Wire { tcp, cx }) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            result => result?,
+        };
+        if count == 0 {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        *read += count;
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return Poll::Ready(Ok(accepted)),
+            Ok(None) if *read < most => {}
+            Ok(None) => {
+                let error = "its ClientHello is longer than `preread_size`";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+            }
+            Err((error, mut alert)) => {
+                // Who cannot be told is told by the end of the connection.
+                let _ = alert.write(&mut Wire { tcp, cx });
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+            }
+        }
+    }
+}
+
+/// The socket as rustls wants it: what is not ready would block, and the task is woken once it is.
+struct Wire<'a, 'b> {
+    tcp: &'a mut TcpStream,
+    cx: &'a mut Context<'b>,
+}
+
+impl Read for Wire<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(buffer);
+        match Pin::new(&mut *self.tcp).poll_read(self.cx, &mut buffer) {
+            Poll::Ready(result) => result.map(|()| buffer.filled().len()),
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl Write for Wire<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        now(Pin::new(&mut *self.tcp).poll_write(self.cx, bytes))
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        now(Pin::new(&mut *self.tcp).poll_write_vectored(self.cx, parts))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn now<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
+    match poll {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}

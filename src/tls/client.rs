@@ -1,0 +1,160 @@
+//! TLS to backends: whom a pool believes, and what it shows of itself.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+
+use super::{Bad, File, Pair, digest, pem, provider};
+
+/// What a pool asks for.
+#[derive(Default)]
+pub struct Wish<'a> {
+    /// The name a backend's certificate must be for; `None`: its address.
+    pub server_name: Option<ServerName<'static>>,
+    pub trust: Trust<'a>,
+    /// Shown to backends that ask for one.
+    pub own: Option<&'a Pair>,
+    pub alpn: &'a [Vec<u8>],
+}
+
+/// Whose certificates are believed.
+#[derive(Clone, Copy, Default)]
+pub enum Trust<'a> {
+    /// Of these authorities.
+    File(&'a File),
+    /// Anybody's.
+    Nobody,
+    /// Of the authorities this machine trusts.
+    #[default]
+    System,
+}
+
+/// The settings of one pool.
+pub struct Client {
+    config: Arc<ClientConfig>,
+    server_name: Option<ServerName<'static>>,
+    digest: [u8; 32],
+}
+
+impl Client {
+    pub fn new(wish: Wish<'_>) -> Result<Client, Bad> {
+        let provider = provider();
+        let mut parts: Vec<Vec<u8>> = vec![format!("{:?}", wish.server_name).into_bytes()];
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Bad::new(error.to_string(), ""))?;
+        let builder = match wish.trust {
+            Trust::Nobody => {
+                parts.push(b"nobody".to_vec());
+                let verifier = Arc::new(Unverified(provider));
+                builder.dangerous().with_custom_certificate_verifier(verifier)
+            }
+            Trust::File(file) => {
+                parts.push(file.text.clone().into_bytes());
+                builder.with_root_certificates(pem::authorities(file)?)
+            }
+            Trust::System => builder.with_root_certificates(system(&mut parts)?),
+        };
+        let mut config = match wish.own {
+            None => builder.with_no_client_auth(),
+            Some(pair) => {
+                parts.extend([&pair.certificate, &pair.key].map(|it| it.text.clone().into_bytes()));
+                let chain = pem::certificates(&pair.certificate)?;
+                let key = pem::key(&pair.key)?;
+                let built = builder.with_client_auth_cert(chain, key);
+                built.map_err(|error| super::server::unfit(pair, &error))?
+            }
+        };
+        config.alpn_protocols = wish.alpn.to_vec();
+        parts.extend(wish.alpn.iter().cloned());
+        Ok(Client {
+            config: Arc::new(config),
+            server_name: wish.server_name,
+            digest: digest(parts.iter().map(Vec::as_slice)),
+        })
+    }
+
+    /// A connection to the backend at `ip`; `None` is a unix socket, for which a `server_name` is given.
+    pub fn connection(&self, ip: Option<IpAddr>) -> Result<ClientConnection, rustls::Error> {
+        let name = self.server_name.clone().or_else(|| ip.map(ServerName::from));
+        let name = name.ok_or_else(|| rustls::Error::General("no server_name".to_owned()))?;
+        ClientConnection::new(Arc::clone(&self.config), name)
+    }
+}
+
+fn system(parts: &mut Vec<Vec<u8>>) -> Result<RootCertStore, Bad> {
+    let found = rustls_native_certs::load_native_certs();
+    parts.extend(found.certs.iter().map(|it| it.to_vec()));
+    let mut store = RootCertStore::empty();
+    // A machine's store may hold some that nobody can read.
+    let (taken, _) = store.add_parsable_certificates(found.certs);
+    if taken == 0 {
+        let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+        return Err(Bad::new(
+            format!("this machine trusts no authority{why}"),
+            "install its certificates (Debian: `ca-certificates`), or name a PEM file with `ca: FILE`",
+        ));
+    }
+    Ok(store)
+}
+
+impl PartialEq for Client {
+    fn eq(&self, other: &Client) -> bool {
+        self.digest == other.digest
+    }
+}
+
+/// Keys stay out of logs.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}
+
+/// `verify: false`: encrypted, but to whomever.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,54 @@
+//! TLS settings, ready for use: built by the checks of the configuration from the texts of its files, shared by all
+//! sessions, replaced whole when a file changes. How bytes are encrypted is rustls' business.
+
+pub mod client;
+mod pem;
+pub mod server;
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, ring};
+use sha2::{Digest, Sha256};
+
+/// A file of the configuration.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Its path, as faults name it.
+    pub name: String,
+    pub text: String,
+}
+
+/// A certificate with those between it and an authority, and its private key.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    pub certificate: File,
+    pub key: File,
+}
+
+/// Why settings are of no use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bad {
+    pub message: String,
+    pub hint: String,
+}
+
+impl Bad {
+    fn new(message: impl Into<String>, hint: impl Into<String>) -> Bad {
+        Bad { message: message.into(), hint: hint.into() }
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// What tells settings of one reading from those of another.
+fn digest<'a>(parts: impl Iterator<Item = &'a [u8]>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        // With their lengths, so that no two lists of parts look alike.
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}

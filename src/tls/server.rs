@@ -1,0 +1,133 @@
+//! TLS at the door: the certificates of a listener, chosen by the name a client asks for.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+
+use super::{Bad, File, Pair, digest, pem, provider};
+use crate::config::fault::quote;
+
+/// The settings of one listener.
+pub struct Server {
+    pub config: Arc<ServerConfig>,
+    /// When the first of its certificates expires, in seconds since 1970.
+    pub expires: i64,
+    digest: [u8; 32],
+}
+
+/// Certificates by the names they are for. Of several for one name the first that fits what the client can verify:
+/// one with an RSA key and one with an ECDSA key may stand side by side.
+#[derive(Debug, Default)]
+struct ByName {
+    exact: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    /// By what follows `*.`.
+    wildcard: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    /// In file order, for everybody else.
+    all: Vec<Arc<CertifiedKey>>,
+}
+
+impl Server {
+    /// `client_ca`: clients must show a certificate of one of these authorities.
+    pub fn new(pairs: &[Pair], client_ca: Option<&File>, alpn: &[Vec<u8>]) -> Result<Server, Bad> {
+        let mut by_name = ByName::default();
+        let mut expires = i64::MAX;
+        for pair in pairs {
+            let chain = pem::certificates(&pair.certificate)?;
+            let facts = pem::facts(&chain[0], &pair.certificate)?;
+            expires = expires.min(facts.expires);
+            let key = pem::key(&pair.key)?;
+            let certified = CertifiedKey::from_der(chain, key, &provider())
+                .map_err(|error| unfit(pair, &error))?;
+            by_name.add(&facts.names, &Arc::new(certified));
+        }
+        let provider = provider();
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Bad::new(error.to_string(), ""))?;
+        let builder = match client_ca {
+            None => builder.with_no_client_auth(),
+            Some(file) => {
+                let roots = Arc::new(pem::authorities(file)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                let verifier = verifier.build().map_err(|error| {
+                    Bad::new(
+                        format!("{} is of no use: {error}", quote(&file.name)),
+                        "write the path of a PEM file with certificates of authorities",
+                    )
+                })?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(by_name));
+        config.alpn_protocols = alpn.to_vec();
+        Ok(Server { config: Arc::new(config), expires, digest: digest_of(pairs, client_ca, alpn) })
+    }
+}
+
+fn digest_of(pairs: &[Pair], client_ca: Option<&File>, alpn: &[Vec<u8>]) -> [u8; 32] {
+    let texts = pairs.iter().flat_map(|pair| [&pair.certificate.text, &pair.key.text]);
+    let texts = texts.map(|text| text.as_bytes());
+    let ca = client_ca.map_or(&b"none"[..], |file| file.text.as_bytes());
+    digest(texts.chain([ca]).chain(alpn.iter().map(Vec::as_slice)))
+}
+
+/// Which of the two it is that does not fit, as far as rustls tells.
+pub(super) fn unfit(pair: &Pair, error: &rustls::Error) -> Bad {
+    let (certificate, key) = (quote(&pair.certificate.name), quote(&pair.key.name));
+    match error {
+        rustls::Error::InconsistentKeys(_) => Bad::new(
+            format!("the key in {key} is not that of the certificate in {certificate}"),
+            "name the key the certificate was issued for; the certificate itself stands first in its file",
+        ),
+        _ => Bad::new(
+            format!("{key} or {certificate} is of no use: {error}"),
+            "RSA keys of 2048 to 8192 bits, ECDSA keys on P-256 or P-384 and Ed25519 keys work",
+        ),
+    }
+}
+
+impl ByName {
+    fn add(&mut self, names: &[String], certified: &Arc<CertifiedKey>) {
+        for name in names {
+            let list = match name.strip_prefix("*.") {
+                Some(parent) => self.wildcard.entry(parent.to_owned()),
+                None => self.exact.entry(name.clone()),
+            };
+            list.or_default().push(Arc::clone(certified));
+        }
+        self.all.push(Arc::clone(certified));
+    }
+
+    /// Those for `name`; a wildcard stands for one label (RFC 9525, section 6.3).
+    fn of(&self, name: &str) -> Option<&Vec<Arc<CertifiedKey>>> {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let wildcard = || self.wildcard.get(name.split_once('.')?.1);
+        self.exact.get(&name).or_else(wildcard)
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let list = hello.server_name().and_then(|name| self.of(name)).unwrap_or(&self.all);
+        let fits =
+            |it: &&Arc<CertifiedKey>| it.key.choose_scheme(hello.signature_schemes()).is_some();
+        list.iter().find(fits).or_else(|| list.first()).map(Arc::clone)
+    }
+}
+
+impl PartialEq for Server {
+    fn eq(&self, other: &Server) -> bool {
+        self.digest == other.digest
+    }
+}
+
+/// Keys stay out of logs.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,535 @@
+//! TLS over real sockets: ended at the door, spoken to backends, both at once; every byte arrives, endings stay endings,
+//! and who does not belong is told apart.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use maitred::config::{self, Config, NamePattern, OnRefuse, Probe, ProxyTlvs, ProxyVersion, Route};
+use maitred::telemetry::record::{CloseReason, Stage};
+use maitred::tls::client::{Client, Trust, Wish};
+use maitred::tls::server::Server;
+use maitred::tls::{File, Pair};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection, StreamOwned};
+
+use crate::balancer::{self, Balancer, loopback, wait_for};
+
+const NAME: &str = "db1.example.com";
+
+/// An authority and what it signed, as PEM files: `ca.pem`, `server.pem`, `other.pem`, `client.pem` and their `.key`.
+pub struct Files(tempfile::TempDir);
+
+impl Files {
+    pub fn new() -> Files {
+        let files = Files(tempfile::tempdir().unwrap());
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        files.write("ca.pem", &params.self_signed(&key).unwrap().pem());
+        let authority = Issuer::new(params, key);
+        files.sign(&authority, "server", &[NAME, "*.pg.example.com", "127.0.0.1"]);
+        files.sign(&authority, "other", &["other.example.com"]);
+        files.sign(&authority, "client", &["client.example.com"]);
+        files
+    }
+
+    fn sign(&self, authority: &Issuer<'_, KeyPair>, name: &str, names: &[&str]) {
+        let names: Vec<String> = names.iter().map(|it| (*it).to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, authority).unwrap();
+        self.write(&format!("{name}.pem"), &certificate.pem());
+        self.write(&format!("{name}.key"), &key.serialize_pem());
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.0.path().join(name), text).unwrap();
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.0.path().display())
+    }
+
+    fn file(&self, name: &str) -> File {
+        let text = std::fs::read_to_string(self.path(name)).unwrap();
+        File { name: name.to_owned(), text }
+    }
+
+    fn pair(&self, name: &str) -> Pair {
+        let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
+        Pair { certificate: self.file(&certificate), key: self.file(&key) }
+    }
+
+    fn chain(&self, name: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let pair = self.pair(name);
+        let chain = CertificateDer::pem_slice_iter(pair.certificate.text.as_bytes());
+        let key = PrivateKeyDer::from_pem_slice(pair.key.text.as_bytes()).unwrap();
+        (chain.map(Result::unwrap).collect(), key)
+    }
+
+    /// What a listener is to have.
+    fn server(&self, client_ca: bool, alpn: &[&str]) -> Option<Arc<Server>> {
+        let pairs = [self.pair("server"), self.pair("other")];
+        let ca = client_ca.then(|| self.file("ca.pem"));
+        Some(Arc::new(Server::new(&pairs, ca.as_ref(), &bytes(alpn)).unwrap()))
+    }
+
+    /// What a pool is to have.
+    fn client(&self, server_name: Option<&'static str>) -> Option<Arc<Client>> {
+        let ca = self.file("ca.pem");
+        let own = self.pair("client");
+        let wish = Wish {
+            server_name: server_name.map(|name| ServerName::try_from(name).unwrap()),
+            trust: Trust::File(&ca),
+            own: Some(&own),
+            alpn: &[],
+        };
+        Some(Arc::new(Client::new(wish).unwrap()))
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        let ca = self.file("ca.pem");
+        roots.add(CertificateDer::from_pem_slice(ca.text.as_bytes()).unwrap()).unwrap();
+        roots
+    }
+
+    /// A client of ours.
+    fn dial(&self, to: SocketAddr, dial: Dial) -> StreamOwned<ClientConnection, TcpStream> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[dial.version])
+            .unwrap()
+            .with_root_certificates(self.roots());
+        let mut config = match dial.shows {
+            None => builder.with_no_client_auth(),
+            Some(name) => {
+                let (chain, key) = self.chain(name);
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        config.alpn_protocols = bytes(dial.alpn);
+        let name = ServerName::try_from(dial.name).unwrap();
+        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        StreamOwned::new(connection, TcpStream::connect(to).unwrap())
+    }
+
+    /// A backend's end of a connection it accepted, in TLS.
+    fn accept(
+        &self,
+        listener: &TcpListener,
+        name: &str,
+    ) -> StreamOwned<ServerConnection, TcpStream> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let (chain, key) = self.chain(name);
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let connection = ServerConnection::new(Arc::new(config)).unwrap();
+        StreamOwned::new(connection, listener.accept().unwrap().0)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Dial {
+    name: &'static str,
+    version: &'static rustls::SupportedProtocolVersion,
+    alpn: &'static [&'static str],
+    shows: Option<&'static str>,
+}
+
+const DIAL: Dial = Dial { name: NAME, version: &rustls::version::TLS13, alpn: &[], shows: None };
+
+fn bytes(protocols: &[&str]) -> Vec<Vec<u8>> {
+    protocols.iter().map(|it| it.as_bytes().to_vec()).collect()
+}
+
+/// A mebibyte and a bit that no other stream has.
+fn text(seed: u8) -> Vec<u8> {
+    (0..(1 << 20) + 77_u32).map(|at| (at as u8).wrapping_mul(31).wrapping_add(seed)).collect()
+}
+
+fn door(files: &Files) -> (Config, TcpListener) {
+    let (backend, address) = loopback();
+    let mut config = balancer::config(&[address]);
+    balancer::listener(&mut config).tls = files.server(false, &[]);
+    (config, backend)
+}
+
+/// The client says its part and that it is over, then the backend says its own.
+fn exchange(
+    client: &mut (impl Read + Write + Goodbye),
+    mut backend: impl Read + Write + Goodbye + Send,
+) {
+    std::thread::scope(|scope| {
+        let served = scope.spawn(move || {
+            let mut got = Vec::new();
+            backend.read_to_end(&mut got).unwrap();
+            assert!(got == text(1), "{} bytes came to the backend", got.len());
+            backend.write_all(&text(2)).unwrap();
+            backend.goodbye();
+            // Until the balancer has it all.
+            let _ = backend.read(&mut [0]);
+        });
+        client.write_all(&text(1)).unwrap();
+        client.goodbye();
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).unwrap();
+        assert!(got == text(2), "{} bytes came to the client", got.len());
+        served.join().unwrap();
+    });
+}
+
+/// Ends what is written, as the protocol does it.
+trait Goodbye {
+    fn goodbye(&mut self);
+}
+
+impl Goodbye for TcpStream {
+    fn goodbye(&mut self) {
+        self.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+impl Goodbye for StreamOwned<ClientConnection, TcpStream> {
+    fn goodbye(&mut self) {
+        self.conn.send_close_notify();
+        self.flush().unwrap();
+    }
+}
+
+impl Goodbye for StreamOwned<ServerConnection, TcpStream> {
+    fn goodbye(&mut self) {
+        self.conn.send_close_notify();
+        self.flush().unwrap();
+    }
+}
+
+#[test]
+fn it_ends_at_the_door() {
+    let files = Files::new();
+    let (config, backend) = door(&files);
+    let balancer = Balancer::start(config);
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for name in [NAME, "a.pg.example.com", "other.example.com"] {
+            let mut client = files.dial(balancer.address(), Dial { name, version, ..DIAL });
+            // The handshake is not the backend's business: it is reached afterwards.
+            client.flush().unwrap();
+            let backend = backend.accept().unwrap().0;
+            exchange(&mut client, backend);
+        }
+    }
+    for record in balancer.endings(6) {
+        assert_eq!(record.reason, CloseReason::ClientClosed);
+        assert_eq!(record.bytes.client_received, text(1).len() as u64, "payload, not TLS");
+        assert_eq!(record.bytes.client_sent, text(2).len() as u64);
+        assert!(record.server_name.is_some());
+    }
+}
+
+#[test]
+fn backends_are_spoken_to_in_it() {
+    let files = Files::new();
+    let (listener, address) = loopback();
+    for (at_door, server_name) in [(false, None), (false, Some(NAME)), (true, Some(NAME))] {
+        let mut config = balancer::config(&[address]);
+        balancer::pool(&mut config).tls = files.client(server_name);
+        if at_door {
+            balancer::listener(&mut config).tls = files.server(false, &[]);
+        }
+        let balancer = Balancer::start(config);
+        std::thread::scope(|scope| {
+            let accepted = scope.spawn(|| {
+                let mut backend = files.accept(&listener, "server");
+                backend.conn.complete_io(&mut backend.sock).unwrap();
+                backend
+            });
+            if at_door {
+                let mut client = files.dial(balancer.address(), DIAL);
+                client.flush().unwrap();
+                exchange(&mut client, accepted.join().unwrap());
+            } else {
+                let mut client = TcpStream::connect(balancer.address()).unwrap();
+                exchange(&mut client, accepted.join().unwrap());
+            }
+        });
+        assert_eq!(balancer.ending(), (Stage::Relay, CloseReason::ClientClosed));
+    }
+}
+
+#[test]
+fn a_backend_that_is_another_is_not_believed_and_the_next_is_asked() {
+    let files = Files::new();
+    let (wrong, wrong_address) = loopback();
+    let (right, right_address) = loopback();
+    let mut config = balancer::config(&[wrong_address, right_address]);
+    let pool = balancer::pool(&mut config);
+    pool.tls = files.client(Some(NAME));
+    pool.balance = config::Balance::FirstAvailable;
+    let balancer = Balancer::start(config);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut backend = files.accept(&wrong, "other");
+            assert!(backend.conn.complete_io(&mut backend.sock).is_err());
+        });
+        let accepted = scope.spawn(|| {
+            let mut backend = files.accept(&right, "server");
+            backend.conn.complete_io(&mut backend.sock).unwrap();
+            backend
+        });
+        let mut client = TcpStream::connect(balancer.address()).unwrap();
+        exchange(&mut client, accepted.join().unwrap());
+    });
+    let record = &balancer.endings(1)[0];
+    assert_eq!((record.tried, record.cause.as_deref()), (1, None));
+    let snapshot = balancer.supervisor().plane.snapshot.load();
+    let failures = &snapshot.pools["main"].backends[0].live.connect_failures;
+    assert_eq!(failures.tls_failed.value(), 1);
+}
+
+#[test]
+fn without_another_backend_the_cause_is_told() {
+    let files = Files::new();
+    let (listener, address) = loopback();
+    let mut config = balancer::config(&[address]);
+    balancer::pool(&mut config).tls = files.client(Some(NAME));
+    let balancer = Balancer::start(config);
+    let mut ends: Vec<(&str, Box<dyn FnOnce(TcpStream)>)> = Vec::new();
+    ends.push((
+        "not valid for name",
+        Box::new(|stream| {
+            let mut backend = StreamOwned::new(files.accept_state("other"), stream);
+            assert!(backend.conn.complete_io(&mut backend.sock).is_err());
+        }),
+    ));
+    ends.push((
+        "it closed amid the handshake",
+        Box::new(|mut stream| {
+            let mut seen = [0; 512];
+            assert!(stream.read(&mut seen).unwrap() > 0);
+            stream.shutdown(Shutdown::Write).unwrap();
+            while stream.read(&mut seen).is_ok_and(|count| count > 0) {}
+        }),
+    ));
+    ends.push((
+        "corrupt message",
+        Box::new(|mut stream| {
+            stream.write_all(b"SSH-2.0-OpenSSH_10\r\n").unwrap();
+            let mut seen = [0; 512];
+            while stream.read(&mut seen).is_ok_and(|count| count > 0) {}
+        }),
+    ));
+    let count = ends.len();
+    for (expected, end) in ends {
+        let mut client = TcpStream::connect(balancer.address()).unwrap();
+        end(listener.accept().unwrap().0);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        wait_for("the record", || {
+            balancer
+                .records
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|record| record.cause.as_ref().is_some_and(|cause| cause.contains(expected)))
+        });
+    }
+    for record in balancer.endings(count) {
+        assert_eq!((record.stage, record.reason), (Stage::Connect, CloseReason::TlsFailed));
+    }
+}
+
+impl Files {
+    fn accept_state(&self, name: &str) -> ServerConnection {
+        let (chain, key) = self.chain(name);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        ServerConnection::new(Arc::new(config)).unwrap()
+    }
+}
+
+#[test]
+fn who_does_not_fit_is_turned_away_and_the_log_says_why() {
+    let files = Files::new();
+    let (mut config, _backend) = door(&files);
+    let listener = balancer::listener(&mut config);
+    listener.tls = files.server(true, &["postgresql"]);
+    listener.timeouts.preread = Duration::from_secs(1);
+    let balancer = Balancer::start(config);
+    let address = balancer.address();
+    let known = Dial { shows: Some("client"), alpn: &["postgresql"], ..DIAL };
+    let handshake = |dial: Dial| {
+        let mut client = files.dial(address, dial);
+        // In TLS 1.3 the refusal of a client's certificate comes with what is read next.
+        client.write_all(b"x").and_then(|()| client.read(&mut [0]).map(|_| ()))
+    };
+    let refused = handshake(Dial { shows: None, ..known }).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidData, "an alert came: {refused}");
+    let refused = handshake(Dial { alpn: &["h2"], ..known }).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidData, "an alert came: {refused}");
+    let mut plain = TcpStream::connect(address).unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut seen = Vec::new();
+    plain.read_to_end(&mut seen).unwrap();
+    let mut silent = TcpStream::connect(address).unwrap();
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+    drop(TcpStream::connect(address).unwrap());
+    let endings = balancer.endings(5);
+    let mut told: Vec<_> = endings.iter().map(|it| (it.reason, it.cause.as_deref())).collect();
+    told.sort_by_key(|(reason, cause)| (reason.as_str(), *cause));
+    use CloseReason::{ClientClosed, PrereadTimeout, TlsFailed};
+    let reasons: Vec<_> = told.iter().map(|(reason, _)| *reason).collect();
+    assert_eq!(reasons, [ClientClosed, PrereadTimeout, TlsFailed, TlsFailed, TlsFailed]);
+    let causes: Vec<&str> = told.iter().filter_map(|(_, cause)| *cause).collect();
+    for expected in ["no certificates", "known protocol", "corrupt message"] {
+        assert!(causes.iter().any(|cause| cause.contains(expected)), "{expected}: {causes:?}");
+    }
+    assert!(endings.iter().all(|record| record.stage == Stage::Preread));
+    // Who fits is served.
+    let mut client = files.dial(address, known);
+    client.flush().unwrap();
+    exchange(&mut client, _backend.accept().unwrap().0);
+    assert_eq!(client.conn.alpn_protocol(), Some(b"postgresql".as_slice()));
+}
+
+#[test]
+fn garbage_amid_a_session_ends_it_by_reset() {
+    let files = Files::new();
+    let (config, backend) = door(&files);
+    let balancer = Balancer::start(config);
+    let mut client = files.dial(balancer.address(), DIAL);
+    client.write_all(b"begun").unwrap();
+    let mut backend = backend.accept().unwrap().0;
+    backend.read_exact(&mut [0; 5]).unwrap();
+    client.sock.write_all(b"this is not a record of TLS").unwrap();
+    assert_eq!(backend.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    let record = &balancer.endings(1)[0];
+    assert_eq!((record.stage, record.reason), (Stage::Relay, CloseReason::TlsFailed));
+    assert!(record.cause.as_ref().unwrap().starts_with("client: "), "{:?}", record.cause);
+}
+
+/// A FIN without TLS' own goodbye may be somebody's who cut the connection: towards TLS it must not become one with.
+#[test]
+fn a_truncated_stream_stays_one() {
+    let files = Files::new();
+    let (listener, address) = loopback();
+    let mut config = balancer::config(&[address]);
+    balancer::listener(&mut config).tls = files.server(false, &[]);
+    balancer::pool(&mut config).tls = files.client(Some(NAME));
+    let balancer = Balancer::start(config);
+    std::thread::scope(|scope| {
+        let backend = scope.spawn(|| {
+            let mut backend = files.accept(&listener, "server");
+            let mut got = Vec::new();
+            let ended = backend.read_to_end(&mut got).map_err(|error| error.kind());
+            assert_eq!(
+                (got.as_slice(), ended),
+                (b"half".as_slice(), Err(ErrorKind::UnexpectedEof))
+            );
+        });
+        let mut client = files.dial(balancer.address(), DIAL);
+        client.write_all(b"half").unwrap();
+        client.sock.shutdown(Shutdown::Write).unwrap();
+        backend.join().unwrap();
+    });
+}
+
+#[test]
+fn the_name_of_the_handshake_routes_and_backends_are_told_of_both() {
+    let files = Files::new();
+    let (mut config, _own) = door(&files);
+    let (other, other_address) = loopback();
+    let pool = config::Pool {
+        name: "other".into(),
+        backends: vec![balancer::backend(other_address)],
+        send_proxy_protocol: Some(ProxyVersion::V2),
+        send_proxy_tlvs: ProxyTlvs { authority: true, alpn: true, crc32c: false },
+        ..config::Pool::clone(&config.pools[0])
+    };
+    config.pools.push(Arc::new(pool));
+    let listener = balancer::listener(&mut config);
+    listener.tls = files.server(false, &["postgresql"]);
+    let named = NamePattern::Below("pg.example.com".to_owned());
+    listener.routes =
+        vec![Route { server_name: vec![named], pool: Some("other".into()), ..Route::default() }];
+    let balancer = Balancer::start(config);
+    let dial = Dial { name: "a.pg.example.com", alpn: &["postgresql"], ..DIAL };
+    let mut client = files.dial(balancer.address(), dial);
+    client.write_all(b"hello").unwrap();
+    client.goodbye();
+    let mut got = Vec::new();
+    other.accept().unwrap().0.read_to_end(&mut got).unwrap();
+    assert!(got.starts_with(b"\r\n\r\n\0\r\nQUIT\n") && got.ends_with(b"hello"));
+    let holds = |what: &[u8]| got.windows(what.len()).any(|it| it == what);
+    assert!(holds(b"\x02\0\x10a.pg.example.com") && holds(b"\x01\0\x0apostgresql"));
+}
+
+#[test]
+fn probes_speak_it_too() {
+    let files = Files::new();
+    let (wrong, wrong_address) = loopback();
+    let (right, right_address) = loopback();
+    let mut config = balancer::config(&[wrong_address, right_address]);
+    let pool = balancer::pool(&mut config);
+    pool.tls = files.client(Some(NAME));
+    pool.health.interval = Duration::from_millis(50);
+    pool.health.probe = Probe::Exchange {
+        send: Some(b"PING\n".to_vec().into()),
+        expect: Some(config::Expect::Bytes(b"PONG".to_vec().into())),
+    };
+    std::thread::scope(|scope| {
+        let balancer = Balancer::start(config);
+        for (listener, name) in [(&wrong, "other"), (&right, "server")] {
+            let files = &files;
+            scope.spawn(move || {
+                for _ in 0..3 {
+                    let mut backend = files.accept(listener, name);
+                    let mut asked = [0; 5];
+                    if backend.read_exact(&mut asked).is_ok() {
+                        backend.write_all(b"PONG\n").unwrap();
+                    }
+                }
+            });
+        }
+        let counted = || {
+            let snapshot = balancer.supervisor().plane.snapshot.load_full();
+            let backends = &snapshot.pools["main"].backends;
+            let probes = |index: usize| &backends[index].live.probes;
+            (probes(0).tls_failed.value(), probes(1).passed.value())
+        };
+        wait_for("three probes of each", || {
+            let (failed, passed) = counted();
+            failed >= 3 && passed >= 3
+        });
+    });
+}
+
+#[test]
+fn a_refused_client_may_be_reset() {
+    let files = Files::new();
+    let (mut config, _backend) = door(&files);
+    balancer::listener(&mut config).on_refuse = OnRefuse::Reset;
+    let balancer = Balancer::start(config);
+    let mut client = TcpStream::connect(balancer.address()).unwrap();
+    client.write_all(b"no TLS at all").unwrap();
+    let mut seen = Vec::new();
+    assert_eq!(client.read_to_end(&mut seen).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(balancer.ending(), (Stage::Preread, CloseReason::TlsFailed));
+}
