@@ -4,15 +4,17 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
 
 use crate::admin;
 use crate::admin::http::{self, Serving};
-use crate::config::{Config, LogLevel};
+use crate::config::{Config, LogLevel, User};
 use crate::life::{self, Signals, Source};
-use crate::supervisor::{BindError, Supervisor};
+use crate::supervisor::{BindError, Sockets, Supervisor};
+use crate::sys::privileges::{self, Refused};
 use crate::telemetry::events::EventKind;
 use crate::telemetry::log::{self, Log};
 use crate::telemetry::metrics::Sources;
@@ -25,6 +27,7 @@ use crate::telemetry::session_log::SessionLog;
 pub enum StartError {
     Admin(SocketAddr, io::Error),
     Bind(BindError),
+    User(Refused),
     Io(&'static str, io::Error),
 }
 
@@ -45,9 +48,13 @@ pub struct Admin {
     log: &'static Log,
 }
 
-/// Starts, serves, drains.
-pub fn run(config: Config, source: Source) -> Result<(), StartError> {
+/// Starts, serves, drains. `files` are those that a reload reads again.
+pub fn run(config: Config, files: &[PathBuf], source: Source) -> Result<(), StartError> {
+    let user = config.process.user.clone();
     let started = start(config)?;
+    if let Some(user) = user {
+        warn_of_unreadable(&user, files);
+    }
     let Started { runtime, supervisor, admin, signals, log } = started;
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -56,11 +63,13 @@ pub fn run(config: Config, source: Source) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Binds, starts workers and the control plane's tasks.
+/// Binds, becomes the user, starts workers and the control plane's tasks.
 pub fn start(config: Config) -> Result<Started, StartError> {
-    // Before the first thread. Huge pages would round a small process up by megabytes, and there is nothing
-    // large here that they could make faster; a kernel that refuses costs memory, nothing else.
+    // Before the first thread, as is all down to the log's. Huge pages would round a small process up by megabytes,
+    // and there is nothing large here that they could make faster; a kernel that refuses costs memory, nothing else.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
+    privileges::never_gain().map_err(|error| StartError::Io("no-new-privileges", error))?;
+    let (wanted, bound, sockets) = bind(&config)?;
     let log = log::start(config.log.format, config.log.level)
         .map_err(|error| StartError::Io("the log's thread", error))?;
     log.set_level(config.log.level);
@@ -77,9 +86,7 @@ pub fn start(config: Config) -> Result<Started, StartError> {
     };
     let sessions = SessionLog::start(config.log.sessions, write)
         .map_err(|error| StartError::Io("the session log's thread", error))?;
-    let wanted = config.admin.listen;
-    let bound = wanted.map(http::bind).transpose().map_err(|error| admin_error(wanted, error))?;
-    let supervisor = Supervisor::start(config, sessions).map_err(StartError::Bind)?;
+    let supervisor = Supervisor::start_on(sockets, config, sessions).map_err(StartError::Bind)?;
     let mut admin = Admin::new(&supervisor, log);
     admin.serve(wanted, bound).map_err(|error| admin_error(wanted, error))?;
     let version = env!("CARGO_PKG_VERSION");
@@ -87,6 +94,39 @@ pub fn start(config: Config) -> Result<Started, StartError> {
     supervisor.events.note(EventKind::Start, format!("maitred {version}, {workers} workers"));
     drop(_context);
     Ok(Started { runtime, supervisor, admin, signals, log })
+}
+
+/// Everything that may take privileges, which are then given up.
+fn bind(config: &Config) -> Result<(Option<SocketAddr>, Option<http::Bound>, Sockets), StartError> {
+    let user = config.process.user.as_ref();
+    user.map_or(Ok(()), privileges::may_become).map_err(StartError::User)?;
+    let wanted = config.admin.listen;
+    let bound = wanted.map(http::bind).transpose().map_err(|error| admin_error(wanted, error))?;
+    let sockets = Sockets::bind(config).map_err(StartError::Bind)?;
+    let Some(user) = user else { return Ok((wanted, bound, sockets)) };
+    let given = sockets.give_to(user).map_err(StartError::Bind);
+    match given.and_then(|()| privileges::become_user(user).map_err(StartError::User)) {
+        Ok(()) => Ok((wanted, bound, sockets)),
+        Err(error) => {
+            sockets.discard();
+            Err(error)
+        }
+    }
+}
+
+/// They were read by who started the program; a reload reads them as who it is now.
+fn warn_of_unreadable(user: &User, files: &[PathBuf]) {
+    for file in files {
+        if let Some(error) = privileges::unreadable(file) {
+            let file = file.display();
+            tracing::warn!(
+                "user {} cannot read {file} ({error}): a reload would be refused; let it: `chgrp {} {file} && chmod g+r \
+                 {file}`, and `chmod a+x` on the folders above",
+                user.name,
+                user.gid
+            );
+        }
+    }
 }
 
 impl Admin {
@@ -158,6 +198,7 @@ impl fmt::Display for StartError {
                 )
             }
             StartError::Bind(error) => error.fmt(f),
+            StartError::User(refused) => refused.fmt(f),
             StartError::Io(what, error) => write!(f, "cannot set up {what}: {error}"),
         }
     }

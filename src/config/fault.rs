@@ -39,6 +39,7 @@ pub enum Code {
     NoPort = 46,
     OtherProtocol = 47,
     Circular = 48,
+    UnknownAccount = 49,
     NothingToDo = 60,
     WithoutEffect = 61,
     NotProbed = 62,

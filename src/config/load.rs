@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use super::Config;
+use super::account::Accounts;
 use super::check;
 use super::error::{Report, Source};
 use super::fault::{Code, Fault, Faults, Severity, quote};
@@ -30,6 +31,8 @@ pub struct Loaded {
     pub warnings: Vec<Fault>,
     /// What the warnings point into.
     pub sources: Vec<Source>,
+    /// What was read besides, and is again at a reload, by path.
+    pub files: Vec<PathBuf>,
     /// Warnings beyond those kept.
     omitted: usize,
 }
@@ -91,9 +94,11 @@ pub(super) fn finish_load(
         files.extend(File::read(tree, &mut faults));
     }
     let mut nets = NetFiles::new(sources);
-    let config = check::check(files, &mut nets, &mut faults);
+    let config = check::check(files, &mut nets, read_accounts, &mut faults);
     let failed = faults.has_errors();
     let all: Vec<Source> = nets.sources().cloned().collect();
+    let mut files: Vec<PathBuf> = nets.nets.into_keys().collect();
+    files.sort();
     let mut report = finish(all, &trees, faults);
     if failed {
         // Many a warning only follows from an error: a pool nobody uses, because its name was mistyped.
@@ -104,6 +109,7 @@ pub(super) fn finish_load(
             config,
             warnings: report.faults,
             sources: report.sources,
+            files,
             omitted: report.omitted,
         }),
         _ => Err(report),
@@ -135,6 +141,12 @@ fn read_source(path: &Path) -> Result<Source, Box<Fault>> {
             Unread::NotText(_) => fault.hint("save the file as UTF-8"),
         })
     })
+}
+
+/// The accounts of this machine.
+fn read_accounts() -> Accounts {
+    let read = |path| std::fs::read_to_string(path).map_err(|error| error.to_string());
+    Accounts { passwd: read("/etc/passwd"), group: read("/etc/group") }
 }
 
 /// Why a file has no text for us.

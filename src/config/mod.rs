@@ -20,6 +20,7 @@ mod value;
 mod address;
 mod net;
 mod dns_name;
+mod account;
 mod grammar;
 mod nearest;
 pub mod fault;
@@ -62,6 +63,19 @@ pub struct Process {
     /// How long a worker looks for more to do before it sleeps; `None` = it sleeps at once.
     pub busy_poll: Option<Duration>,
     pub shutdown: Shutdown,
+    /// `None`: who started it.
+    pub user: Option<User>,
+}
+
+/// Who the process becomes once it has bound what only root may bind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// As the configuration writes it.
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,6 +8,7 @@ mod pool;
 pub use listener::*;
 pub use pool::*;
 
+use super::account::AccountName;
 use super::choice::words;
 use super::decode::{Named, decode_node, mapping};
 use super::fault::{Code, Fault, Faults};
@@ -38,13 +39,17 @@ mapping! {
 
 mapping! {
     /// The process as a whole.
-    Process, later ["user", "group", "watch"], {
+    Process, later ["watch"], {
         /// Threads that serve sessions; auto: the CPUs this process may use.
         workers: OrAuto<Count<1, 1_024>>,
         /// Sessions in all; at this number accepting pauses. auto: what the descriptor limit allows.
         max_sessions: OrAuto<Count<1, 100_000_000>>,
         /// How long a worker looks for more to do before it sleeps: spends a processor on latency.
         busy_poll: OrNone<Time<1, SECOND>>,
+        /// Who the process becomes once everything is bound, by name or number; none: it stays who it is.
+        user: AccountName,
+        /// Its group; none: the user's own.
+        group: AccountName,
         /// What happens after SIGTERM.
         shutdown: Shutdown,
     }

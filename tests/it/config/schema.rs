@@ -64,7 +64,7 @@ fn the_samples_fit_the_schema() {
 /// is no YAML in the first place.
 #[test]
 fn the_schema_refuses_what_a_schema_can_see() {
-    const BEYOND: [&str; 37] = [
+    const BEYOND: [&str; 41] = [
         "backend-twice",
         "bad-backend",
         "bad-bind",
@@ -80,6 +80,7 @@ fn the_schema_refuses_what_a_schema_can_see() {
         "empty-bind",
         "fraction-keepalive",
         "given-twice",
+        "group-without-user",
         "missing-keys",
         "net-files",
         "no-pools",
@@ -97,9 +98,12 @@ fn the_schema_refuses_what_a_schema_can_see() {
         "udp-on-unix",
         "udp-probe-on-unix",
         "udp-with-tcp-keys",
+        "unknown-group",
         "unknown-pool",
+        "unknown-user",
         "unset-variable",
         "unset-variable-message",
+        "user-number-alone",
         "variable-with-bad-value",
         "wildcard-after-specific",
     ];
