@@ -32,6 +32,9 @@ pub fn fixed_keys_changed(before: &Config, after: &Config) -> Vec<&'static str> 
     if before.process.workers != after.process.workers {
         keys.push("process.workers");
     }
+    if before.admin.socket != after.admin.socket {
+        keys.push("admin.socket");
+    }
     // Who it is, not how it is written; and the groups of a name are the machine's.
     let ids = |config: &Config| config.process.user.as_ref().map(|user| (user.uid, user.gid));
     match (ids(before), ids(after)) {
@@ -101,7 +104,7 @@ fn compare<T: PartialEq>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Backend, Pool, User};
+    use crate::config::{AdminSocket, Backend, Pool, User};
 
     #[test]
     fn differences_are_named_one_by_one() {
@@ -123,6 +126,9 @@ mod tests {
         let mut after = Config::default();
         after.process.workers = Some(3);
         assert_eq!(fixed_keys_changed(&Config::default(), &after), ["process.workers"]);
+        after.admin.socket = AdminSocket::None;
+        let keys = fixed_keys_changed(&Config::default(), &after);
+        assert_eq!(keys, ["process.workers", "admin.socket"]);
     }
 
     #[test]

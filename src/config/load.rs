@@ -97,7 +97,7 @@ pub(super) fn finish_load(
     let config = check::check(files, &mut nets, read_accounts, &mut faults);
     let failed = faults.has_errors();
     let all: Vec<Source> = nets.sources().cloned().collect();
-    let mut files: Vec<PathBuf> = nets.nets.into_keys().collect();
+    let mut files: Vec<PathBuf> = nets.nets.into_keys().chain(nets.secrets).collect();
     files.sort();
     let mut report = finish(all, &trees, faults);
     if failed {
@@ -189,18 +189,19 @@ fn read_text(file: impl Read) -> Result<String, Unread> {
     })
 }
 
-/// The files of networks that the configuration names. Each is read once in a load, and anew in the next.
+/// The files that the configuration names. Each is read once in a load, and anew in the next.
 pub(super) struct NetFiles<'a> {
     given: &'a [Source],
     /// Faults point into them as into the configuration.
     read: Vec<Source>,
     /// By resolved path; `None`: reported as unreadable.
     nets: HashMap<PathBuf, Option<Vec<IpNet>>>,
+    secrets: Vec<PathBuf>,
 }
 
 impl<'a> NetFiles<'a> {
     fn new(given: &'a [Source]) -> NetFiles<'a> {
-        NetFiles { given, read: Vec::new(), nets: HashMap::new() }
+        NetFiles { given, read: Vec::new(), nets: HashMap::new(), secrets: Vec::new() }
     }
 
     /// The configuration's own files, then those read for it.
@@ -235,6 +236,26 @@ impl<'a> NetFiles<'a> {
         };
         self.nets.insert(path, nets.clone());
         nets
+    }
+
+    /// The text of a file with a secret; no source, so that neither a report nor the digest holds it. `None`: it cannot be
+    /// read, and that is reported.
+    pub(super) fn secret(&mut self, path: &Path, at: Span, faults: &mut Faults) -> Option<String> {
+        let path = net::resolve(path, &self.given[at.source()]);
+        match read_plain(&path) {
+            Ok(text) => {
+                self.secrets.push(path);
+                Some(text)
+            }
+            Err(unread) => {
+                let message = unread.describe(&path.display().to_string());
+                let fault = Fault::error(unread.code(), at, message);
+                faults.push(fault.hint(
+                    "write the path of a file with the token; a relative one is beside this file",
+                ));
+                None
+            }
+        }
     }
 }
 

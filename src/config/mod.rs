@@ -21,6 +21,7 @@ mod address;
 mod net;
 mod dns_name;
 mod account;
+mod admin;
 mod grammar;
 mod nearest;
 pub mod fault;
@@ -30,6 +31,7 @@ mod listener;
 mod route;
 mod pool;
 
+pub use admin::{AdminSocket, Token};
 pub use error::{Report, Source};
 pub use grammar::time as parse_time;
 pub use listener::*;
@@ -94,11 +96,18 @@ impl Default for Shutdown {
 pub struct Admin {
     /// `None` = off.
     pub listen: Option<SocketAddr>,
+    pub socket: AdminSocket,
+    /// `None`: over TCP nothing can be changed.
+    pub token: Option<Token>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Admin { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9900))) }
+        Admin {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 9900))),
+            socket: AdminSocket::default(),
+            token: None,
+        }
     }
 }
 

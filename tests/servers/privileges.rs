@@ -142,6 +142,9 @@ fn every_thread_becomes_the_user_and_a_reload_still_binds_low_ports() {
     let metadata = fs::metadata(&socket).unwrap();
     assert_eq!((metadata.uid(), metadata.gid()), ids, "as one made by a reload");
     assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
+    let metadata = fs::metadata(maitred.dir.path().join("admin.sock")).unwrap();
+    assert_eq!((metadata.uid(), metadata.gid()), ids);
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
     // What a process may not know of itself once it has changed users, it would not say.
     assert!(maitred.metric("process_open_fds", &[]) > 5.0);
     assert!(maitred.metric("process_resident_memory_bytes", &[]) > 0.0);
@@ -219,7 +222,9 @@ fn who_is_not_root_stays_who_it_is() {
     let dir = open_folder();
     let program = program(&dir);
     let config = |user| {
-        let process = format!("version: 1\nadmin: {{listen: none}}\nprocess: {{user: {user}}}\n");
+        let process = format!(
+            "version: 1\nadmin: {{listen: none, socket: none}}\nprocess: {{user: {user}}}\n"
+        );
         process + &config(&[0], "", 9)
     };
     let (status, _, error) = start_as_nobody(&program, &config(USER)).outcome();

@@ -2,6 +2,7 @@
 //! everything checked that takes more than one key to see.
 
 mod process;
+mod admin;
 mod protocol;
 mod bound;
 mod reference;
@@ -24,7 +25,7 @@ use super::fault::{Code, Fault, Faults, quote};
 use super::load::NetFiles;
 use super::raw;
 use super::tree::Span;
-use super::{Admin, Config, Log};
+use super::{Config, Log};
 
 /// All files as one.
 struct United {
@@ -72,7 +73,7 @@ pub fn check(
     }
     Some(Config {
         process: process::build(united.process.value(), accounts, faults),
-        admin: admin(united.admin.value()),
+        admin: admin::build(united.admin.value(), nets, faults),
         log: log(united.log.value()),
         listeners,
         pools,
@@ -178,12 +179,6 @@ fn merge_defaults(united: &mut United, faults: &mut Faults) {
             *pool = pool.take().map(|own| own.merge(defaults));
         }
     }
-}
-
-fn admin(raw: Option<&raw::Admin>) -> Admin {
-    let default = Admin::default();
-    let listen = raw.and_then(|raw| raw.listen.copied());
-    Admin { listen: listen.map_or(default.listen, |none| none.0.map(|address| address.0)) }
 }
 
 fn log(raw: Option<&raw::Log>) -> Log {

@@ -64,7 +64,8 @@ fn the_samples_fit_the_schema() {
 /// is no YAML in the first place.
 #[test]
 fn the_schema_refuses_what_a_schema_can_see() {
-    const BEYOND: [&str; 41] = [
+    const BEYOND: [&str; 44] = [
+        "admin-socket-long",
         "backend-twice",
         "bad-backend",
         "bad-bind",
@@ -82,6 +83,7 @@ fn the_schema_refuses_what_a_schema_can_see() {
         "given-twice",
         "group-without-user",
         "missing-keys",
+        "missing-token",
         "net-files",
         "no-pools",
         "not-prime",
@@ -91,6 +93,7 @@ fn the_schema_refuses_what_a_schema_can_see() {
         "portless-behind-unix",
         "proxy-v1-with-udp",
         "regex-too-large",
+        "short-token",
         "socket-buffers-half",
         "source-family",
         "tcp-with-udp-keys",
