@@ -4,15 +4,20 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
 
-use crate::admin;
-use crate::admin::http::{self, Serving};
-use crate::config::{Config, LogLevel};
+use crate::admin::http::{self, Bounds, Serving, ServingSocket};
+use crate::admin::listen::{self, BoundSocket};
+use crate::admin::{self, Ask};
+use crate::config::{Config, LogLevel, Token, User};
 use crate::life::{self, Signals, Source};
-use crate::supervisor::{BindError, Supervisor};
+use crate::supervisor::{BindError, Sockets, Supervisor};
+use crate::sys::privileges::{self, Refused};
 use crate::telemetry::events::EventKind;
 use crate::telemetry::log::{self, Log};
 use crate::telemetry::metrics::Sources;
@@ -20,11 +25,16 @@ use crate::telemetry::record::Record;
 use crate::telemetry::session_line;
 use crate::telemetry::session_log::SessionLog;
 
+/// What may be asked before the first of it is answered.
+const ASKS: usize = 8;
+
 /// Why the process could not start.
 #[derive(Debug)]
 pub enum StartError {
     Admin(SocketAddr, io::Error),
+    AdminSocket(PathBuf, io::Error),
     Bind(BindError),
+    User(Refused),
     Io(&'static str, io::Error),
 }
 
@@ -34,33 +44,51 @@ pub struct Started {
     pub supervisor: Supervisor,
     pub admin: Admin,
     pub signals: Signals,
+    /// What the admin server is asked to do.
+    pub asks: mpsc::Receiver<Ask>,
     pub log: &'static Log,
 }
 
-/// The admin server, which a reload may move.
+/// All that may take privileges.
+struct Bound {
+    admin: Option<listen::Bound>,
+    /// `Err`: why there is none.
+    admin_socket: Result<Option<BoundSocket>, String>,
+    sockets: Sockets,
+}
+
+/// The admin server, which a reload may move, but for its socket.
 pub struct Admin {
     state: Arc<admin::State>,
     wanted: Option<SocketAddr>,
     serving: Option<Serving>,
+    socket: Option<ServingSocket>,
     log: &'static Log,
 }
 
-/// Starts, serves, drains.
-pub fn run(config: Config, source: Source) -> Result<(), StartError> {
+/// Starts, serves, drains. `files` are those that a reload reads again.
+pub fn run(config: Config, files: &[PathBuf], source: Source) -> Result<(), StartError> {
+    let user = config.process.user.clone();
     let started = start(config)?;
-    let Started { runtime, supervisor, admin, signals, log } = started;
+    if let Some(user) = user {
+        warn_of_unreadable(&user, files);
+    }
+    let Started { runtime, supervisor, admin, signals, asks, log } = started;
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    runtime.block_on(life::live(supervisor, admin, signals, source));
+    runtime.block_on(life::live(supervisor, admin, signals, asks, source));
     log.output.flush();
     Ok(())
 }
 
-/// Binds, starts workers and the control plane's tasks.
+/// Binds, becomes the user, starts workers and the control plane's tasks.
 pub fn start(config: Config) -> Result<Started, StartError> {
-    // Before the first thread. Huge pages would round a small process up by megabytes, and there is nothing
-    // large here that they could make faster; a kernel that refuses costs memory, nothing else.
+    // Before the first thread, as is all down to the log's. Huge pages would round a small process up by megabytes,
+    // and there is nothing large here that they could make faster; a kernel that refuses costs memory, nothing else.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
+    privileges::never_gain().map_err(|error| StartError::Io("no-new-privileges", error))?;
+    let bound = bind(&config)?;
+    let wanted = config.admin.clone();
     let log = log::start(config.log.format, config.log.level)
         .map_err(|error| StartError::Io("the log's thread", error))?;
     log.set_level(config.log.level);
@@ -77,20 +105,68 @@ pub fn start(config: Config) -> Result<Started, StartError> {
     };
     let sessions = SessionLog::start(config.log.sessions, write)
         .map_err(|error| StartError::Io("the session log's thread", error))?;
-    let wanted = config.admin.listen;
-    let bound = wanted.map(http::bind).transpose().map_err(|error| admin_error(wanted, error))?;
-    let supervisor = Supervisor::start(config, sessions).map_err(StartError::Bind)?;
-    let mut admin = Admin::new(&supervisor, log);
-    admin.serve(wanted, bound).map_err(|error| admin_error(wanted, error))?;
+    let supervisor =
+        Supervisor::start_on(bound.sockets, config, sessions).map_err(StartError::Bind)?;
+    let (sender, asks) = mpsc::channel(ASKS);
+    let mut admin = Admin::new(&supervisor, log, sender);
+    admin.set_token(wanted.token);
+    admin.serve(wanted.listen, bound.admin).map_err(|error| admin_error(wanted.listen, error))?;
+    admin.serve_socket(bound.admin_socket);
     let version = env!("CARGO_PKG_VERSION");
     let workers = supervisor.workers();
     supervisor.events.note(EventKind::Start, format!("maitred {version}, {workers} workers"));
     drop(_context);
-    Ok(Started { runtime, supervisor, admin, signals, log })
+    Ok(Started { runtime, supervisor, admin, signals, asks, log })
+}
+
+/// Everything that may take privileges, which are then given up.
+fn bind(config: &Config) -> Result<Bound, StartError> {
+    let user = config.process.user.as_ref();
+    user.map_or(Ok(()), privileges::may_become).map_err(StartError::User)?;
+    let wanted = config.admin.listen;
+    let admin = wanted.map(listen::bind).transpose().map_err(|error| admin_error(wanted, error))?;
+    let admin_socket = listen::bind_wanted(&config.admin.socket)
+        .map_err(|(path, error)| StartError::AdminSocket(path, error))?;
+    let sockets = Sockets::bind(config).map_err(StartError::Bind)?;
+    let bound = Bound { admin, admin_socket, sockets };
+    match user.map_or(Ok(()), |user| bound.become_user(user)) {
+        Ok(()) => Ok(bound),
+        Err(error) => {
+            bound.sockets.discard();
+            Err(error)
+        }
+    }
+}
+
+impl Bound {
+    /// What has a file is this user's, and so is the process.
+    fn become_user(&self, user: &User) -> Result<(), StartError> {
+        if let Ok(Some(BoundSocket { file, .. })) = &self.admin_socket {
+            file.give_to(user)
+                .map_err(|error| StartError::AdminSocket(file.path.clone(), error))?;
+        }
+        self.sockets.give_to(user).map_err(StartError::Bind)?;
+        privileges::become_user(user).map_err(StartError::User)
+    }
+}
+
+/// They were read by who started the program; a reload reads them as who it is now.
+fn warn_of_unreadable(user: &User, files: &[PathBuf]) {
+    for file in files {
+        if let Some(error) = privileges::unreadable(file) {
+            let file = file.display();
+            tracing::warn!(
+                "user {} cannot read {file} ({error}): a reload would be refused; let it: `chgrp {} {file} && chmod g+r \
+                 {file}`, and `chmod a+x` on the folders above",
+                user.name,
+                user.gid
+            );
+        }
+    }
 }
 
 impl Admin {
-    fn new(supervisor: &Supervisor, log: &'static Log) -> Admin {
+    fn new(supervisor: &Supervisor, log: &'static Log, asks: mpsc::Sender<Ask>) -> Admin {
         let sources = Sources {
             plane: Arc::clone(&supervisor.plane),
             reloads: Arc::clone(&supervisor.reloads),
@@ -103,15 +179,17 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION"),
             sessions: Box::new(supervisor.lister()),
             flows: Box::new(supervisor.flow_lister()),
+            token: ArcSwapOption::empty(),
+            asks,
         };
-        Admin { state: Arc::new(state), wanted: None, serving: None, log }
+        Admin { state: Arc::new(state), wanted: None, serving: None, socket: None, log }
     }
 
     /// Binds another address, if another one is wanted; nothing is changed yet.
-    pub fn rebind(&self, wanted: Option<SocketAddr>) -> Result<Option<http::Bound>, StartError> {
+    pub fn rebind(&self, wanted: Option<SocketAddr>) -> Result<Option<listen::Bound>, StartError> {
         match wanted {
             Some(address) if self.wanted != wanted => {
-                http::bind(address).map(Some).map_err(|error| admin_error(wanted, error))
+                listen::bind(address).map(Some).map_err(|error| admin_error(wanted, error))
             }
             _ => Ok(None),
         }
@@ -121,17 +199,44 @@ impl Admin {
     pub fn serve(
         &mut self,
         wanted: Option<SocketAddr>,
-        bound: Option<http::Bound>,
+        bound: Option<listen::Bound>,
     ) -> io::Result<()> {
         self.wanted = wanted;
         if let Some(bound) = bound {
-            let serving = http::serve(bound, Arc::clone(&self.state))?;
+            let serving = http::serve(bound, Arc::clone(&self.state), Bounds::default())?;
             tracing::info!(address = %serving.address, "admin listening");
             self.serving = Some(serving);
         } else if wanted.is_none() {
             self.serving = None;
         }
         Ok(())
+    }
+
+    /// `Err`: why there is no socket, which is odd but no error.
+    fn serve_socket(&mut self, bound: Result<Option<BoundSocket>, String>) {
+        let bound = match bound {
+            Ok(Some(bound)) => bound,
+            Ok(None) => return,
+            Err(why) => {
+                tracing::warn!(
+                    "no admin socket, so no changes but by signals ({why}); name one with `admin: {{socket: /path}}`, or \
+                     write `none`"
+                );
+                return;
+            }
+        };
+        match http::serve_socket(bound, Arc::clone(&self.state), Bounds::default()) {
+            Ok(serving) => {
+                tracing::info!(socket = %serving.path().display(), "admin listening");
+                self.socket = Some(serving);
+            }
+            Err(error) => tracing::error!(%error, "the admin socket cannot be served"),
+        }
+    }
+
+    /// Of those who ask over TCP from now on.
+    pub fn set_token(&self, token: Option<Token>) {
+        self.state.token.store(token.map(Arc::new));
     }
 
     pub fn set_log_level(&self, level: LogLevel) {
@@ -157,7 +262,16 @@ impl fmt::Display for StartError {
                      choose another with `--admin ADDRESS` or `admin: {{listen: …}}`, or `none`"
                 )
             }
+            StartError::AdminSocket(path, error) => {
+                write!(
+                    f,
+                    "cannot bind the admin socket {}: {error}\n  hint: its folder must be there and writable, and no other \
+                     maitred have it; choose another with `admin: {{socket: …}}`, or `none`",
+                    path.display()
+                )
+            }
             StartError::Bind(error) => error.fmt(f),
+            StartError::User(refused) => refused.fmt(f),
             StartError::Io(what, error) => write!(f, "cannot set up {what}: {error}"),
         }
     }

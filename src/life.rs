@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+use tokio::sync::mpsc;
 
+use crate::admin::Ask;
 use crate::config::Config;
 use crate::daemon::Admin;
 use crate::drain;
@@ -67,11 +69,30 @@ pub async fn live(
     mut supervisor: Supervisor,
     mut admin: Admin,
     mut signals: Signals,
+    mut asks: mpsc::Receiver<Ask>,
     source: Source,
 ) {
     loop {
-        match signals.next().await {
-            Signal::Reload => reload(&mut supervisor, &mut admin, &source).await,
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            Some(ask) = asks.recv() => match ask {
+                Ask::Drain => Signal::Drain,
+                Ask::Reload(answer) => {
+                    let outcome = reload(&mut supervisor, &mut admin, &source).await;
+                    // Who asked may have left.
+                    let _ = answer.send(outcome);
+                    continue;
+                }
+            },
+        };
+        if matches!(signal, Signal::Drain | Signal::DrainForever) {
+            // Nothing more can be asked.
+            asks.close();
+            while asks.recv().await.is_some() {}
+        }
+        match signal {
+            // The outcome is in log, events and metrics; a signal has nobody to answer.
+            Signal::Reload => drop(reload(&mut supervisor, &mut admin, &source).await),
             Signal::Ignored(name) => tracing::info!("{name} has no meaning yet and is ignored"),
             Signal::Drain => {
                 let shutdown = supervisor.plane.snapshot.load().config.process.shutdown;
@@ -88,7 +109,11 @@ pub async fn live(
 }
 
 /// Reads and applies the configuration. Reading happens aside: probes and admin go on meanwhile.
-async fn reload(supervisor: &mut Supervisor, admin: &mut Admin, source: &Source) {
+async fn reload(
+    supervisor: &mut Supervisor,
+    admin: &mut Admin,
+    source: &Source,
+) -> Result<Vec<String>, String> {
     let source = Arc::clone(source);
     let begun = Instant::now();
     let read = tokio::task::spawn_blocking(move || source()).await;
@@ -103,14 +128,16 @@ async fn reload(supervisor: &mut Supervisor, admin: &mut Admin, source: &Source)
         Ok((config, bound)) => (Ok(config), bound),
         Err(report) => (Err(report), None),
     };
-    let wanted = read.as_ref().ok().map(|config| (config.admin.listen, config.log.level));
-    // The outcome is in log, events and metrics; a signal has nobody to answer.
-    if let (Ok(_), Some((listen, level))) = (supervisor.reload_with(read, begun), wanted) {
-        if let Err(error) = admin.serve(listen, bound) {
+    let wanted = read.as_ref().ok().map(|config| (config.admin.clone(), config.log.level));
+    let outcome = supervisor.reload_with(read, begun);
+    if let (Ok(_), Some((wanted, level))) = (&outcome, wanted) {
+        if let Err(error) = admin.serve(wanted.listen, bound) {
             tracing::error!(%error, "the admin address cannot be served");
         }
+        admin.set_token(wanted.token);
         admin.set_log_level(level);
     }
+    outcome
 }
 
 /// Says that accepting goes on but readiness is over.

@@ -32,7 +32,7 @@ use crate::telemetry::record::CloseReason;
 use crate::telemetry::session_log::SessionLog;
 use crate::udp;
 
-pub use bind::BindError;
+pub use bind::{BindError, Sockets};
 use bind::{Opened, no_thread, remove_socket_file};
 use packets::Packets;
 
@@ -55,11 +55,17 @@ pub struct Supervisor {
 impl Supervisor {
     /// Binds, starts the workers and accepts. `Err` leaves nothing behind.
     pub fn start(config: Config, session_log: SessionLog) -> Result<Supervisor, BindError> {
-        let descriptors = limits::raise_descriptor_limit();
-        let workers = config.process.workers.unwrap_or_else(|| {
-            // Affinity and the cgroup's quota are both in this figure.
-            std::thread::available_parallelism().map_or(1, usize::from)
-        });
+        let bound = Sockets::bind(&config)?;
+        Supervisor::start_on(bound, config, session_log)
+    }
+
+    /// Starts the workers and accepts on what was bound for this configuration.
+    pub fn start_on(
+        bound: Sockets,
+        config: Config,
+        session_log: SessionLog,
+    ) -> Result<Supervisor, BindError> {
+        let Sockets { opened, workers, descriptors } = bound;
         let gate = Gate::new(max_sessions(&config, descriptors).0);
         let plane = Plane::new(workers, gate, session_log);
         let (mailboxes, mails) = worker::mailboxes(workers);
@@ -81,7 +87,6 @@ impl Supervisor {
             descriptors,
         };
         supervisor.reloads.succeeded(supervisor.started);
-        let opened = bind::open(&config, &supervisor.served, workers)?;
         supervisor.start_workers(mails)?;
         supervisor.packets.start(&supervisor.plane, &config)?;
         supervisor.swap(Arc::new(config), opened);

@@ -1,35 +1,59 @@
-//! HTTP for the admin server: the socket, the limits on whoever talks to it, and the routes.
+//! HTTP for the admin server: the limits on whoever talks to it, and the routes. Where it listens is in `listen`, who may
+//! ask for what in `guard`.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State as Extract};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::{State, api, page};
+use super::guard::{self, Door};
+use super::listen::{Bound, BoundSocket, SocketFile};
+use super::{State, api, changes, page};
 use crate::telemetry::metrics;
 
-/// Connections at once; more wait in the kernel's queue.
-const CONNECTIONS: usize = 64;
+/// What whoever talks to us may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Connections at once by each door; more wait in the kernel's queue.
+    pub connections: usize,
+    /// From the first byte of a request to the end of its headers, and between requests.
+    pub headers: Duration,
+    /// A whole connection, so that none is held for ever: then no further request is taken.
+    pub connection: Duration,
+    /// After that, for the answer under way.
+    pub last_answer: Duration,
+}
 
-/// From the first byte of a request to the end of its headers, and between requests.
-const HEADERS: Duration = Duration::from_secs(10);
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            connections: 64,
+            headers: Duration::from_secs(10),
+            connection: Duration::from_secs(60),
+            last_answer: Duration::from_secs(60),
+        }
+    }
+}
 
-/// A whole connection, so that none is held for ever.
-const CONNECTION: Duration = Duration::from_secs(300);
+/// Bytes of a request's head, and headers in it; more are answered with 431.
+const HEAD: usize = 64 << 10;
+const HEADERS: usize = 64;
 
 /// Scrapes and lists being made at once, each on a thread of its own.
 const PAGES: usize = 4;
@@ -40,16 +64,16 @@ const REST: Duration = Duration::from_millis(100);
 /// Descriptors kept for looking inside when there are no others left.
 const RESERVE: usize = 8;
 
-/// A bound admin address, not serving yet.
-pub struct Bound {
-    listener: std::net::TcpListener,
-    pub address: SocketAddr,
-}
-
 /// A serving admin address; stops accepting on drop.
 pub struct Serving {
     task: JoinHandle<()>,
     pub address: SocketAddr,
+}
+
+/// A serving socket, as well; its file goes with it.
+pub struct ServingSocket {
+    task: JoinHandle<()>,
+    file: SocketFile,
 }
 
 /// What the routes share.
@@ -57,44 +81,41 @@ pub struct Serving {
 pub(super) struct Shared {
     pub state: Arc<State>,
     pages: Arc<Semaphore>,
-    /// Whether only this host can reach us; then a foreign Host means a browser was led here.
-    is_loopback: bool,
-}
-
-pub fn bind(address: SocketAddr) -> io::Result<Bound> {
-    let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM.nonblocking().cloexec(), None)?;
-    socket.set_reuse_address(true)?;
-    if address.ip().is_unspecified() && address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(1024)?;
-    let listener: std::net::TcpListener = socket.into();
-    let address = listener.local_addr()?;
-    Ok(Bound { listener, address })
+    door: Door,
 }
 
 /// Serves on the runtime of the caller.
-pub fn serve(bound: Bound, state: Arc<State>) -> io::Result<Serving> {
+pub fn serve(bound: Bound, state: Arc<State>, bounds: Bounds) -> io::Result<Serving> {
     let address = bound.address;
-    let listener = TcpListener::from_std(bound.listener)?;
-    let shared = Shared {
-        state,
-        pages: Arc::new(Semaphore::new(PAGES)),
-        is_loopback: address.ip().is_loopback(),
-    };
-    let router = Router::new()
+    let listener = Listener::Tcp(TcpListener::from_std(bound.listener)?);
+    let door = if address.ip().is_loopback() { Door::Loopback } else { Door::Network };
+    let task = tokio::spawn(accept(listener, router(state, door), bounds));
+    Ok(Serving { task, address })
+}
+
+/// The same, with changes.
+pub fn serve_socket(
+    bound: BoundSocket,
+    state: Arc<State>,
+    bounds: Bounds,
+) -> io::Result<ServingSocket> {
+    let listener = Listener::Unix(UnixListener::from_std(bound.listener)?);
+    let task = tokio::spawn(accept(listener, router(state, Door::Socket), bounds));
+    Ok(ServingSocket { task, file: bound.file })
+}
+
+fn router(state: Arc<State>, door: Door) -> Router {
+    let shared = Shared { state, pages: Arc::new(Semaphore::new(PAGES)), door };
+    Router::new()
         .route("/", get(status_page))
         .route("/metrics", get(exposition))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readiness))
         .merge(api::routes())
+        .merge(changes::routes())
         .fallback(async || (StatusCode::NOT_FOUND, "no such page\n"))
         .layer(middleware::from_fn_with_state(shared.clone(), guard))
-        .with_state(shared);
-    let task = tokio::spawn(accept(listener, router));
-    Ok(Serving { task, address })
+        .with_state(shared)
 }
 
 impl Drop for Serving {
@@ -103,16 +124,44 @@ impl Drop for Serving {
     }
 }
 
-async fn accept(listener: TcpListener, router: Router) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+impl ServingSocket {
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+}
+
+impl Drop for ServingSocket {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Listener::Tcp(listener) => Box::new(listener.accept().await?.0),
+            Listener::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
+async fn accept(listener: Listener, router: Router, bounds: Bounds) {
+    let places = Arc::new(Semaphore::new(bounds.connections));
     let mut reserve = Reserve::default();
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let Some(stream) = accept_one(&listener, &mut reserve).await else { continue };
-        let connection = connection(stream, router.clone());
+        let connection = connection(stream, router.clone(), bounds);
         tokio::spawn(async move {
-            // Whatever ends it, a scraper or browser connects again.
-            let _ = tokio::time::timeout(CONNECTION, connection).await;
+            connection.await;
             drop(place);
         });
     }
@@ -135,14 +184,14 @@ impl Reserve {
 }
 
 /// One connection; None if the caller is to try again.
-async fn accept_one(listener: &TcpListener, reserve: &mut Reserve) -> Option<TcpStream> {
+async fn accept_one(listener: &Listener, reserve: &mut Reserve) -> Option<Box<dyn Stream>> {
     let accepted = if reserve.renew() {
         listener.accept().await
     } else {
         tokio::time::timeout(REST, listener.accept()).await.ok()?
     };
     let mut error = match accepted {
-        Ok((stream, _)) => return Some(stream),
+        Ok(stream) => return Some(stream),
         Err(error) => error,
     };
     while is_out_of_descriptors(&error) {
@@ -152,40 +201,42 @@ async fn accept_one(listener: &TcpListener, reserve: &mut Reserve) -> Option<Tcp
         };
         drop(spent);
         error = match tokio::time::timeout(REST, listener.accept()).await.ok()? {
-            Ok((stream, _)) => return Some(stream),
+            Ok(stream) => return Some(stream),
             Err(error) => error,
         };
     }
     None
 }
 
-fn connection(
-    stream: TcpStream,
-    router: Router,
-) -> impl Future<Output = Result<(), hyper::Error>> + Send {
-    hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
-        .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+/// Whatever ends it, a scraper or browser connects again.
+async fn connection(stream: Box<dyn Stream>, router: Router, bounds: Bounds) {
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(bounds.headers)
+        .max_buf_size(HEAD)
+        .max_headers(HEADERS);
+    let service = TowerToHyperService::new(router);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    if tokio::time::timeout(bounds.connection, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = tokio::time::timeout(bounds.last_answer, connection).await;
+    }
 }
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Refuses what a browser on a foreign page may have been led to ask, and everything that is not a read.
 async fn guard(Extract(shared): Extract<Shared>, request: Request, next: Next) -> Response {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return (StatusCode::METHOD_NOT_ALLOWED, "this address only answers GET\n").into_response();
-    }
-    if shared.is_loopback && !is_own_host(request.headers()) {
-        return (StatusCode::FORBIDDEN, "Host must be localhost or an IP address\n")
-            .into_response();
-    }
-    if is_foreign_origin(request.headers()) {
-        return (StatusCode::FORBIDDEN, "requests from other origins are refused\n")
-            .into_response();
+    let token = shared.state.token.load();
+    let (method, headers) = (request.method(), request.headers());
+    if let Some((status, why)) = guard::refusal(shared.door, token.as_deref(), method, headers) {
+        let mut response = (status, why).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        return response;
     }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -197,31 +248,6 @@ async fn guard(Extract(shared): Extract<Shared>, request: Request, next: Next) -
         HeaderValue::from_static(policy),
     );
     response
-}
-
-/// The Host header without its port.
-fn host(headers: &HeaderMap) -> Option<&str> {
-    let host = headers.get(header::HOST)?.to_str().ok()?;
-    if let Some(bracketed) = host.strip_prefix('[') {
-        return bracketed.split(']').next();
-    }
-    host.split(':').next()
-}
-
-fn is_own_host(headers: &HeaderMap) -> bool {
-    // HTTP/1.0 clients may have none, and a browser always has one.
-    host(headers).is_none_or(|host| {
-        host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok()
-    })
-}
-
-fn is_foreign_origin(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return false };
-    let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    match (origin.to_str().ok().and_then(|origin| origin.split_once("://")), own) {
-        (Some((_, origin)), Some(own)) => origin != own,
-        _ => true,
-    }
 }
 
 async fn readiness(Extract(shared): Extract<Shared>) -> Response {
@@ -256,42 +282,5 @@ impl Shared {
         let _place = self.pages.acquire().await.ok()?;
         let state = Arc::clone(&self.state);
         tokio::task::spawn_blocking(move || make(&state)).await.ok()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
-    }
-
-    #[test]
-    fn a_name_that_is_not_ours_is_no_own_host() {
-        for (value, own) in [
-            ("localhost:9900", true),
-            ("127.0.0.1:9900", true),
-            ("[::1]:9900", true),
-            ("evil.example:9900", false),
-            ("localhost.evil.example", false),
-        ] {
-            assert_eq!(is_own_host(&headers(&[(header::HOST, value)])), own, "{value}");
-        }
-    }
-
-    #[test]
-    fn an_origin_must_be_the_page_itself() {
-        let own = (header::HOST, "localhost:9900");
-        assert!(!is_foreign_origin(&headers(std::slice::from_ref(&own))));
-        assert!(!is_foreign_origin(&headers(&[
-            own.clone(),
-            (header::ORIGIN, "http://localhost:9900")
-        ])));
-        assert!(is_foreign_origin(&headers(&[
-            own.clone(),
-            (header::ORIGIN, "http://evil.example")
-        ])));
-        assert!(is_foreign_origin(&headers(&[own, (header::ORIGIN, "null")])));
     }
 }

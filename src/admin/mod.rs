@@ -1,8 +1,11 @@
-//! The admin server: metrics, health, status page and read-only API. Knows the plane by its figures and the
+//! The admin server: metrics, health, status page and API. Knows the plane by its figures and the
 //! snapshot by its words; never a worker.
 
-pub mod api;
+pub mod listen;
+mod guard;
 pub mod http;
+pub mod api;
+mod changes;
 pub mod page;
 
 use std::future::Future;
@@ -10,6 +13,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwapOption;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Token;
 use crate::plane::{SessionFilter, SessionRow};
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Sources;
@@ -19,6 +26,13 @@ pub type Rows = Pin<Box<dyn Future<Output = Vec<SessionRow>> + Send>>;
 /// Asks the workers for what is open.
 pub type Lister = Box<dyn Fn(SessionFilter) -> Rows + Send + Sync>;
 
+/// What a request asks of the life of the process.
+pub enum Ask {
+    Drain,
+    /// What changed, or the report of what is wrong.
+    Reload(oneshot::Sender<Result<Vec<String>, String>>),
+}
+
 /// Everything an answer may be made of.
 pub struct State {
     pub sources: Sources,
@@ -27,4 +41,7 @@ pub struct State {
     pub version: &'static str,
     pub sessions: Lister,
     pub flows: Lister,
+    /// A reload may change it.
+    pub token: ArcSwapOption<Token>,
+    pub asks: mpsc::Sender<Ask>,
 }

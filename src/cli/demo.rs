@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::config::LogLevel;
+use crate::config::{AdminSocket, LogLevel};
 use crate::{daemon, demo};
 
 /// Show maitred at work: built-in backends, one of them flaky, built-in clients, a live table
@@ -36,6 +36,8 @@ impl Demo {
     fn play(&self) -> Result<demo::Summary, Box<dyn std::error::Error>> {
         let mut stage = demo::set()?;
         stage.config.admin.listen = Some(free_or_any(self.admin));
+        // Nobody changes a demonstration, and the real one's socket is not to be taken.
+        stage.config.admin.socket = AdminSocket::None;
         // The table is the output; what the log would say stands in it.
         stage.config.log.level = LogLevel::Error;
         let mut started = daemon::start(stage.config.clone())?;

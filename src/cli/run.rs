@@ -1,5 +1,6 @@
 //! `maitred run`: balances until a signal ends it.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -44,18 +45,30 @@ impl Run {
         };
         eprint!("{}", loaded.warnings_report().render(color_on_stderr()));
         let run = Arc::new(self);
-        let source = move || match run.load() {
+        let again = Arc::clone(&run);
+        let source = move || match again.load() {
             Ok(loaded) => Ok(loaded.config),
             // Into the log, where colours would only be noise.
             Err(report) => Err(report.render(false)),
         };
-        match daemon::run(loaded.config, Arc::new(source)) {
+        let files = [run.files_on_disk(), loaded.files].concat();
+        match daemon::run(loaded.config, &files, Arc::new(source)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error}");
                 ExitCode::FAILURE
             }
         }
+    }
+
+    /// The configuration's own, which a reload reads again.
+    fn files_on_disk(&self) -> Vec<PathBuf> {
+        if !self.listen.is_empty() {
+            return Vec::new();
+        }
+        let paths = self.files.paths().into_iter();
+        // Standard input can be read only once.
+        paths.filter(|path| path.as_os_str() != "-").collect()
     }
 
     fn load(&self) -> Result<Loaded, Report> {

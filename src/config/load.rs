@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use super::Config;
+use super::account::Accounts;
 use super::check;
 use super::error::{Report, Source};
 use super::fault::{Code, Fault, Faults, Severity, quote};
@@ -31,6 +32,8 @@ pub struct Loaded {
     pub warnings: Vec<Fault>,
     /// What the warnings point into.
     pub sources: Vec<Source>,
+    /// What was read besides, and is again at a reload, by path.
+    pub files: Vec<PathBuf>,
     /// Warnings beyond those kept.
     omitted: usize,
 }
@@ -92,9 +95,11 @@ pub(super) fn finish_load(
         files.extend(File::read(tree, &mut faults));
     }
     let mut nets = NetFiles::new(sources);
-    let config = check::check(files, &mut nets, &mut faults);
+    let config = check::check(files, &mut nets, read_accounts, &mut faults);
     let failed = faults.has_errors();
     let all: Vec<Source> = nets.sources().cloned().collect();
+    let mut files: Vec<PathBuf> = nets.nets.into_keys().chain(nets.secrets).collect();
+    files.sort();
     let mut report = finish(all, &trees, faults);
     if failed {
         // Many a warning only follows from an error: a pool nobody uses, because its name was mistyped.
@@ -105,6 +110,7 @@ pub(super) fn finish_load(
             config,
             warnings: report.faults,
             sources: report.sources,
+            files,
             omitted: report.omitted,
         }),
         _ => Err(report),
@@ -136,6 +142,12 @@ fn read_source(path: &Path) -> Result<Source, Box<Fault>> {
             Unread::NotText(_) => fault.hint("save the file as UTF-8"),
         })
     })
+}
+
+/// The accounts of this machine.
+fn read_accounts() -> Accounts {
+    let read = |path| std::fs::read_to_string(path).map_err(|error| error.to_string());
+    Accounts { passwd: read("/etc/passwd"), group: read("/etc/group") }
 }
 
 /// Why a file has no text for us.
@@ -178,18 +190,19 @@ fn read_text(file: impl Read) -> Result<String, Unread> {
     })
 }
 
-/// The files of networks that the configuration names. Each is read once in a load, and anew in the next.
+/// The files that the configuration names. Each is read once in a load, and anew in the next.
 pub(super) struct NetFiles<'a> {
     given: &'a [Source],
     /// Faults point into them as into the configuration.
     read: Vec<Source>,
     /// By resolved path; `None`: reported as unreadable.
     nets: HashMap<PathBuf, Option<Vec<IpNet>>>,
+    secrets: Vec<PathBuf>,
 }
 
 impl<'a> NetFiles<'a> {
     fn new(given: &'a [Source]) -> NetFiles<'a> {
-        NetFiles { given, read: Vec::new(), nets: HashMap::new() }
+        NetFiles { given, read: Vec::new(), nets: HashMap::new(), secrets: Vec::new() }
     }
 
     /// The configuration's own files, then those read for it.
@@ -224,6 +237,26 @@ impl<'a> NetFiles<'a> {
         };
         self.nets.insert(path, nets.clone());
         nets
+    }
+
+    /// The text of a file with a secret; no source, so that neither a report nor the digest holds it. `None`: it cannot be
+    /// read, and that is reported.
+    pub(super) fn secret(&mut self, path: &Path, at: Span, faults: &mut Faults) -> Option<String> {
+        let path = net::resolve(path, &self.given[at.source()]);
+        match read_plain(&path) {
+            Ok(text) => {
+                self.secrets.push(path);
+                Some(text)
+            }
+            Err(unread) => {
+                let message = unread.describe(&path.display().to_string());
+                let fault = Fault::error(unread.code(), at, message);
+                faults.push(fault.hint(
+                    "write the path of a file with the token; a relative one is beside this file",
+                ));
+                None
+            }
+        }
     }
 }
 

@@ -20,6 +20,8 @@ mod value;
 mod address;
 mod net;
 mod dns_name;
+mod account;
+mod admin;
 mod grammar;
 mod nearest;
 pub mod fault;
@@ -29,6 +31,7 @@ mod listener;
 mod route;
 mod pool;
 
+pub use admin::{AdminSocket, Token};
 pub use error::{Report, Source};
 pub use grammar::time as parse_time;
 pub use listener::*;
@@ -62,6 +65,19 @@ pub struct Process {
     /// How long a worker looks for more to do before it sleeps; `None` = it sleeps at once.
     pub busy_poll: Option<Duration>,
     pub shutdown: Shutdown,
+    /// `None`: who started it.
+    pub user: Option<User>,
+}
+
+/// Who the process becomes once it has bound what only root may bind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// As the configuration writes it.
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,11 +96,18 @@ impl Default for Shutdown {
 pub struct Admin {
     /// `None` = off.
     pub listen: Option<SocketAddr>,
+    pub socket: AdminSocket,
+    /// `None`: over TCP nothing can be changed.
+    pub token: Option<Token>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Admin { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9900))) }
+        Admin {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 9900))),
+            socket: AdminSocket::default(),
+            token: None,
+        }
     }
 }
 

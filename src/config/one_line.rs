@@ -51,7 +51,8 @@ pub fn override_admin(config: &mut Config, admin: &str) -> Result<(), Report> {
     let section = page.mapping(vec![("listen", listen)]);
     let version = page.node(Value::Scalar("1".to_owned()));
     let tree = page.mapping(vec![("version", version), ("admin", section)]);
-    config.admin = load::finish_load(&[page.source], vec![tree], Faults::default())?.config.admin;
+    let given = load::finish_load(&[page.source], vec![tree], Faults::default())?;
+    config.admin.listen = given.config.admin.listen;
     Ok(())
 }
 

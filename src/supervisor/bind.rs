@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::lchown;
 use std::sync::Arc;
 
 use crate::addr::{ListenAddr, LocalAddr};
-use crate::config::{Config, Protocol};
+use crate::config::{Config, Protocol, User};
 use crate::plane::{Bind, Served};
 use crate::sys::socket::Claim;
-use crate::sys::{datagram, socket};
+use crate::sys::{datagram, limits, socket};
 
 /// Addresses that could not be had; nothing was changed.
 #[derive(Debug)]
@@ -25,6 +26,47 @@ pub(super) struct Bound {
 }
 
 pub(super) type Opened = BTreeMap<Bind, Bound>;
+
+/// Everything that a configuration listens on, bound but not listening. Made before any thread is, by whoever started
+/// the program; used by whom it becomes.
+pub struct Sockets {
+    pub(super) opened: Opened,
+    pub(super) workers: usize,
+    pub(super) descriptors: u64,
+}
+
+impl Sockets {
+    /// All or nothing. Raises the limit of descriptors first: each worker has sockets of its own.
+    pub fn bind(config: &Config) -> Result<Sockets, BindError> {
+        let descriptors = limits::raise_descriptor_limit();
+        let workers = config.process.workers.unwrap_or_else(|| {
+            // Affinity and the cgroup's quota are both in this figure.
+            std::thread::available_parallelism().map_or(1, usize::from)
+        });
+        let opened = open(config, &BTreeMap::new(), workers)?;
+        Ok(Sockets { opened, workers, descriptors })
+    }
+
+    /// Socket files belong to whom the process becomes, as those that a reload makes.
+    pub fn give_to(&self, user: &User) -> Result<(), BindError> {
+        let mut failures = Vec::new();
+        for ((_, address), bound) in &self.opened {
+            if let ListenAddr::Unix(path) = address
+                && let Err(error) = lchown(path, Some(user.uid), Some(user.gid))
+            {
+                failures.push((Arc::clone(&bound.served.listener), address.clone(), error));
+            }
+        }
+        if failures.is_empty() { Ok(()) } else { Err(BindError { failures }) }
+    }
+
+    /// Leaves no socket file behind.
+    pub fn discard(self) {
+        for bind in self.opened.keys() {
+            remove_socket_file(bind);
+        }
+    }
+}
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

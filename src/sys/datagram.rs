@@ -165,12 +165,16 @@ pub fn forget_icmp(socket: impl AsFd) {
 
 /// As large as wanted if we may, else as large as `net.core.rmem_max` and `wmem_max` allow.
 fn set_buffers(socket: &Socket, size: usize) {
+    set_buffers_as(socket, size, true);
+}
+
+fn set_buffers_as(socket: &Socket, size: usize, may_force: bool) {
     let wanted = libc::c_int::try_from(size).unwrap_or(libc::c_int::MAX);
     let fd = socket.as_fd();
     for (forced, plain) in
         [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
     {
-        if set_int(fd, libc::SOL_SOCKET, forced, wanted).is_err() {
+        if !may_force || set_int(fd, libc::SOL_SOCKET, forced, wanted).is_err() {
             // Never refused: the kernel takes what it may.
             let _ = set_int(fd, libc::SOL_SOCKET, plain, wanted);
         }
@@ -178,10 +182,10 @@ fn set_buffers(socket: &Socket, size: usize) {
 }
 
 /// Bytes of the receive and the send buffer that the kernel grants of `LISTENER_BUFFER`. It keeps as much again for its
-/// own use.
-pub fn granted_buffers() -> io::Result<(usize, usize)> {
+/// own use. `may_force`: with this process's capabilities, if it has any.
+pub fn granted_buffers(may_force: bool) -> io::Result<(usize, usize)> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), None)?;
-    set_buffers(&socket, LISTENER_BUFFER);
+    set_buffers_as(&socket, LISTENER_BUFFER, may_force);
     Ok((socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2))
 }
 

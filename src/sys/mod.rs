@@ -8,4 +8,5 @@ pub mod datagram;
 pub mod limits;
 pub mod pipe;
 pub mod port_range;
+pub mod privileges;
 pub mod socket;

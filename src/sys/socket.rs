@@ -1,9 +1,11 @@
 //! Sockets: listening ones with their options, outgoing ones, and the questions only the kernel can answer.
 
+use std::fs::Permissions;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -50,7 +52,7 @@ pub fn bind(address: &ListenAddr, claim: Claim) -> io::Result<OwnedFd> {
             socket.bind(&(*address).into())?;
             socket
         }
-        ListenAddr::Unix(path) => bind_unix(path)?,
+        ListenAddr::Unix(path) => bind_unix(path, Permissions::from_mode(0o660))?,
     };
     if claim == Claim::First && !matches!(address, ListenAddr::Unix(_)) {
         // Only now, so that the bind above could not slip into somebody else's group.
@@ -76,8 +78,7 @@ fn any_v4(port: u16, claim: Claim) -> io::Result<Socket> {
 }
 
 /// A socket file nobody answers on is left over from a crash and replaced; one that answers is an error.
-fn bind_unix(path: &Path) -> io::Result<Socket> {
-    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+pub fn bind_unix(path: &Path, mode: Permissions) -> io::Result<Socket> {
     let address = SockAddr::unix(path)?;
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
@@ -93,7 +94,7 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     socket.bind(&address)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    std::fs::set_permissions(path, mode)?;
     Ok(socket)
 }
 

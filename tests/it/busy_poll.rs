@@ -25,7 +25,7 @@ fn start(busy_poll: &str, port: u16, backend: u16) -> Running {
     let config = format!(
         "version: 1
 process: {{workers: 1, busy_poll: {busy_poll}}}
-admin: {{listen: none}}
+admin: {{listen: none, socket: none}}
 listeners:
   tcp: {{bind: \"127.0.0.1:{port}\", pool: main}}
   udp: {{bind: \"127.0.0.1:{port}\", protocol: udp, pool: main}}

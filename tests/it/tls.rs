@@ -124,21 +124,26 @@ impl Files {
         StreamOwned::new(connection, TcpStream::connect(to).unwrap())
     }
 
-    /// A backend's end of a connection it accepted, in TLS.
-    fn accept(
-        &self,
-        listener: &TcpListener,
-        name: &str,
-    ) -> StreamOwned<ServerConnection, TcpStream> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+    /// What a backend is before a connection.
+    fn accept_state(&self, name: &str) -> ServerConnection {
         let (chain, key) = self.chain(name);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .unwrap();
-        let connection = ServerConnection::new(Arc::new(config)).unwrap();
+        ServerConnection::new(Arc::new(config)).unwrap()
+    }
+
+    /// A backend's end of a connection it accepted, in TLS.
+    fn accept(
+        &self,
+        listener: &TcpListener,
+        name: &str,
+    ) -> StreamOwned<ServerConnection, TcpStream> {
+        let connection = self.accept_state(name);
         StreamOwned::new(connection, listener.accept().unwrap().0)
     }
 }
@@ -192,6 +197,9 @@ fn exchange(
         served.join().unwrap();
     });
 }
+
+/// What a backend does with a connection.
+type End = fn(&Files, TcpStream);
 
 /// Ends what is written, as the protocol does it.
 trait Goodbye {
@@ -307,35 +315,25 @@ fn without_another_backend_the_cause_is_told() {
     let mut config = balancer::config(&[address]);
     balancer::pool(&mut config).tls = files.client(Some(NAME));
     let balancer = Balancer::start(config);
-    let mut ends: Vec<(&str, Box<dyn FnOnce(TcpStream)>)> = Vec::new();
-    ends.push((
-        "not valid for name",
-        Box::new(|stream| {
+    let ends: [(&str, End); 3] = [
+        ("not valid for name", |files, stream| {
             let mut backend = StreamOwned::new(files.accept_state("other"), stream);
             assert!(backend.conn.complete_io(&mut backend.sock).is_err());
         }),
-    ));
-    ends.push((
-        "it closed amid the handshake",
-        Box::new(|mut stream| {
+        ("it closed amid the handshake", |_, mut stream| {
             let mut seen = [0; 512];
             assert!(stream.read(&mut seen).unwrap() > 0);
             stream.shutdown(Shutdown::Write).unwrap();
             while stream.read(&mut seen).is_ok_and(|count| count > 0) {}
         }),
-    ));
-    ends.push((
-        "corrupt message",
-        Box::new(|mut stream| {
+        ("corrupt message", |_, mut stream| {
             stream.write_all(b"SSH-2.0-OpenSSH_10\r\n").unwrap();
-            let mut seen = [0; 512];
-            while stream.read(&mut seen).is_ok_and(|count| count > 0) {}
+            while stream.read(&mut [0; 512]).is_ok_and(|count| count > 0) {}
         }),
-    ));
-    let count = ends.len();
+    ];
     for (expected, end) in ends {
         let mut client = TcpStream::connect(balancer.address()).unwrap();
-        end(listener.accept().unwrap().0);
+        end(&files, listener.accept().unwrap().0);
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
         wait_for("the record", || {
             balancer
@@ -346,22 +344,8 @@ fn without_another_backend_the_cause_is_told() {
                 .any(|record| record.cause.as_ref().is_some_and(|cause| cause.contains(expected)))
         });
     }
-    for record in balancer.endings(count) {
+    for record in balancer.endings(ends.len()) {
         assert_eq!((record.stage, record.reason), (Stage::Connect, CloseReason::TlsFailed));
-    }
-}
-
-impl Files {
-    fn accept_state(&self, name: &str) -> ServerConnection {
-        let (chain, key) = self.chain(name);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
-        ServerConnection::new(Arc::new(config)).unwrap()
     }
 }
 
@@ -491,8 +475,8 @@ fn probes_speak_it_too() {
     pool.tls = files.client(Some(NAME));
     pool.health.interval = Duration::from_millis(50);
     pool.health.probe = Probe::Exchange {
-        send: Some(b"PING\n".to_vec().into()),
-        expect: Some(config::Expect::Bytes(b"PONG".to_vec().into())),
+        send: Some(b"PING\n".to_vec()),
+        expect: Some(config::Expect::Bytes(b"PONG".to_vec())),
     };
     std::thread::scope(|scope| {
         let balancer = Balancer::start(config);

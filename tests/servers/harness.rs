@@ -223,7 +223,11 @@ impl Maitred {
     pub fn start_to(out: Stdio, dir: TempDir, shell: &str, more: &str, rest: &str) -> Maitred {
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let log = if more.contains("log:") { "" } else { "log: {sessions: all, format: json}" };
-        let head = format!("version: 1\nadmin: {{listen: \"{admin}\"}}\n{log}\n{more}\n");
+        let socket = dir.path().join("admin.sock");
+        let head = format!(
+            "version: 1\nadmin: {{listen: \"{admin}\", socket: {}}}\n{log}\n{more}\n",
+            socket.display()
+        );
         let err = File::create(dir.path().join("err")).unwrap();
         let config = dir.path().join("maitred.yaml");
         fs::write(&config, format!("{head}{rest}")).unwrap();

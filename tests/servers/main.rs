@@ -16,6 +16,7 @@ mod names;
 mod namespace;
 mod nginx;
 mod postgresql;
+mod privileges;
 mod promtool;
 mod proxied;
 mod quic;

@@ -168,7 +168,7 @@ fn maitred(setup: &Setup, product: Product) -> String {
     format!(
         "version: 1
 process: {{workers: {workers}, shutdown: {{timeout: 100ms}}{busy}}}
-admin: {{listen: {admin}}}
+admin: {{listen: {admin}, socket: none}}
 log: {{sessions: none}}
 listeners:
 {listeners}pools:

@@ -106,6 +106,12 @@ impl fmt::Display for Unread {
 }
 
 impl Process {
+    /// `process.user` is in force: what it gives up is gone.
+    pub fn after_becoming(self, user: u32) -> Process {
+        let kept = self.capabilities & 1 << Capability::NetBindService as u8;
+        Process { user: user.into(), capabilities: kept, ..self }
+    }
+
     pub fn has(&self, capability: Capability) -> bool {
         self.capabilities >> capability as u8 & 1 == 1
     }

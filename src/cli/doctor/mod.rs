@@ -60,7 +60,10 @@ impl Doctor {
                 return ExitCode::FAILURE;
             }
         };
-        let facts = Facts::read(Path::new("/"), granted_buffers());
+        let mut facts = Facts::read(Path::new("/"), granted_buffers(needs.user.is_none()));
+        if let (Some(user), Ok(process)) = (needs.user, &mut facts.process) {
+            *process = process.after_becoming(user);
+        }
         let findings = judge(&facts, &needs);
         let judged = Judged { configuration, needs, facts };
         match self.format {

@@ -9,6 +9,8 @@ use crate::sys::limits;
 
 #[derive(Clone, Debug)]
 pub struct Needs {
+    /// Who the process becomes, if it does.
+    pub user: Option<u32>,
     /// `None` = auto.
     pub workers: Option<u64>,
     pub has_tcp: bool,
@@ -81,6 +83,7 @@ impl Needs {
         let admin = config.admin.listen.map(|address| address.port());
         let flows: Vec<Option<u64>> = udp().map(|listener| listener.session_limit()).collect();
         Needs {
+            user: config.process.user.as_ref().map(|user| user.uid),
             workers: config.process.workers.map(|workers| workers as u64),
             has_tcp: tcp().next().is_some(),
             has_udp: udp().next().is_some(),

@@ -255,14 +255,18 @@ pub fn udp_buffers(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
     if receive.min(send) >= LISTENER_BUFFER {
         return Ok(Verdict::Well(figure));
     }
+    let or = match needs.user {
+        None => ", or give maitred CAP_NET_ADMIN",
+        // It would be given up.
+        Some(_) => "",
+    };
     Ok(Verdict::Ill {
         severity: WillHurt,
         figure,
         needed: format!("{LISTENER_BUFFER} bytes for a listener, {FLOW_BUFFER} for each flow"),
         why: "bursts that do not fit are lost, counted as maitred_udp_dropped_total{reason=\"receive_buffer\"}".to_owned(),
         mend: format!(
-            "`sysctl -w net.core.rmem_max={LISTENER_BUFFER} net.core.wmem_max={LISTENER_BUFFER}`, or give maitred \
-             CAP_NET_ADMIN"
+            "`sysctl -w net.core.rmem_max={LISTENER_BUFFER} net.core.wmem_max={LISTENER_BUFFER}`{or}"
         ),
     })
 }

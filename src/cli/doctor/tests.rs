@@ -193,6 +193,27 @@ fn low_ports_need_a_capability() {
 }
 
 #[test]
+fn what_the_user_gives_up_does_not_count() {
+    let root = Process { user: 0, capabilities: u64::MAX, cpus: 4 };
+    let became = root.after_becoming(7);
+    assert_eq!(became, Process { user: 7, capabilities: NET_BIND_SERVICE, cpus: 4 });
+    let nobody = Process { user: 1, capabilities: SYS_ADMIN, cpus: 4 };
+    assert_eq!(nobody.after_becoming(7).capabilities, 0);
+    let config = Config {
+        process: config::Process {
+            user: Some(config::User { uid: 7, ..config::User::default() }),
+            ..config::Process::default()
+        },
+        ..Config::default()
+    };
+    assert_eq!(Needs::of(&config).user, Some(7));
+    let small = Facts { udp_buffers: Ok((1, 1)), ..facts() };
+    let mend = |user| found(&small, &Needs { user, ..needs() }, "udp_buffers").mend;
+    assert!(mend(None).ends_with("or give maitred CAP_NET_ADMIN"));
+    assert!(!mend(Some(7)).contains("CAP_NET_ADMIN"));
+}
+
+#[test]
 fn a_listeners_port_is_to_be_reserved() {
     let ports = |port| Needs { ports: BTreeSet::from([port]), ..needs() };
     is(Well, &facts(), &ports(32_767), "listener_ports");

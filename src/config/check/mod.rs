@@ -1,6 +1,8 @@
 //! From what the files say to what the program believes: the files are united, `defaults` merged, and
 //! everything checked that takes more than one key to see.
 
+mod process;
+mod admin;
 mod protocol;
 mod bound;
 mod reference;
@@ -17,13 +19,14 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::account::Accounts;
 use super::decode::{Decode, Field, Named, Placed};
 use super::error::Source;
 use super::fault::{Code, Fault, Faults, quote};
 use super::load::NetFiles;
 use super::raw;
 use super::tree::Span;
-use super::{Admin, Config, Log, Process, Shutdown};
+use super::{Config, Log};
 
 /// All files as one.
 struct United {
@@ -37,7 +40,12 @@ struct United {
 }
 
 /// The configuration, which is of use only if no fault was found.
-pub fn check(files: Vec<raw::File>, nets: &mut NetFiles, faults: &mut Faults) -> Option<Config> {
+pub fn check(
+    files: Vec<raw::File>,
+    nets: &mut NetFiles,
+    accounts: fn() -> Accounts,
+    faults: &mut Faults,
+) -> Option<Config> {
     let first = files.first()?.span;
     require_version(&files, faults);
     let mut united = unite(files, faults);
@@ -65,8 +73,8 @@ pub fn check(files: Vec<raw::File>, nets: &mut NetFiles, faults: &mut Faults) ->
         }
     }
     Some(Config {
-        process: process(united.process.value()),
-        admin: admin(united.admin.value()),
+        process: process::build(united.process.value(), accounts, faults),
+        admin: admin::build(united.admin.value(), nets, faults),
         log: log(united.log.value()),
         listeners,
         pools,
@@ -172,34 +180,6 @@ fn merge_defaults(united: &mut United, faults: &mut Faults) {
             *pool = pool.take().map(|own| own.merge(defaults));
         }
     }
-}
-
-fn process(raw: Option<&raw::Process>) -> Process {
-    let default = Process::default();
-    let Some(raw) = raw else { return default };
-    Process {
-        workers: raw.workers.copied().map_or(default.workers, |auto| {
-            auto.0.map(|count| usize::try_from(count.0).unwrap_or(usize::MAX))
-        }),
-        max_sessions: raw
-            .max_sessions
-            .copied()
-            .map_or(default.max_sessions, |auto| auto.0.map(|count| count.0)),
-        busy_poll: raw
-            .busy_poll
-            .copied()
-            .map_or(default.busy_poll, |given| given.0.map(|time| time.0)),
-        shutdown: raw.shutdown.value().map_or(default.shutdown, |shutdown| Shutdown {
-            delay: shutdown.delay.copied().map_or(default.shutdown.delay, |time| time.0),
-            timeout: shutdown.timeout.copied().map_or(default.shutdown.timeout, |time| time.0),
-        }),
-    }
-}
-
-fn admin(raw: Option<&raw::Admin>) -> Admin {
-    let default = Admin::default();
-    let listen = raw.and_then(|raw| raw.listen.copied());
-    Admin { listen: listen.map_or(default.listen, |none| none.0.map(|address| address.0)) }
 }
 
 fn log(raw: Option<&raw::Log>) -> Log {

@@ -8,9 +8,12 @@ mod pool;
 pub use listener::*;
 pub use pool::*;
 
+use super::account::AccountName;
+use super::admin::AdminSocket;
 use super::choice::words;
 use super::decode::{Named, decode_node, mapping};
 use super::fault::{Code, Fault, Faults};
+use super::net::FilePath;
 use super::scalar::{Count, DAY, HOUR, OrAuto, OrNone, SECOND, Time};
 use super::tree::{Node, Value};
 use super::value::{AdminAddress, Version};
@@ -23,7 +26,7 @@ mapping! {
         version: Version,
         /// The process as a whole.
         process: Process,
-        /// Metrics, health, status page and read-only API.
+        /// Metrics, health, status page and API.
         admin: Admin,
         /// What is logged, and how.
         log: Log,
@@ -38,13 +41,17 @@ mapping! {
 
 mapping! {
     /// The process as a whole.
-    Process, later ["user", "group", "watch"], {
+    Process, later ["watch"], {
         /// Threads that serve sessions; auto: the CPUs this process may use.
         workers: OrAuto<Count<1, 1_024>>,
         /// Sessions in all; at this number accepting pauses. auto: what the descriptor limit allows.
         max_sessions: OrAuto<Count<1, 100_000_000>>,
         /// How long a worker looks for more to do before it sleeps: spends a processor on latency.
         busy_poll: OrNone<Time<1, SECOND>>,
+        /// Who the process becomes once everything is bound, by name or number; none: it stays who it is.
+        user: AccountName,
+        /// Its group; none: the user's own.
+        group: AccountName,
         /// What happens after SIGTERM.
         shutdown: Shutdown,
     }
@@ -61,10 +68,14 @@ mapping! {
 }
 
 mapping! {
-    /// Metrics, health, status page and read-only API.
-    Admin, later ["socket", "token_file"], {
-        /// Address and port; none: off.
+    /// Metrics, health, status page and API.
+    Admin, later [], {
+        /// Address and port; none: off. Answers reads, and changes with the token.
         listen: OrNone<AdminAddress>,
+        /// A unix socket for its owner alone: the same, and changes. auto: in /run/maitred, else in $XDG_RUNTIME_DIR/maitred.
+        socket: AdminSocket,
+        /// A file with the token that changes over `listen` take; none: there are none over it.
+        token_file: OrNone<FilePath>,
     }
 }
 

@@ -64,7 +64,8 @@ fn the_samples_fit_the_schema() {
 /// is no YAML in the first place.
 #[test]
 fn the_schema_refuses_what_a_schema_can_see() {
-    const BEYOND: [&str; 37] = [
+    const BEYOND: [&str; 44] = [
+        "admin-socket-long",
         "backend-twice",
         "bad-backend",
         "bad-bind",
@@ -80,7 +81,9 @@ fn the_schema_refuses_what_a_schema_can_see() {
         "empty-bind",
         "fraction-keepalive",
         "given-twice",
+        "group-without-user",
         "missing-keys",
+        "missing-token",
         "net-files",
         "no-pools",
         "not-prime",
@@ -90,6 +93,7 @@ fn the_schema_refuses_what_a_schema_can_see() {
         "portless-behind-unix",
         "proxy-v1-with-udp",
         "regex-too-large",
+        "short-token",
         "socket-buffers-half",
         "source-family",
         "tcp-with-udp-keys",
@@ -97,9 +101,12 @@ fn the_schema_refuses_what_a_schema_can_see() {
         "udp-on-unix",
         "udp-probe-on-unix",
         "udp-with-tcp-keys",
+        "unknown-group",
         "unknown-pool",
+        "unknown-user",
         "unset-variable",
         "unset-variable-message",
+        "user-number-alone",
         "variable-with-bad-value",
         "wildcard-after-specific",
     ];

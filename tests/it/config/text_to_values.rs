@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use maitred::addr::{BackendAddr, ListenAddr};
 use maitred::config::{
-    Balance, Bandwidth, Expect, HashKey, Hold, OnDown, OnRefuse, Probe, Rate, RelayMode,
-    SourcePorts, Start, StatusRange, WhenFull, WhenNoneUp,
+    AdminSocket, Balance, Bandwidth, Expect, HashKey, Hold, OnDown, OnRefuse, Probe, Rate,
+    RelayMode, SourcePorts, Start, StatusRange, User, WhenFull, WhenNoneUp,
 };
 
 use super::{accepted, load_text};
@@ -23,14 +23,18 @@ fn with_pool(pool: &str) -> String {
 
 #[test]
 fn every_key_of_the_process_arrives() {
-    let text = "process: {workers: 4, max_sessions: 5000, shutdown: {delay: 5s, timeout: 1m}}\n\
-                admin: {listen: none}\nlog: {level: debug, format: json, sessions: failures}\n";
+    let text = "process: {workers: 4, max_sessions: 5000, shutdown: {delay: 5s, timeout: 1m}, \
+                user: root, group: 12}\n\
+                admin: {listen: none, socket: /run/a.sock}\nlog: {level: debug, format: json, sessions: failures}\n";
     let config = accepted(&format!("{}{text}", with_listener("relay: auto")));
     assert_eq!(config.process.workers, Some(4));
     assert_eq!(config.process.max_sessions, Some(5_000));
     assert_eq!(config.process.shutdown.delay, Duration::from_secs(5));
     assert_eq!(config.process.shutdown.timeout, Duration::from_secs(60));
+    let user = User { name: "root".to_owned(), uid: 0, gid: 12, groups: Vec::new() };
+    assert_eq!(config.process.user.map(|it| User { groups: Vec::new(), ..it }), Some(user));
     assert_eq!(config.admin.listen, None);
+    assert_eq!(config.admin.socket, AdminSocket::Path("/run/a.sock".into()));
     assert_eq!(
         format!("{:?}", config.log),
         "Log { level: Debug, format: Json, sessions: Failures }"
