@@ -146,6 +146,8 @@ impl Wait<'_> {
         }
         let left = config.timeouts.preread.saturating_sub(session.started.elapsed());
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(left)));
+        // All that the client sends is there to be judged.
+        let mut is_all = false;
         poll_fn(|cx| {
             if let Some(reason) = session.poll_cut(cx) {
                 return Poll::Ready(Err(reason));
@@ -170,8 +172,14 @@ impl Wait<'_> {
                 }
                 match socket::peek(client) {
                     Peeked::Reset => return Poll::Ready(Err(CloseReason::ClientReset)),
-                    Peeked::Ended | Peeked::Bytes { fin: true } => {
+                    Peeked::Ended => return Poll::Ready(Err(CloseReason::ClientClosed)),
+                    Peeked::Bytes { fin: true } if is_all => {
                         return Poll::Ready(Err(CloseReason::ClientClosed));
+                    }
+                    Peeked::Bytes { fin: true } => {
+                        // The end may have come with bytes that were not there when they were judged.
+                        is_all = true;
+                        continue;
                     }
                     Peeked::Bytes { fin: false } | Peeked::Nothing => {}
                 }
