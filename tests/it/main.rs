@@ -12,6 +12,8 @@ mod connect;
 mod doctor;
 mod door;
 mod health;
+#[path = "../corpus/hello.rs"]
+mod hello;
 mod hold;
 mod listener;
 mod oracle;
