@@ -28,6 +28,7 @@ mod quic;
 mod redis;
 mod scrape;
 mod source_ports;
+mod storm;
 mod syscalls;
 mod syslog;
 mod udp_exact;
