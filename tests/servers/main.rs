@@ -15,6 +15,7 @@ mod hello;
 mod judgement;
 mod life;
 mod local;
+mod loris;
 mod mariadb;
 mod memory;
 mod mutated;
