@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
+use crate::access_files::Changes;
 use crate::config::Config;
 use crate::daemon::Admin;
 use crate::drain;
@@ -69,8 +70,17 @@ pub async fn live(
     mut signals: Signals,
     source: Source,
 ) {
+    let mut changes = Changes::default();
     loop {
-        match signals.next().await {
+        changes.attend(&supervisor.plane);
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            found = changes.next() => {
+                supervisor.renew_access(found);
+                continue;
+            }
+        };
+        match signal {
             Signal::Reload => reload(&mut supervisor, &mut admin, &source).await,
             Signal::Ignored(name) => tracing::info!("{name} has no meaning yet and is ignored"),
             Signal::Drain => {

@@ -3,6 +3,7 @@
 // A test that meets what it does not expect is to fail on the spot; its numbers are small.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod access_files;
 mod balancer;
 mod binary;
 mod busy_poll;
