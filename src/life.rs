@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::access_files::Changes;
 use crate::admin::Ask;
 use crate::config::Config;
 use crate::daemon::Admin;
@@ -72,7 +73,9 @@ pub async fn live(
     mut asks: mpsc::Receiver<Ask>,
     source: Source,
 ) {
+    let mut changes = Changes::default();
     loop {
+        changes.attend(&supervisor.plane);
         let signal = tokio::select! {
             signal = signals.next() => signal,
             Some(ask) = asks.recv() => match ask {
@@ -84,6 +87,10 @@ pub async fn live(
                     continue;
                 }
             },
+            found = changes.next() => {
+                supervisor.renew_access(found);
+                continue;
+            }
         };
         if matches!(signal, Signal::Drain | Signal::DrainForever) {
             // Nothing more can be asked.

@@ -1,7 +1,9 @@
 //! What a reload may change and what it does change, by comparing two configurations; and how reloads went.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::config::Config;
@@ -16,6 +18,8 @@ pub struct Reloads {
     pub last_succeeded: AtomicBool,
     /// Seconds since 1970 of the last success.
     pub last_success: AtomicU64,
+    /// Files of networks that could not be read when they changed, and why.
+    stale_files: Mutex<BTreeMap<PathBuf, String>>,
 }
 
 impl Reloads {
@@ -23,6 +27,21 @@ impl Reloads {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.last_success.store(now.as_secs(), Relaxed);
         self.last_succeeded.store(true, Relaxed);
+        // All of them have been read.
+        self.stale_files().clear();
+    }
+
+    /// Never held for long.
+    pub fn stale_files(&self) -> MutexGuard<'_, BTreeMap<PathBuf, String>> {
+        self.stale_files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A file of networks was read; `wrong` says why it could not be. Returns what was wrong with it before.
+    pub fn file_was_read(&self, path: &Path, wrong: Option<&String>) -> Option<String> {
+        match wrong {
+            Some(why) => self.stale_files().insert(path.to_owned(), why.clone()),
+            None => self.stale_files().remove(path),
+        }
     }
 }
 

@@ -8,13 +8,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::access_files::{Change, Found};
 use crate::addr::ListenAddr;
 use crate::admit::Gate;
 use crate::config::{Config, Protocol};
@@ -283,6 +286,40 @@ impl Supervisor {
             }
         }
         outcome
+    }
+
+    /// Takes over what files of networks hold now: sessions and flows go on as they are. A file that cannot be read
+    /// leaves its list as it was.
+    pub fn renew_access(&mut self, found: Found) {
+        if !Arc::ptr_eq(&found.config, &self.plane.snapshot.load().config) {
+            return;
+        }
+        for Change { path, nets } in found.changes {
+            let applied = nets.and_then(|nets| self.renew_nets(&path, &nets));
+            let known = self.reloads.file_was_read(&path, applied.as_ref().err());
+            match applied {
+                Ok(None) => {}
+                Ok(Some(changes)) => {
+                    let what = format!("{} has changed: {}", path.display(), summary(&changes));
+                    self.events.note(EventKind::Reload, what);
+                }
+                // A file that stays wrong is not worth a line each time it is written.
+                Err(why) if known.as_ref() == Some(&why) => {}
+                Err(why) => {
+                    let what = format!("{why}; the networks that were read before stay in force");
+                    self.events.warn(EventKind::Reload, what);
+                }
+            }
+        }
+    }
+
+    fn renew_nets(&mut self, path: &Path, nets: &[IpNet]) -> Result<Option<Vec<String>>, String> {
+        let before = Arc::clone(&self.plane.snapshot.load().config);
+        let config = before.with_nets(path, nets);
+        match config.map_err(|why| format!("{}: {why}", path.display()))? {
+            Some(config) => self.reload(config).map(Some).map_err(|error| error.to_string()),
+            None => Ok(None),
+        }
     }
 
     /// Cuts the sessions and flows that match, on every worker.

@@ -1,14 +1,17 @@
 //! Parsers at the door under bytes that nobody would send: the corpus as it is, and mutations of it. What is asked is
 //! more than that nothing panics: a header or hello is judged the same whether it comes whole or piece by piece.
 //!
-//! `MAITRED_MUTATIONS` says how many mutations each parser gets; `scripts/check --long` asks for 10^8.
+//! `MAITRED_MUTATIONS` says how many mutations each parser gets; `scripts/check --long` asks for 10^8,
+//! optimized.
 
 // A test that meets what it does not expect is to fail on the spot.
 #![allow(clippy::unwrap_used)]
 
-use std::fmt::Debug;
-use std::path::Path;
+mod corpus;
 
+use std::fmt::Debug;
+
+use corpus::{corpus, mutate};
 use maitred::wire::client_hello::{self, BadHello};
 use maitred::wire::proxy_protocol::{self, BadHeader};
 use maitred::wire::{Progress, postgres};
@@ -16,49 +19,9 @@ use maitred::wire::{Progress, postgres};
 const MOST: usize = 16 << 10;
 const SEED: u64 = 0x6d61_6974_7265_6421;
 
-fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name);
-    let files =
-        std::fs::read_dir(folder).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap());
-    let mut files: Vec<Vec<u8>> = files.collect();
-    // The same run everywhere.
-    files.sort();
-    assert!(files.len() >= 5, "a corpus");
-    files
-}
-
 fn mutations() -> u64 {
     let asked = std::env::var("MAITRED_MUTATIONS");
     asked.map_or(200_000, |text| text.parse().expect("MAITRED_MUTATIONS is a number"))
-}
-
-/// Changes `bytes` in one to eight places: single bits and bytes, lengths, pieces cut out, doubled or taken from another.
-fn mutate(bytes: &mut Vec<u8>, others: &[Vec<u8>], random: &mut fastrand::Rng) {
-    for _ in 0..random.usize(1..=8) {
-        let at = random.usize(0..=bytes.len());
-        let end = (at + random.usize(0..=16)).min(bytes.len());
-        match random.u8(0..7) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << random.u8(0..8),
-            1 if at < bytes.len() => {
-                bytes[at] = *random.choice([0, 1, 0x7f, 0x80, 0xff].iter()).unwrap()
-            }
-            2 => bytes.insert(at, random.u8(..)),
-            3 => drop(bytes.drain(at..end)),
-            4 => {
-                let doubled = bytes[at..end].to_vec();
-                bytes.splice(at..at, doubled);
-            }
-            5 => bytes.truncate(at),
-            6 => {
-                let other = random.choice(others).unwrap();
-                let from = random.usize(0..=other.len());
-                bytes.truncate(at);
-                bytes.extend(&other[from..]);
-            }
-            _ => {}
-        }
-    }
-    bytes.truncate(MOST / 2);
 }
 
 /// `look` judges each file, each of its beginnings, and very many mutations; `cut` where a mutation is cut in two.
@@ -72,7 +35,7 @@ fn run(name: &str, look: impl Fn(&[u8], usize)) {
     let mut random = fastrand::Rng::with_seed(SEED);
     for _ in 0..mutations() {
         let mut bytes = random.choice(&corpus).unwrap().clone();
-        mutate(&mut bytes, &corpus, &mut random);
+        mutate(&mut bytes, &corpus, MOST / 2, &mut random);
         look(&bytes, random.usize(0..=bytes.len()));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::access::{Access, AccessFiles};
 use super::route::Route;
 use crate::addr::ListenAddr;
 use crate::tls::server::Server;
@@ -26,6 +27,8 @@ pub struct Listener {
     pub relay: RelayMode,
     /// `allow` and `deny`, those of files too.
     pub access: Access,
+    /// The files among them.
+    pub access_files: AccessFiles,
     /// `limits.sessions`; flows, for UDP.
     pub max_sessions: Option<u64>,
     /// The other limits at the door.
@@ -55,13 +58,6 @@ impl Protocol {
             Protocol::Udp => "udp",
         }
     }
-}
-
-/// Who may come in: the most specific prefix decides, at equal length deny wins. No `allow` = everyone.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Access {
-    pub allow: Vec<IpNet>,
-    pub deny: Vec<IpNet>,
 }
 
 /// `None` = no limit.
@@ -195,6 +191,7 @@ impl Default for Listener {
             on_refuse: OnRefuse::Close,
             relay: RelayMode::Auto,
             access: Access::default(),
+            access_files: AccessFiles::default(),
             max_sessions: None,
             limits: Limits::default(),
             flow: Flow::default(),

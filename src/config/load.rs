@@ -210,6 +210,11 @@ impl<'a> NetFiles<'a> {
         self.given.iter().chain(&self.read)
     }
 
+    /// Where a path leads that is named at `at`.
+    pub(super) fn resolve(&self, path: &Path, at: Span) -> PathBuf {
+        net::resolve(path, &self.given[at.source()])
+    }
+
     /// The networks of one file, which is named at `at`; `None`: it cannot be read, and that is reported.
     pub(super) fn nets(
         &mut self,
@@ -217,7 +222,7 @@ impl<'a> NetFiles<'a> {
         at: Span,
         faults: &mut Faults,
     ) -> Option<Vec<IpNet>> {
-        let path = net::resolve(path, &self.given[at.source()]);
+        let path = self.resolve(path, at);
         if let Some(known) = self.nets.get(&path) {
             return known.clone();
         }
@@ -280,6 +285,23 @@ impl NetFiles<'_> {
             }
         }
     }
+}
+
+/// The networks of a file, outside of a load. `Err` names the file and the first line that is wrong.
+pub fn read_nets(path: &Path) -> Result<Vec<IpNet>, String> {
+    let name = path.display().to_string();
+    let text = read_plain(path).map_err(|unread| unread.describe(&name))?;
+    let source = Source { name, text };
+    let mut faults = Faults::default();
+    let nets = net::list(&source, 0, &mut faults);
+    let (faults, omitted) = faults.into_sorted();
+    let Some(first) = faults.first() else { return Ok(nets) };
+    let line = first.at.map_or(0, |at| at.line);
+    let more = match faults.len() - 1 + omitted {
+        0 => String::new(),
+        more => format!(", and {more} more lines are wrong"),
+    };
+    Err(format!("{}:{line}: {}{more}", source.name, first.message))
 }
 
 /// Only a plain file: opening a pipe could wait for ever.

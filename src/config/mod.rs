@@ -27,15 +27,17 @@ mod nearest;
 pub mod fault;
 pub mod error;
 
+mod access;
 mod listener;
 mod route;
 mod pool;
 
+pub use access::{Access, AccessFiles, NetFile};
 pub use admin::{AdminSocket, Token};
 pub use error::{Report, Source};
 pub use grammar::time as parse_time;
 pub use listener::*;
-pub use load::{Loaded, load, read_sources};
+pub use load::{Loaded, load, read_nets, read_sources};
 pub use one_line::{OneLine, one_line, override_admin};
 pub use pool::*;
 pub use route::{NamePattern, Route};

@@ -183,6 +183,8 @@ impl Wait<'_> {
     ) -> Result<Result<T, E>, CloseReason> {
         let session = self.session;
         let most = session.listener.config.preread_size;
+        // All that the client sends is there to be judged.
+        let mut is_all = false;
         self.limited(|client, cx| {
             loop {
                 if ready!(client.poll_arrival(cx)).is_err() {
@@ -201,8 +203,14 @@ impl Wait<'_> {
                 }
                 match socket::peek(&*client) {
                     Peeked::Reset => return Poll::Ready(Err(CloseReason::ClientReset)),
-                    Peeked::Ended | Peeked::Bytes { fin: true } => {
+                    Peeked::Ended => return Poll::Ready(Err(CloseReason::ClientClosed)),
+                    Peeked::Bytes { fin: true } if is_all => {
                         return Poll::Ready(Err(CloseReason::ClientClosed));
+                    }
+                    Peeked::Bytes { fin: true } => {
+                        // The end may have come with bytes that were not there when they were judged.
+                        is_all = true;
+                        continue;
                     }
                     Peeked::Bytes { fin: false } | Peeked::Nothing => {}
                 }

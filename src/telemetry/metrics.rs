@@ -35,6 +35,11 @@ pub enum Kind {
 
 /// Name, kind and help of every metric but the standard `process_*`.
 pub const METRICS: &[(&str, Kind, &str)] = &[
+    (
+        "maitred_access_file_last_read_successful",
+        Value,
+        "1 if allow_file or deny_file could be read when it last changed; if 0, what was read before is in force.",
+    ),
     ("maitred_accept_errors_total", Counter, "Connections that could not be accepted, by reason."),
     ("maitred_backend_connect_duration_seconds", Distribution, "Time to connect to a backend."),
     (
@@ -156,6 +161,7 @@ pub fn exposition(sources: &Sources) -> String {
     let departed = sources.plane.departed.load_full();
     for listener in snapshot.listeners.values() {
         page.listener(listener);
+        page.access_files(listener, &sources.reloads);
     }
     for listener in departed.listeners.iter().filter(|listener| listener.is_in_use()) {
         page.listener(listener);
@@ -340,6 +346,14 @@ impl Page {
         }
         if listener.config.protocol == Protocol::Udp {
             self.datagrams(listener, name);
+        }
+    }
+
+    fn access_files(&mut self, listener: &Listener, reloads: &Reloads) {
+        for (list, file) in listener.config.access_files.each() {
+            let labels: Labels = &[("listener", &listener.config.name), ("list", list)];
+            let is_read = !reloads.stale_files().contains_key(&file.path);
+            self.value("maitred_access_file_last_read_successful", labels, flag(is_read));
         }
     }
 

@@ -17,7 +17,7 @@ fn slow(burst: u64) -> Option<Rate> {
     Some(Rate { per_second: 1, burst })
 }
 
-fn connect_from(ip: &str, address: SocketAddr) -> TcpStream {
+pub fn connect_from(ip: &str, address: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(ip.parse().unwrap(), 0).into()).unwrap();
     socket.connect(&address.into()).unwrap();

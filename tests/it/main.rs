@@ -3,6 +3,7 @@
 // A test that meets what it does not expect is to fail on the spot; its numbers are small.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod access_files;
 mod admin;
 mod balancer;
 mod bandwidth;
@@ -14,6 +15,8 @@ mod connect;
 mod doctor;
 mod door;
 mod health;
+#[path = "../corpus/hello.rs"]
+mod hello;
 mod hold;
 mod listener;
 mod oracle;

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -41,6 +41,15 @@ pub fn within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
 pub fn pause(milliseconds: u64) {
     // The caller measures what happens, or does not happen, in that time.
     std::thread::sleep(Duration::from_millis(milliseconds));
+}
+
+/// Tells a thread to stop, also if the test fails before it would.
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 /// A port nobody has: below those that the kernel gives to clients, so that nobody takes it while its server is dead.

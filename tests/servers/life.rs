@@ -95,6 +95,33 @@ fn a_bad_file_changes_nothing() {
     exchange(&mut stream).unwrap();
 }
 
+#[test]
+fn a_changed_deny_file_is_in_force_without_a_reload() {
+    let port = free_port();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("deny.nets");
+    std::fs::write(&file, "192.0.2.0/24\n").unwrap();
+    let config = plain(port, backend(Conduct::Echo));
+    let named = format!("pool: main, deny_file: {:?}", file.display().to_string());
+    let maitred = Maitred::start(&config.replacen("pool: main", &named, 1));
+    let mut early = connect(port);
+    exchange(&mut early).unwrap();
+    std::fs::write(dir.path().join("new"), "127.0.0.0/8\n").unwrap();
+    std::fs::rename(dir.path().join("new"), &file).unwrap();
+    wait_for("the file to be read", || session(port).is_err());
+    exchange(&mut early).unwrap();
+    assert!(maitred.closed("denied") > 0.5);
+    let current = || maitred.metric("maitred_access_file_last_read_successful", &[]) > 0.5;
+    std::fs::write(&file, "nonsense\n").unwrap();
+    wait_for("the metric to say that it is wrong", || !current());
+    assert!(session(port).is_err());
+    wait_for("the log to say it, too", || maitred.log().contains("deny.nets:1: `nonsense`"));
+    std::fs::write(&file, "").unwrap();
+    wait_for("the file to be read", || session(port).is_ok());
+    assert!(current());
+    assert!(maitred.metric("maitred_reloads_total", &[]) < 0.5, "nobody asked for a reload");
+}
+
 /// The two files that a reload swaps: the listener `main` is the same in both.
 fn variants(port: u16, other: u16, servers: &[u16]) -> [String; 2] {
     let text = |more: &str, options: &str, servers: &[u16]| {

@@ -4,14 +4,21 @@
 // A test that meets what it does not expect is to fail on the spot; its numbers are small, and metrics are floats.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+#[path = "../corpus/mod.rs"]
+mod corpus;
 mod descriptors;
 mod dns;
 mod flood;
 mod harness;
+#[path = "../corpus/hello.rs"]
+mod hello;
+mod judgement;
 mod life;
 mod local;
+mod loris;
 mod mariadb;
 mod memory;
+mod mutated;
 mod names;
 mod namespace;
 mod nginx;
@@ -23,6 +30,7 @@ mod quic;
 mod redis;
 mod scrape;
 mod source_ports;
+mod storm;
 mod syscalls;
 mod syslog;
 mod udp_exact;

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::config::Access;
+use crate::config::access::{Access, AccessFiles, NetFile, OPENS_THE_DOOR};
 use crate::config::decode::{Field, Placed};
 use crate::config::fault::{Code, Fault, Faults};
 use crate::config::load::NetFiles;
@@ -10,27 +10,40 @@ use crate::config::net::{FilePath, Net};
 use crate::config::raw;
 use crate::config::scalar::OrNone;
 
-pub fn build(raw: &raw::Listener, files: &mut NetFiles, faults: &mut Faults) -> Access {
+pub fn build(
+    raw: &raw::Listener,
+    files: &mut NetFiles,
+    faults: &mut Faults,
+) -> (Access, AccessFiles) {
     let allow_file = of_file(&raw.allow_file, files, faults);
     let deny_file = of_file(&raw.deny_file, files, faults);
-    let allow = written(&raw.allow);
+    let (allow, deny) = (written(&raw.allow), written(&raw.deny));
     if let (Some(nets), Some(file)) = (&allow_file, raw.allow_file.given())
         && nets.is_empty()
         && allow.is_empty()
     {
-        // An emptied file must not open the door.
-        let message = "there is no network in this file, and without any everyone is allowed";
-        let fault = Fault::error(Code::EmptyValue, file.span, message);
+        let fault = Fault::error(Code::EmptyValue, file.span, OPENS_THE_DOOR);
         faults.push(
             fault.hint(
                 "for everyone leave `allow_file` out; for nobody deny `0.0.0.0/0` and `::/0`",
             ),
         );
     }
-    Access {
+    let named = AccessFiles {
+        allow: named(&raw.allow_file, files, allow.len()),
+        deny: named(&raw.deny_file, files, deny.len()),
+    };
+    let access = Access {
         allow: allow.into_iter().chain(allow_file.unwrap_or_default()).collect(),
-        deny: written(&raw.deny).into_iter().chain(deny_file.unwrap_or_default()).collect(),
-    }
+        deny: deny.into_iter().chain(deny_file.unwrap_or_default()).collect(),
+    };
+    (access, named)
+}
+
+fn named(field: &Field<OrNone<FilePath>>, files: &NetFiles, written: usize) -> Option<NetFile> {
+    let file = field.given()?;
+    let path = files.resolve(&file.value.0.as_ref()?.0, file.span);
+    Some(NetFile { path, written })
 }
 
 fn written(field: &Field<Vec<Placed<Net>>>) -> Vec<IpNet> {

@@ -24,6 +24,7 @@ pub fn build(
 ) -> Listener {
     let default = Listener::default();
     let limits = raw.limits.value();
+    let (access, access_files) = access::build(raw, nets, faults);
     Listener {
         name: name.into(),
         bind: raw.bind.value().map_or(default.bind, |bind| {
@@ -36,7 +37,8 @@ pub fn build(
         tls: tls::server(raw, nets, faults),
         on_refuse: raw.on_refuse.copied().unwrap_or(default.on_refuse),
         relay: raw.relay.copied().unwrap_or(default.relay),
-        access: access::build(raw, nets, faults),
+        access,
+        access_files,
         limits: limits.map_or(default.limits, |limits| self::limits(limits, faults)),
         flow: raw.flow.value().map_or(default.flow, |own| flow(own, default.flow)),
         max_sessions: limits

@@ -25,11 +25,11 @@ mapping! {
         tls: OrNone<ListenerTls>,
         /// Who may come in: networks such as `10.0.0.0/8`; empty: everyone. The most specific of allow and deny decides.
         allow: Vec<Placed<Net>>,
-        /// A file with more of them, one a line.
+        /// A file with more of them, one a line; read anew when it changes.
         allow_file: OrNone<FilePath>,
         /// Who may not; wins over an allow of the same network.
         deny: Vec<Placed<Net>>,
-        /// A file with more of them, one a line.
+        /// A file with more of them, one a line; read anew when it changes.
         deny_file: OrNone<FilePath>,
         /// TCP: how a session is ended that is refused before it reached a backend.
         on_refuse: OnRefuse,

@@ -31,12 +31,14 @@ pub fn read(bytes: &[u8]) -> Result<Progress<Header>, BadHeader> {
 }
 
 fn ends(rest: &[u8]) -> Result<Option<Ends>, BadHeader> {
+    if rest == b"UNKNOWN" || rest.starts_with(b"UNKNOWN ") {
+        // Whatever stands behind it is to be ignored, text or not.
+        return Ok(None);
+    }
     let text = std::str::from_utf8(rest).map_err(|_| BadHeader::Address)?;
     let mut words = text.split(' ');
     let family = words.next().unwrap_or_default();
     let parse: fn(&str) -> Option<IpAddr> = match family {
-        // Whatever stands behind it is to be ignored.
-        "UNKNOWN" => return Ok(None),
         "TCP4" => |word| word.parse::<Ipv4Addr>().ok().map(IpAddr::from),
         "TCP6" => |word| word.parse::<Ipv6Addr>().ok().map(IpAddr::from),
         _ => return Err(BadHeader::Command),
@@ -125,6 +127,15 @@ mod tests {
         );
         assert_eq!(whole("PROXY UNKNOWN\r\n"), Ok(None));
         assert_eq!(whole("PROXY UNKNOWN ffff:f...f:ffff 65535 whatever\r\n"), Ok(None));
+    }
+
+    #[test]
+    fn what_follows_unknown_need_not_be_text() {
+        let line = b"PROXY UNKNOWN \xff\x9f\r\n";
+        let header = Header { length: line.len(), ends: None };
+        assert_eq!(read(line), Ok(Progress::Whole(header)));
+        assert_eq!(read(b"PROXY UNKNOWN\xff\r\n"), Err(BadHeader::Address));
+        assert_eq!(read(b"PROXY UNKNOWNS\r\n"), Err(BadHeader::Command));
     }
 
     #[test]
