@@ -22,7 +22,7 @@ pub mod daemon;
 pub mod supervisor;
 pub mod life;
 pub mod reload;
-pub mod access_files;
+pub mod file_watch;
 pub mod drain;
 
 pub mod telemetry;

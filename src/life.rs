@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::access_files::Changes;
 use crate::admin::Ask;
 use crate::config::Config;
 use crate::daemon::Admin;
 use crate::drain;
+use crate::file_watch::Changes;
 use crate::supervisor::Supervisor;
 
 /// What the outside asks of the process.
@@ -88,7 +88,7 @@ pub async fn live(
                 }
             },
             found = changes.next() => {
-                supervisor.renew_access(found);
+                supervisor.renew_files(found);
                 continue;
             }
         };

@@ -14,13 +14,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::access_files::{Change, Found};
 use crate::addr::ListenAddr;
 use crate::admit::Gate;
 use crate::config::{Config, Protocol};
+use crate::file_watch::{Change, Content, Found};
 use crate::health::Means;
 use crate::health::monitor::Monitor;
 use crate::plane::{Bind, Cut, Plane, Served, SessionFilter, SessionRow};
@@ -290,12 +289,12 @@ impl Supervisor {
 
     /// Takes over what files of networks hold now: sessions and flows go on as they are. A file that cannot be read
     /// leaves its list as it was.
-    pub fn renew_access(&mut self, found: Found) {
+    pub fn renew_files(&mut self, found: Found) {
         if !Arc::ptr_eq(&found.config, &self.plane.snapshot.load().config) {
             return;
         }
-        for Change { path, nets } in found.changes {
-            let applied = nets.and_then(|nets| self.renew_nets(&path, &nets));
+        for Change { path, content } in found.changes {
+            let applied = content.and_then(|content| self.renew_file(&path, content));
             let known = self.reloads.file_was_read(&path, applied.as_ref().err());
             match applied {
                 Ok(None) => {}
@@ -306,16 +305,19 @@ impl Supervisor {
                 // A file that stays wrong is not worth a line each time it is written.
                 Err(why) if known.as_ref() == Some(&why) => {}
                 Err(why) => {
-                    let what = format!("{why}; the networks that were read before stay in force");
+                    let what = format!("{why}; what was read before stays in force");
                     self.events.warn(EventKind::Reload, what);
                 }
             }
         }
     }
 
-    fn renew_nets(&mut self, path: &Path, nets: &[IpNet]) -> Result<Option<Vec<String>>, String> {
+    fn renew_file(&mut self, path: &Path, now: Content) -> Result<Option<Vec<String>>, String> {
         let before = Arc::clone(&self.plane.snapshot.load().config);
-        let config = before.with_nets(path, nets);
+        let config = match now {
+            Content::Nets(nets) => before.with_nets(path, &nets),
+            Content::Tls(renewed) => Ok(before.with_tls(&renewed)),
+        };
         match config.map_err(|why| format!("{}: {why}", path.display()))? {
             Some(config) => self.reload(config).map(Some).map_err(|error| error.to_string()),
             None => Ok(None),

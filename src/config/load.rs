@@ -287,10 +287,15 @@ impl NetFiles<'_> {
     }
 }
 
+/// The text of a file, outside of a load. `Err` names it.
+pub fn read_text_file(path: &Path) -> Result<String, String> {
+    read_plain(path).map_err(|unread| unread.describe(&path.display().to_string()))
+}
+
 /// The networks of a file, outside of a load. `Err` names the file and the first line that is wrong.
 pub fn read_nets(path: &Path) -> Result<Vec<IpNet>, String> {
     let name = path.display().to_string();
-    let text = read_plain(path).map_err(|unread| unread.describe(&name))?;
+    let text = read_text_file(path)?;
     let source = Source { name, text };
     let mut faults = Faults::default();
     let nets = net::list(&source, 0, &mut faults);

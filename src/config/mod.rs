@@ -31,6 +31,7 @@ mod access;
 mod listener;
 mod route;
 mod pool;
+mod tls;
 
 pub use access::{Access, AccessFiles, NetFile};
 pub use admin::{AdminSocket, Token};
@@ -41,6 +42,7 @@ pub use load::{Loaded, load, read_nets, read_sources};
 pub use one_line::{OneLine, one_line, override_admin};
 pub use pool::*;
 pub use route::{NamePattern, Route};
+pub use tls::Renewed;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

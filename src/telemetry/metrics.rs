@@ -24,126 +24,8 @@ use crate::pool::{Pool, PoolCounters, SESSION_BOUNDS};
 use crate::reload::Reloads;
 use crate::snapshot::Listener;
 
-use Kind::{Counter, Distribution, Value};
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Counter,
-    Distribution,
-    Value,
-}
-
-/// Name, kind and help of every metric but the standard `process_*`.
-pub const METRICS: &[(&str, Kind, &str)] = &[
-    (
-        "maitred_access_file_last_read_successful",
-        Value,
-        "1 if allow_file or deny_file could be read when it last changed; if 0, what was read before is in force.",
-    ),
-    ("maitred_accept_errors_total", Counter, "Connections that could not be accepted, by reason."),
-    ("maitred_backend_connect_duration_seconds", Distribution, "Time to connect to a backend."),
-    (
-        "maitred_backend_connect_failures_total",
-        Counter,
-        "Failed connection attempts to a backend, by reason.",
-    ),
-    (
-        "maitred_backend_first_byte_duration_seconds",
-        Distribution,
-        "Time from connected, or from the client's first bytes if they came first, to the backend's first byte.",
-    ),
-    ("maitred_backend_received_bytes_total", Counter, "Payload bytes received from a backend."),
-    (
-        "maitred_backend_retries_total",
-        Counter,
-        "Further attempts elsewhere that this backend's failure caused.",
-    ),
-    ("maitred_backend_sent_bytes_total", Counter, "Payload bytes sent to a backend."),
-    ("maitred_backend_sessions_active", Value, "Sessions connecting to or relayed with a backend."),
-    ("maitred_backend_sessions_limit", Value, "max_sessions of a backend; +Inf if none."),
-    ("maitred_backend_sessions_total", Counter, "Sessions connected to a backend."),
-    ("maitred_backend_state", Value, "1 for the state a backend is in, 0 for the others."),
-    (
-        "maitred_backend_transitions_total",
-        Counter,
-        "Changes of a backend's state, by the state it came into.",
-    ),
-    (
-        "maitred_backend_weight",
-        Value,
-        "Weight of a backend as it counts now: 0 if it takes no new sessions, less than configured during slow start.",
-    ),
-    ("maitred_build_info", Value, "Always 1; the version is in the label."),
-    (
-        "maitred_config_info",
-        Value,
-        "Always 1; the SHA-256 of the configuration's text is in the label.",
-    ),
-    (
-        "maitred_config_last_reload_successful",
-        Value,
-        "1 if the last reload (or the start) succeeded.",
-    ),
-    (
-        "maitred_config_last_reload_timestamp_seconds",
-        Value,
-        "When the configuration in force was last read.",
-    ),
-    ("maitred_draining", Value, "1 from the signal to drain on."),
-    ("maitred_listener_received_bytes_total", Counter, "Payload bytes received from clients."),
-    (
-        "maitred_listener_refused_total",
-        Counter,
-        "Sessions that ended before a backend was asked, by reason.",
-    ),
-    ("maitred_listener_sent_bytes_total", Counter, "Payload bytes sent to clients."),
-    ("maitred_listener_sessions_active", Value, "Open sessions of a listener."),
-    (
-        "maitred_listener_sessions_limit",
-        Value,
-        "Most sessions or flows of a listener at once; +Inf if not limited.",
-    ),
-    ("maitred_listener_sessions_total", Counter, "Connections accepted, refused ones too."),
-    ("maitred_log_dropped_total", Counter, "Log lines dropped because nobody read them in time."),
-    ("maitred_pool_backends", Value, "Backends of a pool, by state."),
-    ("maitred_pool_held_sessions", Value, "Sessions waiting for a backend."),
-    ("maitred_pool_no_backend_total", Counter, "Times no backend was up for a session."),
-    ("maitred_probe_duration_seconds", Distribution, "Time a health probe took."),
-    ("maitred_probes_total", Counter, "Health probes, by result."),
-    ("maitred_reloads_total", Counter, "Reloads, by result."),
-    ("maitred_session_bytes_total", Counter, "Payload bytes passed on, by the way they went."),
-    ("maitred_session_closed_total", Counter, "Endings, by stage and reason."),
-    (
-        "maitred_session_duration_seconds",
-        Distribution,
-        "Time from accept to close of sessions that were relayed.",
-    ),
-    ("maitred_sessions_limit", Value, "max_sessions of the process."),
-    ("maitred_source_ports_exhausted_total", Counter, "Connections that found no source port."),
-    (
-        "maitred_source_ports_in_use",
-        Value,
-        "Source ports handed out by maitred rather than the kernel.",
-    ),
-    (
-        "maitred_tls_certificate_expiry_timestamp_seconds",
-        Value,
-        "When the first of a listener's certificates expires.",
-    ),
-    (
-        "maitred_udp_datagrams_total",
-        Counter,
-        "Datagrams received from and sent to clients and backends, by direction.",
-    ),
-    ("maitred_udp_dropped_total", Counter, "Datagrams that went nowhere, by reason."),
-    ("maitred_udp_flows_active", Value, "Open flows of a listener."),
-    ("maitred_udp_flows_total", Counter, "Flows that were given a backend."),
-    (
-        "maitred_worker_busy_seconds_total",
-        Counter,
-        "Time a worker spent running rather than waiting.",
-    ),
-];
+use super::metric_table::Kind::{Counter, Distribution, Value};
+pub use super::metric_table::METRICS;
 
 /// What a scrape reads besides the plane.
 pub struct Sources {
@@ -160,11 +42,11 @@ pub fn exposition(sources: &Sources) -> String {
     let snapshot = sources.plane.snapshot.load_full();
     let departed = sources.plane.departed.load_full();
     for listener in snapshot.listeners.values() {
-        page.listener(listener);
+        page.listener(listener, &sources.reloads);
         page.access_files(listener, &sources.reloads);
     }
     for listener in departed.listeners.iter().filter(|listener| listener.is_in_use()) {
-        page.listener(listener);
+        page.listener(listener, &sources.reloads);
     }
     for pool in snapshot.pools.values() {
         page.pool(pool);
@@ -301,7 +183,7 @@ impl Page {
         }
     }
 
-    fn listener(&mut self, listener: &Listener) {
+    fn listener(&mut self, listener: &Listener, reloads: &Reloads) {
         let name: &str = &listener.config.name;
         let protocol = listener.config.protocol.as_str();
         let labels: Labels = &[("listener", name), ("protocol", protocol)];
@@ -316,6 +198,9 @@ impl Page {
         if let Some(tls) = &listener.config.tls {
             let name = "maitred_tls_certificate_expiry_timestamp_seconds";
             self.value(name, &labels[..1], tls.expires as f64);
+            let stale = reloads.stale_files();
+            let is_read = !tls.files().any(|file| stale.contains_key(file));
+            self.value("maitred_tls_files_last_read_successful", &labels[..1], flag(is_read));
         }
         let received = sum(|cell| cell.received_bytes.value());
         self.counter("maitred_listener_received_bytes_total", labels, received);

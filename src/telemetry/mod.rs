@@ -4,6 +4,7 @@ pub mod counters;
 pub mod datagrams;
 pub mod events;
 pub mod log;
+mod metric_table;
 pub mod metrics;
 pub mod record;
 pub mod session_line;

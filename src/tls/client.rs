@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -11,7 +12,7 @@ use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
-use super::{Bad, File, Pair, digest, pem, provider};
+use super::{Bad, File, Pair, PairNames, Read, digest, pem, provider};
 
 /// What a pool asks for.
 #[derive(Default)]
@@ -40,7 +41,17 @@ pub enum Trust<'a> {
 pub struct Client {
     config: Arc<ClientConfig>,
     server_name: Option<ServerName<'static>>,
+    trust: Whom,
+    own: Option<PairNames>,
+    alpn: Vec<Vec<u8>>,
     digest: [u8; 32],
+}
+
+/// `Trust` by the name of its file.
+enum Whom {
+    File(String),
+    Nobody,
+    System,
 }
 
 impl Client {
@@ -77,8 +88,41 @@ impl Client {
         Ok(Client {
             config: Arc::new(config),
             server_name: wish.server_name,
+            trust: match wish.trust {
+                Trust::File(file) => Whom::File(file.name.clone()),
+                Trust::Nobody => Whom::Nobody,
+                Trust::System => Whom::System,
+            },
+            own: wish.own.map(Pair::names),
+            alpn: wish.alpn.to_vec(),
             digest: digest(parts.iter().map(Vec::as_slice)),
         })
+    }
+
+    /// The same settings from what their files hold now.
+    pub fn again(&self, read: Read<'_>) -> Result<Client, String> {
+        let ca = match &self.trust {
+            Whom::File(name) => Some(File::again(name, read)?),
+            Whom::Nobody | Whom::System => None,
+        };
+        let trust = match (&self.trust, &ca) {
+            (Whom::Nobody, _) => Trust::Nobody,
+            (_, Some(file)) => Trust::File(file),
+            (_, None) => Trust::System,
+        };
+        let own = self.own.as_ref().map(|names| Pair::again(names, read)).transpose()?;
+        let server_name = self.server_name.clone();
+        Client::new(Wish { server_name, trust, own: own.as_ref(), alpn: &self.alpn })
+            .map_err(|bad| bad.message)
+    }
+
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let ca = match &self.trust {
+            Whom::File(name) => Some(name),
+            Whom::Nobody | Whom::System => None,
+        };
+        let own = self.own.iter().flat_map(|(certificate, key)| [certificate, key]);
+        own.chain(ca).map(Path::new)
     }
 
     /// A connection to the backend at `ip`; `None` is a unix socket, for which a `server_name` is given.

@@ -5,6 +5,7 @@ pub mod client;
 mod pem;
 pub mod server;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
@@ -16,6 +17,29 @@ pub struct File {
     /// Its path, as faults name it.
     pub name: String,
     pub text: String,
+}
+
+impl File {
+    /// Reads a file by the name it had.
+    fn again(name: &str, read: Read<'_>) -> Result<File, String> {
+        Ok(File { name: name.to_owned(), text: read(Path::new(name))? })
+    }
+}
+
+/// Reads the text of a file; `Err` names it.
+pub type Read<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
+
+/// The names of a pair's files.
+type PairNames = (String, String);
+
+impl Pair {
+    fn names(&self) -> PairNames {
+        (self.certificate.name.clone(), self.key.name.clone())
+    }
+
+    fn again((certificate, key): &PairNames, read: Read<'_>) -> Result<Pair, String> {
+        Ok(Pair { certificate: File::again(certificate, read)?, key: File::again(key, read)? })
+    }
 }
 
 /// A certificate with those between it and an authority, and its private key.

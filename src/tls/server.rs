@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
-use super::{Bad, File, Pair, digest, pem, provider};
+use super::{Bad, File, Pair, PairNames, Read, digest, pem, provider};
 use crate::config::fault::quote;
 
 /// The settings of one listener.
@@ -16,6 +17,9 @@ pub struct Server {
     pub config: Arc<ServerConfig>,
     /// When the first of its certificates expires, in seconds since 1970.
     pub expires: i64,
+    pairs: Vec<PairNames>,
+    client_ca: Option<String>,
+    alpn: Vec<Vec<u8>>,
     digest: [u8; 32],
 }
 
@@ -64,7 +68,27 @@ impl Server {
         };
         let mut config = builder.with_cert_resolver(Arc::new(by_name));
         config.alpn_protocols = alpn.to_vec();
-        Ok(Server { config: Arc::new(config), expires, digest: digest_of(pairs, client_ca, alpn) })
+        Ok(Server {
+            config: Arc::new(config),
+            expires,
+            pairs: pairs.iter().map(Pair::names).collect(),
+            client_ca: client_ca.map(|file| file.name.clone()),
+            alpn: alpn.to_vec(),
+            digest: digest_of(pairs, client_ca, alpn),
+        })
+    }
+
+    /// The same settings from what their files hold now.
+    pub fn again(&self, read: Read<'_>) -> Result<Server, String> {
+        let pairs: Result<Vec<_>, _> =
+            self.pairs.iter().map(|names| Pair::again(names, read)).collect();
+        let ca = self.client_ca.as_ref().map(|name| File::again(name, read)).transpose()?;
+        Server::new(&pairs?, ca.as_ref(), &self.alpn).map_err(|bad| bad.message)
+    }
+
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let pairs = self.pairs.iter().flat_map(|(certificate, key)| [certificate, key]);
+        pairs.chain(&self.client_ca).map(Path::new)
     }
 }
 

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use maitred::access_files::Watch;
 use maitred::admit::Acl;
 use maitred::config::{Source, load};
+use maitred::file_watch::Watch;
 use maitred::telemetry::events::Event;
 use maitred::telemetry::metrics::{Sources, exposition};
 use tempfile::TempDir;
@@ -60,7 +60,7 @@ pools: {{main: {{backends: [\"{}\"], health: {{probe: none}}}}}}
     fn look(&mut self) {
         let supervisor = self.balancer.supervisor.as_mut().unwrap();
         let config = Arc::clone(&supervisor.plane.snapshot.load().config);
-        supervisor.renew_access(self.watch.look(&config));
+        supervisor.renew_files(self.watch.look(&config));
     }
 
     /// What happened, newest last.
@@ -185,7 +185,7 @@ fn what_a_reload_has_read_is_not_undone_by_what_was_read_before_it() {
     listener.access_files.deny.as_mut().unwrap().written = 0;
     let supervisor = site.balancer.supervisor.as_mut().unwrap();
     supervisor.reload(config).unwrap();
-    supervisor.renew_access(found);
+    supervisor.renew_files(found);
     assert!(!site.is_served("127.0.0.7") && site.is_served("127.0.0.6"));
     // But what the file really says is found out.
     site.look();

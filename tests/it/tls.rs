@@ -6,7 +6,11 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use maitred::config::{self, Config, NamePattern, OnRefuse, Probe, ProxyTlvs, ProxyVersion, Route};
+use maitred::config::{
+    self, Config, NamePattern, OnRefuse, Probe, ProxyTlvs, ProxyVersion, Route, Source, load,
+};
+use maitred::file_watch::Watch;
+use maitred::telemetry::metrics::{Sources, exposition};
 use maitred::telemetry::record::{CloseReason, Stage};
 use maitred::tls::client::{Client, Trust, Wish};
 use maitred::tls::server::Server;
@@ -516,4 +520,79 @@ fn a_refused_client_may_be_reset() {
     let mut seen = Vec::new();
     assert_eq!(client.read_to_end(&mut seen).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(balancer.ending(), (Stage::Preread, CloseReason::TlsFailed));
+}
+
+/// As a renewal does it: one file, then the other; who is connected notices nothing.
+#[test]
+fn certificates_are_read_anew_when_they_change() {
+    let files = Files::new();
+    let (backend, address) = loopback();
+    let text = format!(
+        "version: 1
+process: {{workers: 2}}
+listeners:
+  main:
+    bind: \"127.0.0.1:0\"
+    pool: main
+    tls: {{certificates: [{{certificate: server.pem, key: server.key}}]}}
+pools: {{main: {{backends: [\"{address}\"], health: {{probe: none}}}}}}
+"
+    );
+    let config = load(&[Source { name: files.path("maitred.yaml"), text }], &|_| None);
+    let mut balancer = Balancer::start(config.unwrap().config);
+    let at = balancer.address();
+    let mut watch = Watch::default();
+    let mut look = |balancer: &mut Balancer| {
+        let supervisor = balancer.supervisor.as_mut().unwrap();
+        let config = Arc::clone(&supervisor.plane.snapshot.load().config);
+        supervisor.renew_files(watch.look(&config));
+    };
+    let shown = |name: &'static str| {
+        let mut client = files.dial(at, Dial { name, ..DIAL });
+        let outcome = client.conn.complete_io(&mut client.sock);
+        outcome.map(|_| client.conn.peer_certificates().unwrap()[0].clone())
+    };
+    let metric = |balancer: &Balancer, name: &str| {
+        let supervisor = balancer.supervisor();
+        let text = exposition(&Sources {
+            plane: Arc::clone(&supervisor.plane),
+            reloads: Arc::clone(&supervisor.reloads),
+            log_dropped: Arc::default(),
+        });
+        let series = format!("maitred_tls_{name}{{listener=\"main\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&series)).unwrap();
+        line.parse::<f64>().unwrap()
+    };
+    look(&mut balancer);
+    look(&mut balancer);
+    let mut early = files.dial(at, DIAL);
+    early.write_all(b"a").unwrap();
+    let mut early_backend = backend.accept().unwrap().0;
+    assert_eq!(shown(NAME).unwrap(), files.chain("server").0[0]);
+    assert!(metric(&balancer, "certificate_expiry_timestamp_seconds") > 1.7e9);
+    let before = files.file("server.pem").text;
+    let (other, other_key) = (files.file("other.pem").text, files.file("other.key").text);
+    files.write("server.pem", &other);
+    look(&mut balancer);
+    look(&mut balancer);
+    assert!(metric(&balancer, "files_last_read_successful") == 0.0, "the key is the old one");
+    assert_eq!(shown(NAME).unwrap().as_ref(), pem(&before).as_ref());
+    files.write("server.key", &other_key);
+    for _ in 0..4 {
+        look(&mut balancer);
+    }
+    assert!(metric(&balancer, "files_last_read_successful") == 1.0);
+    assert_eq!(shown("other.example.com").unwrap().as_ref(), pem(&other).as_ref());
+    early.write_all(b"b").unwrap();
+    let mut seen = [0; 2];
+    early_backend.read_exact(&mut seen).unwrap();
+    early_backend.write_all(b"c").unwrap();
+    early.read_exact(&mut seen[..1]).unwrap();
+    assert_eq!(&seen, b"cb", "it is the same session");
+    // Those that only shook hands wait there.
+    drop(backend);
+}
+
+fn pem(text: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(text.as_bytes()).unwrap()
 }

@@ -1,7 +1,8 @@
-//! Looks at the files that `allow_file` and `deny_file` name, once a second, and reads those that changed. What is made
+//! Looks at the files of networks, certificates and keys that the configuration names, once a second, and reads those
+//! that changed. What is made
 //! of it is the supervisor's. Runs on a thread of its own, for a look into a network's file system may last for ever.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Renewed};
 use crate::plane::Plane;
 
 /// Between two looks.
@@ -21,8 +22,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// A file that is another one than before.
 pub struct Change {
     pub path: PathBuf,
-    /// `Err` says what is wrong with it, and where.
-    pub nets: Result<Vec<IpNet>, String>,
+    /// What it holds; `Err` says what is wrong with it, and where.
+    pub content: Result<Content, String>,
+}
+
+pub enum Content {
+    Nets(Vec<IpNet>),
+    Tls(Renewed),
 }
 
 /// What a look found.
@@ -60,7 +66,8 @@ impl Watch {
     pub fn look(&mut self, config: &Arc<Config>) -> Found {
         let is_other = self.config.as_ref().is_none_or(|known| !Arc::ptr_eq(known, config));
         self.config = Some(Arc::clone(config));
-        let files = config.net_files();
+        let nets = config.net_files();
+        let files: BTreeSet<&Path> = nets.union(&config.tls_files()).copied().collect();
         self.seen.retain(|path, _| files.contains(path.as_path()));
         let mut changes = Vec::new();
         for path in files {
@@ -72,11 +79,14 @@ impl Watch {
             if seen.is_read && !is_other {
                 continue;
             }
-            let nets = config::read_nets(path);
+            let content = match nets.contains(path) {
+                true => config::read_nets(path).map(Content::Nets),
+                false => config.read_tls(path).map(Content::Tls),
+            };
             // Else it changed meanwhile, which the next look shows.
             if stamp(path) == now {
                 seen.is_read = true;
-                changes.push(Change { path: path.to_owned(), nets });
+                changes.push(Change { path: path.to_owned(), content });
             }
         }
         Found { config: Arc::clone(config), changes }
@@ -100,10 +110,12 @@ pub struct Changes(Option<mpsc::Receiver<Found>>);
 impl Changes {
     /// Sees to it that somebody looks, if there is anything to look at.
     pub fn attend(&mut self, plane: &Arc<Plane>) {
-        if self.0.is_none() && !plane.snapshot.load().config.net_files().is_empty() {
+        let config = Arc::clone(&plane.snapshot.load().config);
+        let is_any = !config.net_files().is_empty() || !config.tls_files().is_empty();
+        if self.0.is_none() && is_any {
             match start(Arc::clone(plane)) {
                 Ok(changes) => self.0 = Some(changes),
-                Err(error) => tracing::error!(%error, "no thread to look at access files"),
+                Err(error) => tracing::error!(%error, "no thread to look at files"),
             }
         }
     }

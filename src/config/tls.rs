@@ -1,0 +1,72 @@
+//! Files of certificates and keys: what becomes of a configuration when one of them changes. Who looks at them is not
+//! known here.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Config;
+use super::load::read_text_file;
+use crate::tls::client::Client;
+use crate::tls::server::Server;
+
+/// Settings that a file has a part in, before and after it changed.
+#[derive(Debug, Default)]
+pub struct Renewed {
+    servers: Vec<(Arc<Server>, Arc<Server>)>,
+    clients: Vec<(Arc<Client>, Arc<Client>)>,
+}
+
+impl Config {
+    /// Every file of TLS, once.
+    pub fn tls_files(&self) -> BTreeSet<&Path> {
+        let servers = self.listeners.iter().filter_map(|listener| listener.tls.as_deref());
+        let clients = self.pools.iter().filter_map(|pool| pool.tls.as_deref());
+        servers.flat_map(Server::files).chain(clients.flat_map(Client::files)).collect()
+    }
+
+    /// Reads the settings that the file at `path` has a part in; a certificate and its key change together. `Err` says
+    /// what is wrong with them.
+    pub fn read_tls(&self, path: &Path) -> Result<Renewed, String> {
+        let mut renewed = Renewed::default();
+        for server in self.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+            if server.files().any(|file| file == path) {
+                let now = server.again(&read_text_file)?;
+                renewed.servers.push((Arc::clone(server), Arc::new(now)));
+            }
+        }
+        for client in self.pools.iter().filter_map(|pool| pool.tls.as_ref()) {
+            if client.files().any(|file| file == path) {
+                let now = client.again(&read_text_file)?;
+                renewed.clients.push((Arc::clone(client), Arc::new(now)));
+            }
+        }
+        Ok(renewed)
+    }
+
+    /// The configuration with those settings. `None`: it is the same.
+    pub fn with_tls(&self, renewed: &Renewed) -> Option<Config> {
+        let mut config = self.clone();
+        for listener in &mut config.listeners {
+            let of = |(before, _): &&(Arc<Server>, Arc<Server>)| {
+                listener.tls.as_ref().is_some_and(|own| Arc::ptr_eq(own, before))
+            };
+            if let Some((before, now)) = renewed.servers.iter().find(of)
+                && before != now
+            {
+                Arc::make_mut(listener).tls = Some(Arc::clone(now));
+            }
+        }
+        for pool in &mut config.pools {
+            let of = |(before, _): &&(Arc<Client>, Arc<Client>)| {
+                pool.tls.as_ref().is_some_and(|own| Arc::ptr_eq(own, before))
+            };
+            if let Some((before, now)) = renewed.clients.iter().find(of)
+                && before != now
+            {
+                Arc::make_mut(pool).tls = Some(Arc::clone(now));
+            }
+        }
+        (config != *self).then_some(config)
+    }
+}
