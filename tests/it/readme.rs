@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use maitred::config::Protocol;
+use maitred::telemetry::record::{CloseReason, Stage, can_occur};
+
 use crate::binary;
 
 fn read(name: &str) -> String {
@@ -21,6 +24,18 @@ fn every_configuration_in_the_readme_is_valid() {
         let output = check.wait_with_output().unwrap();
         let faults = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && faults.is_empty(), "{faults}\nin\n{example}");
+    }
+}
+
+#[test]
+fn whoever_is_refused_finds_out_why_in_the_documents() {
+    let document = read("docs/metrics.md");
+    let before = [Stage::Admit, Stage::Preread, Stage::Route, Stage::Connect];
+    for reason in CloseReason::ALL.into_iter().filter(|reason| *reason != CloseReason::Internal) {
+        if before.iter().any(|stage| can_occur(Protocol::Tcp, *stage, reason)) {
+            let reason = format!("`{}`", reason.as_str());
+            assert!(document.contains(&reason), "{reason}");
+        }
     }
 }
 

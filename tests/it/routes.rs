@@ -310,3 +310,21 @@ fn a_pool_may_hash_the_server_name() {
     let plain = routed.send(b"no TLS", 6);
     assert_eq!(plain, (nameless, b"no TLS".to_vec()), "both are steered by their address");
 }
+
+/// At the largest `preread_size` with the buffers the kernel chooses, and at any with the least that may be configured.
+#[test]
+fn a_hello_as_long_as_may_be_fits_into_the_clients_buffer_however_it_is_cut() {
+    for (most, buffer) in [(16_384, Some(16_384)), (65_536, Some(65_536)), (65_536, None)] {
+        let (mut config, backends) = routed(named(&[exact("a")]));
+        let listener = balancer::listener(&mut config);
+        listener.preread_size = most;
+        listener.socket_buffers =
+            buffer.map(|client| maitred::config::SocketBuffers { client, backend: client });
+        let routed = Routed { balancer: Balancer::start(config), backends };
+        let long = hello(Some("a"), &vec!["h2"; (most - 1_600) / 3], 16_384);
+        assert!((most - 256..most).contains(&long.len()), "{}", long.len());
+        for each in [16_384, most / 1_000] {
+            assert_eq!(routed.send(&long, each), (1, long.clone()), "{each} {buffer:?}");
+        }
+    }
+}

@@ -8,12 +8,12 @@ use ipnet::IpNet;
 use super::{access, routes, tls};
 use crate::config::decode::Field;
 use crate::config::fault::{Code, Fault, Faults, quote};
-use crate::config::grammar::show_time;
+use crate::config::grammar::{show_size, show_time};
 use crate::config::load::NetFiles;
 use crate::config::raw;
 use crate::config::scalar::{Count, OrNone, Size, Time};
 use crate::config::{
-    Bandwidth, Flow, Keepalive, Limits, Listener, ListenerTimeouts, Rate, SocketBuffers,
+    Bandwidth, Flow, Keepalive, Limits, Listener, ListenerTimeouts, Rate, Route, SocketBuffers,
 };
 
 pub fn build(
@@ -25,7 +25,7 @@ pub fn build(
     let default = Listener::default();
     let limits = raw.limits.value();
     let (access, access_files) = access::build(raw, nets, faults);
-    Listener {
+    let listener = Listener {
         name: name.into(),
         bind: raw.bind.value().map_or(default.bind, |bind| {
             bind.0.iter().flat_map(|item| item.value.0.addresses()).collect()
@@ -62,7 +62,31 @@ pub fn build(
             .and_then(|auto| auto.0.as_ref())
             .and_then(|own| socket_buffers(own, faults)),
         backlog: raw.backlog.copied().map_or(default.backlog, |count| count.as_u32()),
+    };
+    first_bytes_fit(&listener, raw, faults);
+    listener
+}
+
+/// What is looked at stays in the kernel's buffer meanwhile; where that is smaller, the rest would never come.
+fn first_bytes_fit(listener: &Listener, raw: &raw::Listener, faults: &mut Faults) {
+    let waits =
+        listener.proxy_protocol.is_some() || listener.routes.iter().any(Route::asks_for_bytes);
+    let Some(buffers) = raw.socket_buffers.value().and_then(|auto| auto.0.as_ref()) else { return };
+    let (Some(client), true) = (buffers.client.given(), waits) else { return };
+    let size = u64::try_from(listener.preread_size).unwrap_or(u64::MAX);
+    if client.value.0 >= size {
+        return;
     }
+    let size = show_size(size);
+    let (name, shown) = (quote(&listener.name), quote(&size));
+    let message = format!("the first bytes that {name} looks at, up to {shown}, do not fit");
+    let mut fault = Fault::error(Code::OutOfRange, client.span, message);
+    if let Some(span) = raw.preread_size.span() {
+        fault = fault.also(span, "as many may be looked at");
+    }
+    faults.push(
+        fault.hint(format!("give the client's buffer {shown} and more, or lower `preread_size`")),
+    );
 }
 
 /// Everyone may say who a client is only where that is written out.
