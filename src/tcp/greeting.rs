@@ -21,9 +21,9 @@ use crate::wire::proxy_protocol::{Ends, v1, v2};
 /// Sent in one piece as soon as the connection is made, with nothing before it.
 pub struct Greeting {
     bytes: Bytes,
+    asks_postgres: bool,
     tls: Option<rustls::ClientConnection>,
     step: Step,
-    asks_postgres: bool,
     /// What is wrong with the backend's TLS.
     pub cause: Option<String>,
 }
@@ -32,9 +32,8 @@ pub struct Greeting {
 enum Step {
     Connect,
     Send,
-    Handshake,
-    Ask,
     Answer,
+    Handshake,
 }
 
 impl Greeting {
@@ -48,8 +47,11 @@ impl Greeting {
             None => Vec::new(),
             Some(version) => header(session, client, pool, version),
         };
-        let asks_postgres = session.told(|told| told.wants_postgres_tls) == Some(true);
-        if asks_postgres && pool.config.tls.is_none() {
+        let asks_postgres = match &pool.config.tls {
+            Some(tls) => tls.is_for_postgres(),
+            None => session.told(|told| told.wants_postgres_tls) == Some(true),
+        };
+        if asks_postgres {
             bytes.extend(postgres::TLS_REQUEST);
         }
         let tls = match &pool.config.tls {
@@ -57,7 +59,7 @@ impl Greeting {
             Some(tls) => Some(tls.connection(backend.address.ip()).map_err(|_| Failure::Tls)?),
         };
         let bytes = bytes.into();
-        Ok(Greeting { bytes, tls, step: Step::Connect, asks_postgres, cause: None })
+        Ok(Greeting { bytes, asks_postgres, tls, step: Step::Connect, cause: None })
     }
 
     /// Whether the backend hears from us before it hears from the client.
@@ -75,38 +77,25 @@ impl Greeting {
                 }
                 Step::Send => {
                     ready!(self.poll_send(stream, cx)).map_err(|error| Failure::of(&error))?;
-                    match self.tls.take() {
-                        None => Step::Answer,
-                        Some(connection) => {
-                            stream.encrypt(connection);
-                            Step::Handshake
-                        }
-                    }
+                    if self.asks_postgres { Step::Answer } else { Step::Handshake }
                 }
-                Step::Handshake => {
-                    let outcome = ready!(stream.poll_handshake(cx));
-                    outcome.map_err(|error| self.broke(&error))?;
-                    if self.asks_postgres {
-                        self.bytes = Bytes::from_static(&postgres::TLS_REQUEST);
-                    }
-                    Step::Ask
-                }
-                Step::Ask => {
-                    ready!(self.poll_send(stream, cx)).map_err(|error| self.broke(&error))?;
-                    Step::Answer
-                }
-                Step::Answer if !self.asks_postgres => return Poll::Ready(Ok(())),
                 Step::Answer => {
                     // Not a byte more than the answer: what follows is the client's.
                     let mut answer = [0];
                     let count = ready!(stream.poll_read(cx, &mut answer));
-                    if count.map_err(|error| Failure::of(&error))? == 0
-                        || answer[0] != postgres::YES
-                    {
+                    let count = count.map_err(|error| Failure::of(&error))?;
+                    if count == 0 || answer[0] != postgres::YES {
                         self.cause = Some("it does not go on in TLS".to_owned());
                         return Poll::Ready(Err(Failure::Tls));
                     }
-                    return Poll::Ready(Ok(()));
+                    Step::Handshake
+                }
+                Step::Handshake => {
+                    if let Some(connection) = self.tls.take() {
+                        stream.encrypt(connection);
+                    }
+                    let outcome = ready!(stream.poll_handshake(cx));
+                    return Poll::Ready(outcome.map_err(|error| self.broke(&error)));
                 }
             }
         }
@@ -117,7 +106,7 @@ impl Greeting {
             let sent = ready!(stream.poll_write(cx, &self.bytes))?;
             self.bytes.advance(sent);
         }
-        stream.poll_flush(cx)
+        Poll::Ready(Ok(()))
     }
 
     /// Whatever ends a connection amid a handshake, the handshake failed.

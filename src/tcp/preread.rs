@@ -139,20 +139,26 @@ impl Wait<'_> {
     }
 
     async fn hello(&mut self) -> Result<Hello, CloseReason> {
-        let is_asked = self.session.listener.routes.name_servers();
-        // A client may first ask for another encryption, be told no, and then for TLS; and that is all.
+        let is_promised = match self.session.listener.routes.name_servers() {
+            true => self.postgres_asks().await?,
+            false => false,
+        };
+        if is_promised {
+            self.session.tell(|told| told.wants_postgres_tls = true);
+        }
+        self.client_hello(is_promised).await
+    }
+
+    /// Answers a PostgreSQL client that asks whether TLS may follow; says whether one did.
+    async fn postgres_asks(&mut self) -> Result<bool, CloseReason> {
+        // It may first ask for another encryption, be told no, and then for TLS; and that is all.
         for _ in 0..2 {
-            let asked = match is_asked {
-                true => self.until(|bytes| Ok::<_, CloseReason>(postgres::read(bytes))).await??,
-                false => None,
-            };
-            match asked {
-                None => return self.client_hello(false).await,
+            match self.until(|bytes| Ok::<_, CloseReason>(postgres::read(bytes))).await?? {
+                None => break,
                 Some(postgres::Request::Tls) => {
                     self.take(postgres::LENGTH)?;
                     self.answer(&[postgres::YES])?;
-                    self.session.tell(|told| told.wants_postgres_tls = true);
-                    return self.client_hello(true).await;
+                    return Ok(true);
                 }
                 Some(postgres::Request::GssEncryption) => {
                     self.take(postgres::LENGTH)?;
@@ -160,7 +166,7 @@ impl Wait<'_> {
                 }
             }
         }
-        self.client_hello(false).await
+        Ok(false)
     }
 
     /// Looks at the ClientHello. Who does not speak TLS names no server, unless it said that it would.
@@ -248,6 +254,9 @@ impl Wait<'_> {
 
     /// Ends the client's TLS here.
     async fn handshake(&mut self, server: &tls::server::Server) -> Result<(), CloseReason> {
+        if server.is_for_postgres() {
+            self.postgres_asks().await?;
+        }
         let most = self.session.listener.config.preread_size;
         let (mut acceptor, mut read) = (Acceptor::default(), 0);
         let accepted = self

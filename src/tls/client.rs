@@ -12,7 +12,7 @@ use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
-use super::{Bad, File, Pair, PairNames, Read, digest, pem, provider};
+use super::{Bad, File, Pair, PairNames, Read, digest, has_postgres, pem, provider};
 
 /// What a pool asks for.
 #[derive(Default)]
@@ -114,6 +114,11 @@ impl Client {
         let server_name = self.server_name.clone();
         Client::new(Wish { server_name, trust, own: own.as_ref(), alpn: &self.alpn })
             .map_err(|bad| bad.message)
+    }
+
+    /// Whether backends are asked first, as PostgreSQL wants it.
+    pub fn is_for_postgres(&self) -> bool {
+        has_postgres(&self.alpn)
     }
 
     pub fn files(&self) -> impl Iterator<Item = &Path> {

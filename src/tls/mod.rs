@@ -62,6 +62,11 @@ impl Bad {
     }
 }
 
+/// PostgreSQL's own protocol of ALPN. Who lists it speaks to those, too, who ask for TLS in PostgreSQL's older way.
+fn has_postgres(alpn: &[Vec<u8>]) -> bool {
+    alpn.iter().any(|protocol| protocol == b"postgresql")
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }

@@ -9,7 +9,7 @@ use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
-use super::{Bad, File, Pair, PairNames, Read, digest, pem, provider};
+use super::{Bad, File, Pair, PairNames, Read, digest, has_postgres, pem, provider};
 use crate::config::fault::quote;
 
 /// The settings of one listener.
@@ -84,6 +84,11 @@ impl Server {
             self.pairs.iter().map(|names| Pair::again(names, read)).collect();
         let ca = self.client_ca.as_ref().map(|name| File::again(name, read)).transpose()?;
         Server::new(&pairs?, ca.as_ref(), &self.alpn).map_err(|bad| bad.message)
+    }
+
+    /// Whether clients may ask first, as PostgreSQL's do.
+    pub fn is_for_postgres(&self) -> bool {
+        has_postgres(&self.alpn)
     }
 
     pub fn files(&self) -> impl Iterator<Item = &Path> {

@@ -33,5 +33,6 @@ mod source_ports;
 mod storm;
 mod syscalls;
 mod syslog;
+mod tls;
 mod udp_exact;
 mod udp_workers;

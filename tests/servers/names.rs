@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// A certificate of its own for `name`, and its key.
-fn certify(dir: &Path, name: &str) {
+pub fn certify(dir: &Path, name: &str) {
     let mut command = Command::new(program("openssl", "openssl"));
     command.args([
         "req",
@@ -101,10 +101,10 @@ fn curl_reaches_the_server_it_names_and_no_other() {
     assert!(records.iter().any(|record| record["server_name"] == "a.second.test"));
 }
 
-const PACKAGE: &str = "postgresql-15";
+pub const PACKAGE: &str = "postgresql-15";
 
 /// A database with TLS, that says `name` when asked for its cluster's name.
-fn database(dir: &Path, name: &str, port: u16) -> Process {
+pub fn database(dir: &Path, name: &str, port: u16) -> Process {
     let (uid, gid) = user("postgres", PACKAGE);
     let data = dir.join(format!("data-{name}"));
     let mut initdb = run_as((uid, gid), &program("initdb", PACKAGE));

@@ -83,7 +83,7 @@ mapping! {
         certificates: Vec<TlsPair>,
         /// A PEM file of authorities: clients must show a certificate of one of them; none: they need none.
         client_ca: OrNone<FilePath>,
-        /// Protocols, the best first; a client that offers others is turned away. Empty: none is agreed on.
+        /// Protocols, the best first; a client that offers others only is turned away; with postgresql, PostgreSQL clients may ask in their own way first. Empty: none is agreed on.
         alpn: Vec<Placed<Alpn>>,
     }
 }

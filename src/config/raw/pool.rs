@@ -105,7 +105,7 @@ mapping! {
         certificate: OrNone<FilePath>,
         /// Its private key, a PEM file, unencrypted.
         key: OrNone<FilePath>,
-        /// Protocols to offer, the best first.
+        /// Protocols to offer, the best first; with postgresql, backends are asked first, as PostgreSQL wants it.
         alpn: Vec<Placed<Alpn>>,
         /// false: any certificate is taken, so that anybody may pose as the backend.
         verify: Switch,

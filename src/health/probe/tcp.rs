@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use socket2::{SockAddr, Socket};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Fault;
@@ -15,6 +15,7 @@ use crate::pool::fitness::ProbeResult;
 use crate::stream::Stream;
 use crate::sys::socket::{self, Outgoing};
 use crate::tls::client::Client;
+use crate::wire::postgres;
 use crate::wire::proxy_protocol::{v1, v2};
 
 const PLAIN: Outgoing =
@@ -48,6 +49,13 @@ pub(super) async fn connect(
     if let Some(tls) = tls {
         let failed =
             |detail: String| Fault { result: ProbeResult::TlsFailed, detail: Some(detail.into()) };
+        if tls.is_for_postgres() {
+            let talking = |error: io::Error| Fault::talking(&error);
+            stream.write_all(&postgres::TLS_REQUEST).await.map_err(talking)?;
+            if stream.read_u8().await.map_err(talking)? != postgres::YES {
+                return Err(failed("it does not go on in TLS".to_owned()));
+            }
+        }
         stream.encrypt(tls.connection(ip).map_err(|error| failed(error.to_string()))?);
         let outcome = poll_fn(|cx| stream.poll_handshake(cx)).await;
         outcome.map_err(|error| failed(error.to_string()))?;
