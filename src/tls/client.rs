@@ -6,13 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
 use super::{Bad, File, Pair, PairNames, Read, digest, has_postgres, pem, provider};
+use crate::config::fault::quote;
 
 /// What a pool asks for.
 #[derive(Default)]
@@ -69,7 +72,8 @@ impl Client {
             }
             Trust::File(file) => {
                 parts.push(file.text.clone().into_bytes());
-                builder.with_root_certificates(pem::authorities(file)?)
+                let verifier = Arc::new(Pinned::new(file, provider)?);
+                builder.dangerous().with_custom_certificate_verifier(verifier)
             }
             Trust::System => builder.with_root_certificates(system(&mut parts)?),
         };
@@ -164,6 +168,73 @@ impl PartialEq for Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}
+
+/// The authorities of a file; and a certificate that is itself in the file, as that of a server that signed its own.
+#[derive(Debug)]
+struct Pinned {
+    authorities: Arc<WebPkiServerVerifier>,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl Pinned {
+    fn new(file: &File, provider: Arc<CryptoProvider>) -> Result<Pinned, Bad> {
+        let roots = Arc::new(pem::authorities(file)?);
+        let built = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+        let authorities = built.map_err(|error| {
+            Bad::new(
+                format!("{} is of no use: {error}", quote(&file.name)),
+                "write the path of a PEM file with certificates of authorities",
+            )
+        })?;
+        Ok(Pinned { authorities, certificates: pem::certificates(file)? })
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let (chain, name) = (intermediates, server_name);
+        let by_authority =
+            self.authorities.verify_server_cert(end_entity, chain, name, ocsp_response, now);
+        if by_authority.is_ok() || !self.certificates.contains(end_entity) {
+            return by_authority;
+        }
+        // An authority's certificate is not taken for a server's, but this one is known by itself.
+        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        if pem::is_valid_at(end_entity, now.as_secs()) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        by_authority
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authorities.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authorities.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authorities.supported_verify_schemes()
     }
 }
 

@@ -72,6 +72,15 @@ pub fn facts(certificate: &CertificateDer<'_>, file: &File) -> Result<Facts, Bad
     Ok(Facts { names: names.collect(), expires: certificate.validity().not_after.timestamp() })
 }
 
+/// Whether it has begun to be valid and has not expired, in seconds since 1970.
+pub fn is_valid_at(certificate: &CertificateDer<'_>, now: u64) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
+    let validity = certificate.validity();
+    i64::try_from(now).is_ok_and(|now| {
+        (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now)
+    })
+}
+
 fn malformed(file: &File, error: &pem::Error) -> Bad {
     let message = format!("{} is no PEM file: {error}", quote(&file.name));
     Bad::new(message, "convert it, as `openssl x509 -inform der -in FILE` does")

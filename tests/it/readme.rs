@@ -18,9 +18,12 @@ fn every_configuration_in_the_readme_is_valid() {
     let examples: Vec<&str> =
         readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 2);
+    // Of TLS, named in one of them.
+    let files = crate::tls::Files::new();
     for example in examples {
         let mut check = Command::new(env!("CARGO_BIN_EXE_maitred"));
-        let check = binary::start(check.args(["check", "--config", "-"]), example);
+        let check = check.args(["check", "--config", "-"]).current_dir(files.path(""));
+        let check = binary::start(check, example);
         let output = check.wait_with_output().unwrap();
         let faults = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && faults.is_empty(), "{faults}\nin\n{example}");

@@ -7,6 +7,8 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
 use crate::harness::{Maitred, Process, free_port, output, program, user, wait_for};
 use crate::names::{PACKAGE, certify, database};
 
@@ -17,11 +19,23 @@ fn text() -> Vec<u8> {
     (0..SIZE as u32).flat_map(|at| [b'a' + (at % 23) as u8]).collect()
 }
 
-/// The certificates of `NAMES`, each its own authority.
+/// An authority, `ca.crt`, and what it signed for each of `NAMES`.
 fn certificates(dir: &Path) -> String {
     let place = dir.display();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "the authority");
+    fs::write(dir.join("ca.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+    let authority = Issuer::new(params, key);
     let each = NAMES.map(|name| {
-        certify(dir, name);
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        // One with its authority's name would be taken for its own.
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &authority).unwrap();
+        fs::write(dir.join(format!("{name}.crt")), certificate.pem()).unwrap();
+        fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
         format!("{{certificate: {place}/{name}.crt, key: {place}/{name}.key}}")
     });
     format!("certificates: [{}]", each.join(", "))
@@ -43,7 +57,9 @@ fn curl(dir: &Path, scheme: &str, name: &str, port: u16, more: &[&str]) -> Vec<u
     let mut command = Command::new(program("curl", "curl"));
     command.args(["-sS", "--fail", "--max-time", "20", "--resolve"]);
     command.arg(format!("{name}:{port}:127.0.0.1")).args(more);
-    command.arg("--cacert").arg(dir.join(format!("{name}.crt")));
+    if scheme == "https" {
+        command.arg("--cacert").arg(dir.join("ca.crt"));
+    }
     output(command.arg(format!("{scheme}://{name}:{port}/big"))).stdout
 }
 
@@ -61,7 +77,7 @@ fn curl_and_nginx_with_it_at_either_end_and_at_both() {
             "server {{ listen 127.0.0.1:{plain}; }}
              server {{ listen 127.0.0.1:{encrypted} ssl; ssl_protocols TLSv1.2 TLSv1.3;
                ssl_certificate {place}/{first}.crt; ssl_certificate_key {place}/{first}.key;
-               ssl_client_certificate {place}/{first}.crt; ssl_verify_client on; }}"
+               ssl_client_certificate {place}/ca.crt; ssl_verify_client on; }}"
         ),
     );
     let ports = [free_port(), free_port(), free_port()];
@@ -69,14 +85,14 @@ fn curl_and_nginx_with_it_at_either_end_and_at_both() {
     let maitred = Maitred::start(&format!(
         "listeners:
   ended: {{bind: \"127.0.0.1:{ended}\", pool: plain, tls: {{{certificates}}}}}
-  begun: {{bind: \"127.0.0.1:{begun}\", pool: encrypted}}
-  both: {{bind: \"127.0.0.1:{both}\", pool: encrypted, tls: {{{certificates}, client_ca: {place}/{first}.crt}}}}
+  begun: {{bind: \"127.0.0.1:{begun}\", pool: main}}
+  both: {{bind: \"127.0.0.1:{both}\", pool: main, tls: {{{certificates}, client_ca: {place}/ca.crt}}}}
 pools:
   plain: {{backends: [\"127.0.0.1:{plain}\"]}}
-  encrypted:
+  main:
     backends: [\"127.0.0.1:{encrypted}\"]
     health: {{probe: {{http: {{path: /big}}}}}}
-    tls: {{server_name: {first}, ca: {place}/{first}.crt, certificate: {place}/{first}.crt, key: {place}/{first}.key}}
+    tls: {{server_name: {first}, ca: {place}/ca.crt, certificate: {place}/{first}.crt, key: {place}/{first}.key}}
 "
     ));
     wait_for("nginx", || curl(dir.path(), "http", first, begun, &[]).len() == SIZE);
@@ -96,7 +112,7 @@ pools:
     maitred.wait_for_no_session();
     let address = format!("127.0.0.1:{encrypted}");
     maitred.wait_for_state(&address, "up");
-    let probes = [("pool", "encrypted"), ("result", "passed")];
+    let probes = [("pool", "main"), ("result", "passed")];
     wait_for("a probe", || maitred.metric("maitred_probes_total", &probes) > 0.0);
     let records = maitred.records();
     let refused: Vec<_> = records.iter().filter(|it| it["reason"] == "tls_failed").collect();
@@ -110,6 +126,7 @@ fn openssl_s_client_at_the_door() {
     let certificates = certificates(dir.path());
     fs::write(dir.path().join("big"), text()).unwrap();
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    backend.set_nonblocking(true).unwrap();
     let address = backend.local_addr().unwrap();
     let port = free_port();
     let maitred = Maitred::start(&format!(
@@ -121,7 +138,13 @@ pools: {{main: {{backends: [\"{address}\"], health: {{probe: none}}}}}}
         for name in NAMES {
             std::thread::scope(|scope| {
                 let served = scope.spawn(|| {
-                    let (mut stream, _) = backend.accept().unwrap();
+                    let mut accepted = None;
+                    wait_for("the client", || {
+                        accepted = backend.accept().ok();
+                        accepted.is_some()
+                    });
+                    let (mut stream, _) = accepted.unwrap();
+                    stream.set_nonblocking(false).unwrap();
                     let mut got = vec![0; SIZE];
                     stream.read_exact(&mut got).unwrap();
                     stream.write_all(&got).unwrap();
@@ -131,7 +154,7 @@ pools: {{main: {{backends: [\"{address}\"], health: {{probe: none}}}}}}
                 command.args(["s_client", "-quiet", "-verify_return_error", version]);
                 command.args(["-alpn", "echo", "-servername", name, "-verify_hostname", name]);
                 command.arg("-connect").arg(format!("127.0.0.1:{port}"));
-                command.arg("-CAfile").arg(dir.path().join(format!("{name}.crt")));
+                command.arg("-CAfile").arg(dir.path().join("ca.crt"));
                 command.stdin(File::open(dir.path().join("big")).unwrap());
                 let said = command.output().unwrap();
                 assert!(said.stdout == text(), "{}", String::from_utf8_lossy(&said.stderr));
@@ -142,6 +165,7 @@ pools: {{main: {{backends: [\"{address}\"], health: {{probe: none}}}}}}
     maitred.wait_for_no_session();
 }
 
+/// Which signed its certificate itself, and is believed because that is in the file.
 #[test]
 fn openssl_s_server_behind_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -192,19 +216,19 @@ fn psql_and_postgresql_in_their_own_way_into_it() {
         "defaults: {{listener: {{tls: {{{certificates}, alpn: [postgresql]}}}}}}
 listeners:
   plain: {{bind: \"127.0.0.1:{plain}\", pool: plain}}
-  both: {{bind: \"127.0.0.1:{both}\", pool: encrypted}}
+  both: {{bind: \"127.0.0.1:{both}\", pool: main}}
 pools:
   plain: {{backends: [\"127.0.0.1:{database_port}\"]}}
-  encrypted:
+  main:
     backends: [{{address: \"127.0.0.1:{database_port}\", name: encrypted}}]
-    tls: {{server_name: {name}, ca: {place}/{name}.crt, alpn: [postgresql]}}
+    tls: {{server_name: {name}, ca: {place}/ca.crt, alpn: [postgresql]}}
 "
     ));
     let psql = |port: u16, more: &str, query: &str| {
         let mut command = Command::new(program("psql", PACKAGE));
         command.arg(format!(
             "host={name} hostaddr=127.0.0.1 port={port} user=postgres dbname=postgres \
-             sslrootcert={place}/{name}.crt {more}"
+             sslrootcert={place}/ca.crt {more}"
         ));
         let said = output(command.args(["-At", "-c", query]));
         String::from_utf8_lossy(&said.stdout).trim().to_owned()

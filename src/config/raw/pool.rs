@@ -99,7 +99,7 @@ mapping! {
     PoolTls, later [], {
         /// The name their certificates must be for, and that they are asked for; none: their address.
         server_name: OrNone<HostText>,
-        /// A PEM file of authorities that are believed; system: those of this machine.
+        /// A PEM file of authorities that are believed, or of the servers' own certificates; system: the authorities of this machine.
         ca: OrSystem<FilePath>,
         /// Shown to backends that ask for one, a PEM file; none: none is shown.
         certificate: OrNone<FilePath>,
