@@ -15,6 +15,7 @@ use crate::corpus::{corpus, mutate};
 use crate::harness::{Maitred, SHELL, anonymous, free_port, pause, wait_for};
 use crate::hello::hello;
 use crate::judgement::{self, MOST, proxied};
+use crate::namespace::alone;
 
 /// Each has listeners and backends of its own, and one session at a time: whatever reaches them is that session's.
 const LANES: u64 = 4;
@@ -51,6 +52,11 @@ struct Reach {
     answers: Vec<u8>,
 }
 
+/// Enough of it for a message that fits into a pipe.
+fn shown(bytes: &[u8]) -> String {
+    format!("{} bytes: {}", bytes.len(), bytes[..bytes.len().min(2_000)].escape_ascii())
+}
+
 #[derive(Default)]
 struct Counts {
     bad: AtomicU64,
@@ -72,7 +78,7 @@ impl Lane {
         client.set_nodelay(true).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let is_whole = self.send(&client, bytes);
-        assert!(is_whole || fate.reach.is_none(), "it was cut off: {fate:?} {bytes:?}");
+        assert!(is_whole || fate.reach.is_none(), "it was cut off: {fate:?} {}", shown(bytes));
         // Who is waited for must say that no more comes; the others may, or wait for what comes of it.
         let is_waited_for = !fate.is_bad && fate.reach.is_none();
         let ends_at_once = is_waited_for || self.random.bool();
@@ -84,18 +90,18 @@ impl Lane {
                 // Leaving without a byte cancels the attempt.
                 ends_at_once && reach.from == bytes.len()
             });
-            assert!(goes_nowhere, "it reached nobody: {fate:?} {bytes:?}");
+            assert!(goes_nowhere, "it reached nobody: {fate:?} {}", shown(bytes));
             return;
         };
-        let Some(reach) = &fate.reach else { panic!("it reached {backend}: {bytes:?}") };
-        assert_eq!(backend, reach.backend, "{bytes:?}");
+        let Some(reach) = &fate.reach else { panic!("it reached {backend}: {}", shown(bytes)) };
+        assert_eq!(backend, reach.backend, "{}", shown(bytes));
         let payload = &bytes[reach.from..];
         if !serve(stream, reach, payload, &client, ends_at_once, self.address) {
             return;
         }
         let mut got = Vec::new();
         client.read_to_end(&mut got).unwrap();
-        assert_eq!(got, [&reach.answers, payload].concat(), "echoed: {bytes:?}");
+        assert!(got == [&reach.answers, payload].concat(), "echoed: {}", shown(bytes));
     }
 
     /// In random pieces, some of them as segments of their own. Whether all of it could be sent.
@@ -188,20 +194,20 @@ fn serve(
             Ok(0) => break told,
             Ok(count) => got.extend(&buffer[..count]),
             Err(_) if payload.is_empty() && has_ended => return false,
-            Err(error) => panic!("{error} after {got:?}, {reach:?} {payload:?}"),
+            Err(error) => panic!("{error} after {}, {reach:?} {}", shown(&got), shown(payload)),
         }
     };
     if payload.is_empty() && has_ended && told.is_none() {
-        assert!(got.is_empty(), "{got:?}");
+        assert!(got.is_empty(), "{}", shown(&got));
         return false;
     }
     if let Some(announced) = reach.told {
         let own = (client.local_addr().unwrap(), dialled);
         let told = told.expect("a header");
-        assert_eq!(told.ends, Some(announced.unwrap_or(own)), "{got:?}");
+        assert_eq!(told.ends, Some(announced.unwrap_or(own)), "{}", shown(&got));
         got.drain(..told.length);
     }
-    assert_eq!(got, payload);
+    assert!(got == payload, "{} for {}", shown(&got), shown(payload));
     stream.write_all(payload).unwrap();
     true
 }
@@ -216,7 +222,7 @@ fn fate_of_header(bytes: &[u8]) -> Fate {
         }
         _ => None,
     };
-    assert_eq!(parsed, judged.map(|it| (it.length, it.ends)), "{bytes:?}");
+    assert_eq!(parsed, judged.map(|it| (it.length, it.ends)), "{}", shown(bytes));
     let reach = judged.map(|it| Reach { from: it.length, told: Some(it.ends), ..Reach::default() });
     Fate { is_bad: read.is_err(), reach }
 }
@@ -232,7 +238,7 @@ fn fate_of_hello(bytes: &[u8]) -> Fate {
             }
             Progress::Whole(None) => break,
             Progress::Partial => {
-                assert_eq!(judgement::asked(bytes), None, "{bytes:?}");
+                assert_eq!(judgement::asked(bytes), None, "{}", shown(bytes));
                 return Fate::default();
             }
         }
@@ -248,8 +254,8 @@ fn fate_of_hello(bytes: &[u8]) -> Fate {
     };
     let judged = judgement::asked(bytes);
     let of_judged = judged.as_ref().map(|it| (it.name.clone(), it.protocols.clone()));
-    assert_eq!(parsed, of_judged, "{bytes:?}");
-    assert!(judged.as_ref().is_none_or(|it| it.taken == taken), "{bytes:?}");
+    assert_eq!(parsed, of_judged, "{}", shown(bytes));
+    assert!(judged.as_ref().is_none_or(|it| it.taken == taken), "{}", shown(bytes));
     let is_bad = parsed.is_none() && read.is_err();
     let reach = judged.map(|it| Reach {
         backend: match it.name.as_deref() {
@@ -312,6 +318,22 @@ fn descriptors(id: u32) -> usize {
     std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
 }
 
+/// Shows how sessions ended, if the test fails.
+struct Endings<'a>(&'a Maitred);
+
+impl Drop for Endings<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let text = self.0.metrics().0;
+            let counts = ["maitred_session_closed_total", "maitred_backend_connect_failures_total"];
+            let told = |line: &&str| {
+                counts.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0")
+            };
+            println!("{}", text.lines().filter(told).collect::<Vec<_>>().join("\n"));
+        }
+    }
+}
+
 /// Runs a share of the sessions on each lane, in two parts: after the first one nothing grows any more.
 fn run(
     maitred: &Maitred,
@@ -320,6 +342,7 @@ fn run(
     reason: &str,
 ) {
     let id = maitred.process.id();
+    let _endings = Endings(maitred);
     // Until the connection that asked whether it is ready is gone.
     pause(200);
     let idle = descriptors(id);
@@ -391,6 +414,15 @@ fn start(
 
 #[test]
 fn no_mutated_proxy_header_reaches_a_backend_wrongly() {
+    alone("mutated::no_mutated_proxy_header_reaches_a_backend_wrongly", headers);
+}
+
+#[test]
+fn no_mutated_client_hello_reaches_a_backend_wrongly() {
+    alone("mutated::no_mutated_client_hello_reaches_a_backend_wrongly", hellos);
+}
+
+fn headers() {
     let (maitred, lanes) = start(1, |lane, port, ports| {
         let version = if lane % 2 == 0 { "v1" } else { "v2" };
         (
@@ -412,8 +444,7 @@ fn no_mutated_proxy_header_reaches_a_backend_wrongly() {
     run(&maitred, lanes, draw, "bad_proxy_header");
 }
 
-#[test]
-fn no_mutated_client_hello_reaches_a_backend_wrongly() {
+fn hellos() {
     let (maitred, lanes) = start(4, |lane, port, ports| {
         let pool = |index: usize| {
             let name = ["own", "first", "second", "third"][index];

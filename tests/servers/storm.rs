@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::AsyncReadExt;
 
 use crate::harness::{Maitred, SHELL, Stop, free_port, wait_for};
+use crate::namespace::alone;
 
 const CLIENTS: usize = 2_000;
 const THREADS: usize = 4;
@@ -156,10 +157,10 @@ pools: {{main: {{backends: [\"127.0.0.1:{backend}\"], health: {{probe: none}}, p
 
 #[test]
 fn a_storm_of_clients_meets_the_limit_of_the_listener() {
-    storm("sessions");
+    alone("storm::a_storm_of_clients_meets_the_limit_of_the_listener", || storm("sessions"));
 }
 
 #[test]
 fn a_storm_of_one_client_meets_its_own_limit() {
-    storm("sessions_per_client");
+    alone("storm::a_storm_of_one_client_meets_its_own_limit", || storm("sessions_per_client"));
 }
