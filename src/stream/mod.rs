@@ -16,15 +16,34 @@ use self::tls::Tls;
 use crate::sys::pipe::Pipe;
 use crate::sys::socket;
 
-pub struct Stream {
-    tcp: TcpStream,
-    tls: Option<Box<Tls>>,
+pub struct Stream(Kind);
+
+/// As small as a plain one: there may be hundreds of thousands.
+enum Kind {
+    Plain(TcpStream),
+    /// `None` only while it becomes so; a third kind would not fit into what a plain stream leaves unused.
+    Encrypted(Option<Box<Encrypted>>),
 }
+
+struct Encrypted {
+    tcp: TcpStream,
+    tls: Tls,
+}
+
+const GONE: &str = "a stream is gone only while it becomes encrypted";
 
 impl Stream {
     /// `socket` is non-blocking already.
     pub fn new(socket: OwnedFd) -> io::Result<Stream> {
-        Ok(Stream { tcp: TcpStream::from_std(socket.into())?, tls: None })
+        TcpStream::from_std(socket.into()).map(Stream::from)
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match &self.0 {
+            Kind::Plain(tcp) => tcp,
+            Kind::Encrypted(Some(own)) => &own.tcp,
+            Kind::Encrypted(None) => unreachable!("{GONE}"),
+        }
     }
 
     /// Reads once; a short read also tells the event loop that the socket is dry.
@@ -33,27 +52,30 @@ impl Stream {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if let Some(tls) = &mut self.tls {
-            return tls.poll_read(&mut self.tcp, cx, buffer);
-        }
+        let tcp = match &mut self.0 {
+            Kind::Plain(tcp) => tcp,
+            Kind::Encrypted(Some(own)) => return own.tls.poll_read(&mut own.tcp, cx, buffer),
+            Kind::Encrypted(None) => unreachable!("{GONE}"),
+        };
         let mut buffer = ReadBuf::new(buffer);
-        ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut buffer))?;
+        ready!(Pin::new(tcp).poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
     /// Writes once; a short write also tells the event loop that the socket is full.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.tls {
-            Some(tls) => tls.poll_write(&mut self.tcp, cx, bytes),
-            None => Pin::new(&mut self.tcp).poll_write(cx, bytes),
+        match &mut self.0 {
+            Kind::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Kind::Encrypted(Some(own)) => own.tls.poll_write(&mut own.tcp, cx, bytes),
+            Kind::Encrypted(None) => unreachable!("{GONE}"),
         }
     }
 
     /// Ready when all that was written is with the kernel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.tls {
-            Some(tls) => tls.poll_flush(&mut self.tcp, cx),
-            None => Poll::Ready(Ok(())),
+        match &mut self.0 {
+            Kind::Encrypted(Some(own)) => own.tls.poll_flush(&mut own.tcp, cx),
+            Kind::Plain(_) | Kind::Encrypted(None) => Poll::Ready(Ok(())),
         }
     }
 
@@ -65,18 +87,24 @@ impl Stream {
         most: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Accepted>> {
-        tls::poll_hello(&mut self.tcp, acceptor, read, most, cx)
+        match &mut self.0 {
+            Kind::Plain(tcp) => tls::poll_hello(tcp, acceptor, read, most, cx),
+            Kind::Encrypted(_) => unreachable!("a hello comes before it is encrypted"),
+        }
     }
 
     /// From now on everything is encrypted.
     pub fn encrypt(&mut self, connection: impl Into<rustls::Connection>) {
-        self.tls = Some(Box::new(Tls::new(connection.into())));
+        if let Kind::Plain(tcp) = std::mem::replace(&mut self.0, Kind::Encrypted(None)) {
+            let tls = Tls::new(connection.into());
+            self.0 = Kind::Encrypted(Some(Box::new(Encrypted { tcp, tls })));
+        }
     }
 
     pub fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.tls {
-            Some(tls) => tls.poll_handshake(&mut self.tcp, cx),
-            None => Poll::Ready(Ok(())),
+        match &mut self.0 {
+            Kind::Encrypted(Some(own)) => own.tls.poll_handshake(&mut own.tcp, cx),
+            Kind::Plain(_) | Kind::Encrypted(None) => Poll::Ready(Ok(())),
         }
     }
 
@@ -86,13 +114,16 @@ impl Stream {
     }
 
     pub fn tls(&self) -> Option<&Tls> {
-        self.tls.as_deref()
+        match &self.0 {
+            Kind::Encrypted(Some(own)) => Some(&own.tls),
+            Kind::Plain(_) | Kind::Encrypted(None) => None,
+        }
     }
 
     /// Nothing will be written any more, and TLS says so at the next flush.
     pub fn end(&mut self) {
-        if let Some(tls) = &mut self.tls {
-            tls.end();
+        if let Kind::Encrypted(Some(own)) = &mut self.0 {
+            own.tls.end();
         }
     }
 
@@ -104,8 +135,8 @@ impl Stream {
         most: usize,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.tcp.poll_read_ready(cx))?;
-            match self.tcp.try_io(Interest::READABLE, || pipe.fill(&self.tcp, most)) {
+            ready!(self.tcp().poll_read_ready(cx))?;
+            match self.tcp().try_io(Interest::READABLE, || pipe.fill(self.tcp(), most)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return Poll::Ready(result),
@@ -116,8 +147,8 @@ impl Stream {
     /// `pipe`, which holds bytes, → this socket: WouldBlock can only mean that the socket is full.
     pub fn poll_drain(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.tcp.poll_write_ready(cx))?;
-            match self.tcp.try_io(Interest::WRITABLE, || pipe.drain(&self.tcp)) {
+            ready!(self.tcp().poll_write_ready(cx))?;
+            match self.tcp().try_io(Interest::WRITABLE, || pipe.drain(self.tcp())) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return Poll::Ready(result),
@@ -127,16 +158,16 @@ impl Stream {
 
     /// Ready once a connect() has an outcome; the outcome is the result.
     pub fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.tcp.poll_write_ready(cx))?;
+        ready!(self.tcp().poll_write_ready(cx))?;
         // One that failed comes with an error or a hang-up, and so closed for writing: the kernel need not be asked
         // about the others.
-        let ready = pin!(self.tcp.ready(Interest::WRITABLE));
+        let ready = pin!(self.tcp().ready(Interest::WRITABLE));
         if let Poll::Ready(Ok(ready)) = ready.poll(&mut Context::from_waker(Waker::noop()))
             && !ready.is_write_closed()
         {
             return Poll::Ready(Ok(()));
         }
-        Poll::Ready(match self.tcp.take_error()? {
+        Poll::Ready(match self.tcp().take_error()? {
             Some(error) => Err(error),
             None => Ok(()),
         })
@@ -144,36 +175,43 @@ impl Stream {
 
     /// Ready when anything arrived: bytes, an end, a reset.
     pub fn poll_arrival(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.tcp.poll_read_ready(cx)
+        self.tcp().poll_read_ready(cx)
     }
 
     /// Forgets the arrival just seen, so that the next `poll_arrival` waits for another one. Only for looking
     /// without taking: `Relay` reads until the kernel itself says there is no more.
     pub fn forget_arrival(&self) {
-        let _ = self.tcp.try_io(Interest::READABLE, || -> io::Result<()> {
+        let _ = self.tcp().try_io(Interest::READABLE, || -> io::Result<()> {
             Err(io::ErrorKind::WouldBlock.into())
         });
     }
 
     /// After `forget_arrival`, what was seen has to be announced again to whoever reads next.
     pub fn into_fresh(self) -> io::Result<Stream> {
-        let socket: std::net::TcpStream = self.tcp.into_std()?;
-        Ok(Stream { tls: self.tls, ..Stream::new(socket.into())? })
+        let fresh = |tcp: TcpStream| TcpStream::from_std(tcp.into_std()?);
+        Ok(Stream(match self.0 {
+            Kind::Plain(tcp) => Kind::Plain(fresh(tcp)?),
+            Kind::Encrypted(Some(own)) => {
+                let Encrypted { tcp, tls } = *own;
+                Kind::Encrypted(Some(Box::new(Encrypted { tcp: fresh(tcp)?, tls })))
+            }
+            Kind::Encrypted(None) => Kind::Encrypted(None),
+        }))
     }
 
     /// Sends the FIN. A socket that is gone already needs none.
     pub fn finish(&self) {
-        let _ = socket2::SockRef::from(&self.tcp).shutdown(std::net::Shutdown::Write);
+        let _ = socket2::SockRef::from(self.tcp()).shutdown(std::net::Shutdown::Write);
     }
 
     pub fn reset_on_close(&self) {
-        socket::reset_on_close(&self.tcp);
+        socket::reset_on_close(self.tcp());
     }
 }
 
 impl From<TcpStream> for Stream {
     fn from(tcp: TcpStream) -> Stream {
-        Stream { tcp, tls: None }
+        Stream(Kind::Plain(tcp))
     }
 }
 
@@ -210,6 +248,6 @@ impl AsyncWrite for Stream {
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.tcp.as_fd()
+        self.tcp().as_fd()
     }
 }

@@ -496,7 +496,7 @@ mod tests {
     /// costs 32 bytes and more in each of hundreds of thousands.
     #[test]
     fn a_session_fits_its_allocations() {
-        assert!(size_of::<Session>() <= 176);
-        assert!(size_of::<Run>() <= 128);
+        assert!(size_of::<Session>() <= 176, "{}", size_of::<Session>());
+        assert!(size_of::<Run>() <= 128, "{}", size_of::<Run>());
     }
 }
