@@ -22,7 +22,8 @@ use crate::wire::proxy_protocol::{Ends, v1, v2};
 pub struct Greeting {
     bytes: Bytes,
     asks_postgres: bool,
-    tls: Option<rustls::ClientConnection>,
+    /// Boxed: it is large, and most sessions have none.
+    tls: Option<Box<rustls::ClientConnection>>,
     step: Step,
     /// What is wrong with the backend's TLS.
     pub cause: Option<String>,
@@ -56,7 +57,10 @@ impl Greeting {
         }
         let tls = match &pool.config.tls {
             None => None,
-            Some(tls) => Some(tls.connection(backend.address.ip()).map_err(|_| Failure::Tls)?),
+            Some(tls) => {
+                let connection = tls.connection(backend.address.ip());
+                Some(Box::new(connection.map_err(|_| Failure::Tls)?))
+            }
         };
         let bytes = bytes.into();
         Ok(Greeting { bytes, asks_postgres, tls, step: Step::Connect, cause: None })
@@ -92,7 +96,7 @@ impl Greeting {
                 }
                 Step::Handshake => {
                     if let Some(connection) = self.tls.take() {
-                        stream.encrypt(connection);
+                        stream.encrypt(*connection);
                     }
                     let outcome = ready!(stream.poll_handshake(cx));
                     return Poll::Ready(outcome.map_err(|error| self.broke(&error)));
