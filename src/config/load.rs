@@ -100,6 +100,7 @@ pub(super) fn finish_load(
     let all: Vec<Source> = nets.sources().cloned().collect();
     let mut files: Vec<PathBuf> = nets.nets.into_keys().chain(nets.secrets).collect();
     files.sort();
+    files.dedup();
     let mut report = finish(all, &trees, faults);
     if failed {
         // Many a warning only follows from an error: a pool nobody uses, because its name was mistyped.
@@ -244,21 +245,36 @@ impl<'a> NetFiles<'a> {
         nets
     }
 
-    /// The text of a file with a secret; no source, so that neither a report nor the digest holds it. `None`: it cannot be
-    /// read, and that is reported.
-    pub(super) fn secret(&mut self, path: &Path, at: Span, faults: &mut Faults) -> Option<String> {
-        let path = net::resolve(path, &self.given[at.source()]);
+    /// The text of the file with the token. `None`: it cannot be read, and that is reported.
+    pub(super) fn token(&mut self, path: &Path, at: Span, faults: &mut Faults) -> Option<String> {
+        const HINT: &str =
+            "write the path of a file with the token; a relative one is beside this file";
+        self.secret(path, at, HINT, faults).map(|file| file.text)
+    }
+
+    /// A PEM file. `None`: it cannot be read, and that is reported.
+    pub(super) fn pem(&mut self, path: &Path, at: Span, faults: &mut Faults) -> Option<tls::File> {
+        const HINT: &str = "write the path of a PEM file; a relative one is beside this file";
+        self.secret(path, at, HINT, faults)
+    }
+
+    /// A file that is no source, so that neither a report nor the digest holds it: faults point to where it is named.
+    fn secret(
+        &mut self,
+        path: &Path,
+        at: Span,
+        hint: &str,
+        faults: &mut Faults,
+    ) -> Option<tls::File> {
+        let path = self.resolve(path, at);
+        let name = path.display().to_string();
         match read_plain(&path) {
             Ok(text) => {
                 self.secrets.push(path);
-                Some(text)
+                Some(tls::File { name, text })
             }
             Err(unread) => {
-                let message = unread.describe(&path.display().to_string());
-                let fault = Fault::error(unread.code(), at, message);
-                faults.push(fault.hint(
-                    "write the path of a file with the token; a relative one is beside this file",
-                ));
+                faults.push(Fault::error(unread.code(), at, unread.describe(&name)).hint(hint));
                 None
             }
         }
@@ -267,25 +283,6 @@ impl<'a> NetFiles<'a> {
 
 const NET_FILE: &str =
     "write the path of a text file with one network a line; a relative one is beside this file";
-
-impl NetFiles<'_> {
-    /// A PEM file, which is named at `at`; `None`: it cannot be read, and that is reported. Not among the sources: faults
-    /// point to where it is named, and a key is nobody's to see.
-    pub(super) fn pem(&mut self, path: &Path, at: Span, faults: &mut Faults) -> Option<tls::File> {
-        let path = net::resolve(path, &self.given[at.source()]);
-        let name = path.display().to_string();
-        match read_plain(&path) {
-            Ok(text) => Some(tls::File { name, text }),
-            Err(unread) => {
-                let fault = Fault::error(unread.code(), at, unread.describe(&name));
-                faults.push(
-                    fault.hint("write the path of a PEM file; a relative one is beside this file"),
-                );
-                None
-            }
-        }
-    }
-}
 
 /// The text of a file, outside of a load. `Err` names it.
 pub fn read_text_file(path: &Path) -> Result<String, String> {

@@ -26,7 +26,7 @@ fn token(
     faults: &mut Faults,
 ) -> Option<Token> {
     let path = file.value.0.as_ref()?;
-    let text = files.secret(&path.0, file.span, faults)?;
+    let text = files.token(&path.0, file.span, faults)?;
     match Token::read(&text) {
         Ok(token) => Some(token),
         Err(why) => {

@@ -6,6 +6,7 @@ use rustls::pki_types::ServerName;
 
 use super::reference::Users;
 use crate::addr::BackendAddr;
+use crate::config::RelayMode;
 use crate::config::decode::{Field, Placed};
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::load::NetFiles;
@@ -24,6 +25,11 @@ pub fn server(
     faults: &mut Faults,
 ) -> Option<Arc<Server>> {
     let own = raw.tls.value()?.0.as_ref()?;
+    if let Some(relay) = raw.relay.given().filter(|given| given.value == RelayMode::Splice) {
+        let message = "what has to be encrypted cannot be spliced: with `tls` bytes are copied";
+        let fault = Fault::warning(Code::WithoutEffect, relay.span, message);
+        faults.push(fault.hint("leave `relay` out"));
+    }
     let hint = "name at least one: `certificates: [{certificate: FILE, key: FILE}]`";
     own.certificates.require("certificates", own.span, hint, faults);
     let given = own.certificates.given()?;
