@@ -183,21 +183,34 @@ fn openssl_s_server_behind_it() {
     });
     let _servers: Vec<_> = servers.collect();
     let doors = [free_port(), free_port()];
+    let routed = free_port();
     let maitred = Maitred::start(&format!(
         "listeners:
   old: {{bind: \"127.0.0.1:{}\", pool: old}}
   new: {{bind: \"127.0.0.1:{}\", pool: new}}
+  routed: {{bind: \"127.0.0.1:{routed}\", pool: none, routes: [{{server_name: [{name}], pool: routed}}]}}
 defaults: {{pool: {{health: {{probe: none}}, tls: {{server_name: {name}, ca: {place}/{name}.crt}}}}}}
 pools:
   old: {{backends: [\"127.0.0.1:{}\"]}}
   new: {{backends: [\"127.0.0.1:{}\"]}}
+  routed: {{backends: [\"127.0.0.1:{}\"], tls: none}}
 ",
-        doors[0], doors[1], ports[0], ports[1]
+        doors[0], doors[1], ports[0], ports[1], ports[1]
     ));
     for port in doors {
         wait_for("s_server", || curl(dir.path(), "http", name, port, &[]).len() == SIZE);
         assert!(curl(dir.path(), "http", name, port, &[]) == text());
     }
+    // From end to end in TLS, routed by the name: its client and its server.
+    let request = dir.path().join("request");
+    fs::write(&request, "GET /big HTTP/1.0\r\n\r\n").unwrap();
+    let mut command = Command::new(program("openssl", "openssl"));
+    command.args(["s_client", "-quiet", "-verify_return_error", "-servername", name]);
+    command.arg("-connect").arg(format!("127.0.0.1:{routed}"));
+    command.arg("-CAfile").arg(dir.path().join(format!("{name}.crt")));
+    command.stdin(File::open(&request).unwrap());
+    let said = command.output().unwrap();
+    assert!(said.stdout.ends_with(&text()), "{}", String::from_utf8_lossy(&said.stderr));
     maitred.wait_for_no_session();
 }
 
