@@ -13,7 +13,7 @@ use crate::pool::Pool;
 use crate::route::Routes;
 use crate::telemetry::counters::{Counter, PerWorker};
 use crate::telemetry::datagrams::DatagramCounters;
-use crate::telemetry::record::{CloseReason, Stage};
+use crate::telemetry::record::{CloseReason, Stage, can_occur};
 
 #[derive(Default)]
 pub struct Snapshot {
@@ -90,6 +90,15 @@ impl Listener {
     /// Whether anything of a session may have to be known before it is routed.
     pub fn looks_at_first_bytes(&self) -> bool {
         self.trusted.is_some() || !self.routes.is_empty() || self.config.tls.is_some()
+    }
+
+    /// Sessions that ended for that reason before a backend was asked. `None`: none can.
+    pub fn refused(&self, reason: CloseReason) -> Option<u64> {
+        let before = [Stage::Admit, Stage::Preread, Stage::Route];
+        let stages = before.into_iter().filter(|it| can_occur(self.config.protocol, *it, reason));
+        let each = stages
+            .map(|stage| self.live.counters.sum(|counters| counters.closed(stage, reason).value()));
+        each.reduce(|sum, count| sum + count)
     }
 
     /// Whether a connection from there must begin with a PROXY header.

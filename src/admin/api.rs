@@ -18,7 +18,9 @@ use super::{Lister, State};
 use crate::plane::{SessionFilter, SessionRow};
 use crate::pool::Pool;
 use crate::pool::backend::{Backend, BackendCounters, CONNECT_BOUNDS};
+use crate::snapshot::Listener;
 use crate::telemetry::counters::PerWorker;
+use crate::telemetry::record::CloseReason;
 
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
@@ -106,9 +108,19 @@ fn listeners(state: &State) -> Value {
             "sessions_total": counters.sum(|cell| cell.sessions.value()),
             "received_bytes": counters.sum(|cell| cell.received_bytes.value()),
             "sent_bytes": counters.sum(|cell| cell.sent_bytes.value()),
+            "refused": refused(listener),
         }))
     });
     json!({ "listeners": rows.collect::<Vec<_>>() })
+}
+
+/// By reason, only those there are.
+fn refused(listener: &Listener) -> Value {
+    let counts = CloseReason::ALL.into_iter().filter_map(|reason| {
+        let count = listener.refused(reason).filter(|count| *count > 0)?;
+        Some((reason.as_str().to_owned(), Value::from(count)))
+    });
+    Value::Object(counts.collect())
 }
 
 fn pools(state: &State) -> Value {

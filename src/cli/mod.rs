@@ -12,7 +12,9 @@ mod run;
 mod demo;
 mod check;
 mod schema;
+mod ask;
 mod health;
+mod show;
 mod doctor;
 mod version;
 
@@ -30,6 +32,7 @@ enum Command {
     Check(check::Check),
     Schema(schema::Schema),
     Health(health::Health),
+    Show(show::Show),
     Doctor(doctor::Doctor),
     Version(version::Version),
 }
@@ -71,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Schema(schema) => schema.run(),
         Command::Health(health) => health.run(),
+        Command::Show(show) => show.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Version(version) => version.run(),
     }

@@ -210,7 +210,6 @@ impl Page {
             sum(|cell| cell.sent_bytes.value()),
         );
         for reason in CloseReason::ALL {
-            let mut refused = None;
             for stage in Stage::ALL
                 .into_iter()
                 .filter(|stage| can_occur(listener.config.protocol, *stage, reason))
@@ -219,11 +218,8 @@ impl Page {
                 let labels: Labels =
                     &[("listener", name), ("stage", stage.as_str()), ("reason", reason.as_str())];
                 self.counter("maitred_session_closed_total", labels, float(count));
-                if matches!(stage, Stage::Admit | Stage::Preread | Stage::Route) {
-                    *refused.get_or_insert(0) += count;
-                }
             }
-            if let Some(refused) = refused {
+            if let Some(refused) = listener.refused(reason) {
                 let labels: Labels =
                     &[("listener", name), ("protocol", protocol), ("reason", reason.as_str())];
                 self.counter("maitred_listener_refused_total", labels, float(refused));

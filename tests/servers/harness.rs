@@ -282,6 +282,12 @@ impl Maitred {
     }
 
     /// Of a backend of the pool `main`.
+    /// What `maitred show` says.
+    pub fn show(&self, what: &str) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_maitred"));
+        succeed(command.args(["show", what, "--admin", &self.admin.to_string()]))
+    }
+
     pub fn state(&self, backend: &str) -> String {
         let pool: Value = serde_json::from_str(&self.get("/api/v1/pools/main")).unwrap();
         let backends = pool["backends"].as_array().unwrap();

@@ -97,6 +97,11 @@ fn curl_reaches_the_server_it_names_and_no_other() {
     assert!(!curl("other.test", &[]).status.success(), "nobody of that name");
     maitred.wait_for_no_session();
     assert!(maitred.closed("no_route") >= 1.0);
+    let shown = maitred.show("listeners");
+    assert!(shown.contains(" no_route=1"), "{shown}");
+    assert!(maitred.show("pools").contains("127.0.0.1:"));
+    assert!(maitred.show("info").contains("sessions_active"));
+    assert!(maitred.show("sessions").starts_with("id "));
     let records = maitred.records();
     assert!(records.iter().any(|record| record["server_name"] == "a.second.test"));
 }

@@ -1,0 +1,253 @@
+//! `maitred show`: what a running maitred is doing, for people (table), scripts (JSON, as the API has it) and sheets (CSV).
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value};
+
+use super::ask;
+
+/// Show what a running maitred is doing
+#[derive(Args, Debug)]
+pub struct Show {
+    /// What to show; listeners tell who was refused, and why
+    what: What,
+    /// In which form
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+    /// Admin address of the one to ask; `:9900` is asked on loopback
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9900")]
+    admin: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum What {
+    Info,
+    Listeners,
+    Pools,
+    Sessions,
+    Flows,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+    Csv,
+}
+
+/// Of sessions and flows.
+const SESSION: &[&str] = &[
+    "id",
+    "listener",
+    "client",
+    "pool",
+    "backend",
+    "stage",
+    "age_seconds",
+    "idle_seconds",
+    "received_bytes",
+    "sent_bytes",
+    "worker",
+];
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            What::Info => "info",
+            What::Listeners => "listeners",
+            What::Pools => "pools",
+            What::Sessions => "sessions",
+            What::Flows => "flows",
+        }
+    }
+
+    fn columns(self) -> &'static [&'static str] {
+        match self {
+            What::Info => &["key", "value"],
+            What::Listeners => &[
+                "name",
+                "protocol",
+                "addresses",
+                "pool",
+                "sessions_active",
+                "sessions_limit",
+                "sessions_total",
+                "refused",
+                "received_bytes",
+                "sent_bytes",
+            ],
+            What::Pools => &[
+                "pool",
+                "backend",
+                "address",
+                "state",
+                "why",
+                "weight",
+                "tier",
+                "sessions_active",
+                "sessions_total",
+                "received_bytes",
+                "sent_bytes",
+            ],
+            What::Sessions | What::Flows => SESSION,
+        }
+    }
+
+    /// A row for each line of a table.
+    fn rows(self, answer: &Value) -> Vec<Map<String, Value>> {
+        let list = |value: &Value, key: &str| -> Vec<Map<String, Value>> {
+            let items = value.get(key).and_then(Value::as_array).into_iter().flatten();
+            items.filter_map(Value::as_object).cloned().collect()
+        };
+        match self {
+            What::Info => {
+                let pairs = answer.as_object().into_iter().flatten();
+                let row = |(key, value): (&String, &Value)| {
+                    let pair = [("key", Value::from(key.as_str())), ("value", value.clone())];
+                    pair.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()
+                };
+                pairs.map(row).collect()
+            }
+            What::Pools => {
+                let mut rows = Vec::new();
+                for pool in list(answer, "pools") {
+                    for mut backend in list(&Value::Object(pool.clone()), "backends") {
+                        let name = backend.remove("name").unwrap_or_default();
+                        backend.insert("backend".to_owned(), name);
+                        backend.insert("pool".to_owned(), pool["name"].clone());
+                        rows.push(backend);
+                    }
+                }
+                rows
+            }
+            _ => list(answer, self.name()),
+        }
+    }
+}
+
+impl Show {
+    pub fn run(&self) -> ExitCode {
+        let Some(address) = ask::address(&self.admin) else {
+            eprintln!("error: `{}` is not an address; write one like 127.0.0.1:9900", self.admin);
+            return ExitCode::from(2);
+        };
+        let answer = match ask::get(address, &format!("/api/v1/{}", self.what.name())) {
+            Ok((status, body)) if status.starts_with("HTTP/1.1 200") => body,
+            Ok((status, _)) => {
+                eprintln!("error: {address} answered {status:?}");
+                return ExitCode::FAILURE;
+            }
+            Err(error) => {
+                eprintln!("error: {address} does not answer: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let answer: Value = match serde_json::from_slice(&answer) {
+            Ok(answer) => answer,
+            Err(error) => {
+                eprintln!("error: {address} did not answer as maitred does: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        super::print(&self.text(&answer));
+        ExitCode::SUCCESS
+    }
+
+    fn text(&self, answer: &Value) -> String {
+        if self.output == Output::Json {
+            return format!("{answer:#}\n");
+        }
+        let columns = self.what.columns();
+        let rows = self.what.rows(answer);
+        let cells = rows.iter().map(|row| {
+            columns.iter().map(|key| cell(row.get(*key).unwrap_or(&Value::Null))).collect()
+        });
+        let head = columns.iter().map(|key| (*key).to_owned()).collect();
+        let lines: Vec<Vec<String>> = std::iter::once(head).chain(cells).collect();
+        match self.output {
+            Output::Csv => lines.iter().map(|line| csv(line)).collect(),
+            Output::Table | Output::Json => table(&lines),
+        }
+    }
+}
+
+/// `-` for nothing; pairs as `denied=3 over_limit=1`.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) if text.is_empty() => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(" "),
+        Value::Object(pairs) if pairs.is_empty() => "-".to_owned(),
+        Value::Object(pairs) => {
+            let each = pairs.iter().map(|(key, value)| format!("{key}={}", cell(value)));
+            each.collect::<Vec<_>>().join(" ")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// RFC 4180, but for the line's end.
+fn csv(line: &[String]) -> String {
+    let quoted = line.iter().map(|cell| match cell.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", cell.replace('"', "\"\"")),
+        false => cell.clone(),
+    });
+    quoted.collect::<Vec<_>>().join(",") + "\n"
+}
+
+fn table(lines: &[Vec<String>]) -> String {
+    let mut widths = vec![0; lines.first().map_or(0, Vec::len)];
+    for line in lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for line in lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text += cells.collect::<Vec<_>>().join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn show(what: What, output: Output) -> Show {
+        Show { what, output, admin: String::new() }
+    }
+
+    #[test]
+    fn listeners_tell_who_was_refused() {
+        let row = json!({
+            "name": "main", "protocol": "tcp", "addresses": ["127.0.0.1:1", "[::1]:1"], "pool": null,
+            "sessions_active": 1, "sessions_limit": 20, "sessions_total": 9, "received_bytes": 0,
+            "sent_bytes": 0, "refused": { "denied": 3, "over_limit": 1 },
+        });
+        let answer = json!({ "listeners": [row] });
+        let text = show(What::Listeners, Output::Table).text(&answer);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2);
+        let at = lines[0].find("refused").unwrap();
+        assert!(lines[1][at..].starts_with("denied=3 over_limit=1"), "{text}");
+        let csv = show(What::Listeners, Output::Csv).text(&answer);
+        assert!(
+            csv.ends_with("\nmain,tcp,127.0.0.1:1 [::1]:1,-,1,20,9,denied=3 over_limit=1,0,0\n")
+        );
+        assert_eq!(show(What::Listeners, Output::Json).text(&answer), format!("{answer:#}\n"));
+    }
+
+    #[test]
+    fn a_pool_is_a_row_for_each_backend_and_commas_are_quoted() {
+        let backend = |name: &str| json!({ "name": name, "why": "last: a, \"b\"", "weight": 2 });
+        let answer =
+            json!({ "pools": [{ "name": "db", "backends": [backend("one"), backend("two")] }] });
+        let csv = show(What::Pools, Output::Csv).text(&answer);
+        assert!(csv.contains("\ndb,one,-,-,\"last: a, \"\"b\"\"\",2,-,-,-,-,-\ndb,two,"), "{csv}");
+    }
+}
