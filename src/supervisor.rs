@@ -316,7 +316,13 @@ impl Supervisor {
         let before = Arc::clone(&self.plane.snapshot.load().config);
         let config = match now {
             Content::Nets(nets) => before.with_nets(path, &nets),
-            Content::Tls(renewed) => Ok(before.with_tls(&renewed)),
+            Content::Tls(renewed) => {
+                let now = jiff::Timestamp::now().as_second();
+                for expired in renewed.expired(now) {
+                    self.events.warn(EventKind::Reload, expired);
+                }
+                Ok(before.with_tls(&renewed))
+            }
         };
         match config.map_err(|why| format!("{}: {why}", path.display()))? {
             Some(config) => self.reload(config).map(Some).map_err(|error| error.to_string()),

@@ -45,6 +45,7 @@ pub enum Code {
     WithoutEffect = 61,
     NotProbed = 62,
     Unverified = 63,
+    Expired = 64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

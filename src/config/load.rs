@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 
@@ -250,6 +251,12 @@ impl<'a> NetFiles<'a> {
         const HINT: &str =
             "write the path of a file with the token; a relative one is beside this file";
         self.secret(path, at, HINT, faults).map(|file| file.text)
+    }
+
+    /// In seconds since 1970, for what expires.
+    pub(super) fn now() -> i64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     }
 
     /// A PEM file. `None`: it cannot be read, and that is reported.

@@ -17,6 +17,13 @@ pub struct Renewed {
     clients: Vec<(Arc<Client>, Arc<Client>)>,
 }
 
+impl Renewed {
+    /// What is wrong with certificates that expired before `now`, in seconds since 1970.
+    pub fn expired(&self, now: i64) -> Vec<String> {
+        self.servers.iter().flat_map(|(_, server)| server.expired(now)).collect()
+    }
+}
+
 impl Config {
     /// Every file of TLS, once.
     pub fn tls_files(&self) -> BTreeSet<&Path> {

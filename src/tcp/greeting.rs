@@ -15,6 +15,7 @@ use crate::pool::backend::Backend;
 use crate::stream::Stream;
 use crate::stream::tls::Tls;
 use crate::sys::socket;
+use crate::tls;
 use crate::wire::postgres;
 use crate::wire::proxy_protocol::{Ends, v1, v2};
 
@@ -89,7 +90,7 @@ impl Greeting {
                     let count = ready!(stream.poll_read(cx, &mut answer));
                     let count = count.map_err(|error| Failure::of(&error))?;
                     if count == 0 || answer[0] != postgres::YES {
-                        self.cause = Some("it does not go on in TLS".to_owned());
+                        self.cause = Some("backend: it does not go on in TLS".to_owned());
                         return Poll::Ready(Err(Failure::Tls));
                     }
                     Step::Handshake
@@ -115,10 +116,7 @@ impl Greeting {
 
     /// Whatever ends a connection amid a handshake, the handshake failed.
     fn broke(&mut self, error: &io::Error) -> Failure {
-        self.cause = Some(match error.kind() {
-            io::ErrorKind::UnexpectedEof => "it closed amid the handshake".to_owned(),
-            _ => error.to_string(),
-        });
+        self.cause = Some(format!("backend: {}", tls::explain(error)));
         Failure::Tls
     }
 }

@@ -291,7 +291,7 @@ impl Wait<'_> {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => CloseReason::ClientClosed,
             io::ErrorKind::InvalidData => {
-                self.session.tell(|told| told.cause = Some(error.to_string().into()));
+                self.session.tell(|told| told.cause = Some(tls::explain(error).into()));
                 CloseReason::TlsFailed
             }
             _ => CloseReason::ClientReset,

@@ -21,6 +21,7 @@ use crate::stream::Stream;
 use crate::sys::socket::Peeked;
 use crate::sys::{clock, socket};
 use crate::telemetry::record::CloseReason;
+use crate::tls;
 
 /// The bound on delivering before a reset is carried on, where `half_closed` is `none`.
 const CARRY: Duration = Duration::from_secs(60);
@@ -133,9 +134,14 @@ impl Relay {
 
     fn failed(&self, side: Side, error: &io::Error) -> Verdict {
         let reason = side.failure(error);
+        if let (CloseReason::TlsFailed, Some((first, _))) = (reason, self.first_end) {
+            // Somebody ended without saying so in TLS, and the other side complains of that.
+            return Verdict::Cut(first.closed());
+        }
         if reason == CloseReason::TlsFailed {
-            self.session
-                .tell(|told| told.cause = Some(format!("{}: {error}", side.as_str()).into()));
+            self.session.tell(|told| {
+                told.cause = Some(format!("{}: {}", side.as_str(), tls::explain(error)).into())
+            });
         }
         Verdict::Cut(reason)
     }

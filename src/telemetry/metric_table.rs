@@ -104,7 +104,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (
         "maitred_tls_certificate_expiry_timestamp_seconds",
         Value,
-        "When the first of a listener's certificates expires.",
+        "When a listener's certificate expires, the earliest of several.",
     ),
     (
         "maitred_tls_files_last_read_successful",

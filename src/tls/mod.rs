@@ -5,9 +5,11 @@ pub mod client;
 mod pem;
 pub mod server;
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::CertificateError;
 use rustls::crypto::{CryptoProvider, ring};
 use sha2::{Digest, Sha256};
 
@@ -65,6 +67,30 @@ impl Bad {
 /// PostgreSQL's own protocol of ALPN. Who lists it speaks to those, too, who ask for TLS in PostgreSQL's older way.
 fn has_postgres(alpn: &[Vec<u8>]) -> bool {
     alpn.iter().any(|protocol| protocol == b"postgresql")
+}
+
+/// Why a handshake or a stream broke, in words for the log.
+pub fn explain(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidMessage(bad)) => {
+            format!("what came is no TLS, or broken: {bad:?}")
+        }
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
+            if other.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            "its certificate is self-signed, and not one that is named as `ca`".to_owned()
+        }
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
+            if other.to_string().contains("UnsupportedCertVersion") =>
+        {
+            "its certificate is of X.509 version 1, which names no host".to_owned()
+        }
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "it closed amid the handshake".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {

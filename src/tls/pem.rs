@@ -4,7 +4,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use super::{Bad, File};
 use crate::config::fault::quote;
@@ -33,6 +33,10 @@ pub fn certificates(file: &File) -> Result<Vec<CertificateDer<'static>>, Bad> {
 pub fn key(file: &File) -> Result<PrivateKeyDer<'static>, Bad> {
     const HINT: &str =
         "write the path of a PEM file with `-----BEGIN PRIVATE KEY-----`, unencrypted";
+    if file.text.contains("ENCRYPTED") {
+        let message = format!("the private key in {} is encrypted", quote(&file.name));
+        return Err(Bad::new(message, "decrypt it: `openssl pkey -in FILE -out FILE`"));
+    }
     match PrivateKeyDer::from_pem_slice(file.text.as_bytes()) {
         Ok(key) => Ok(key),
         Err(pem::Error::NoItemsFound) => {
@@ -63,6 +67,15 @@ pub fn facts(certificate: &CertificateDer<'_>, file: &File) -> Result<Facts, Bad
         )
     };
     let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| unreadable())?;
+    if certificate.version() != X509Version::V3 {
+        return Err(Bad::new(
+            format!(
+                "{} holds a certificate of X.509 version 1, which names no host",
+                quote(&file.name)
+            ),
+            "have it issued with extensions, as `openssl x509 -req -extfile FILE` with `subjectAltName=DNS:db.example.com`",
+        ));
+    }
     let alternatives = certificate.subject_alternative_name().map_err(|_| unreadable())?;
     let alternatives = alternatives.map_or(&[][..], |names| &names.value.general_names);
     let names = alternatives.iter().filter_map(|name| match name {

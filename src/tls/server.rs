@@ -18,6 +18,8 @@ pub struct Server {
     /// When the first of its certificates expires, in seconds since 1970.
     pub expires: i64,
     pairs: Vec<PairNames>,
+    /// When the certificate of each pair expires.
+    expiries: Vec<i64>,
     client_ca: Option<String>,
     alpn: Vec<Vec<u8>>,
     digest: [u8; 32],
@@ -38,11 +40,11 @@ impl Server {
     /// `client_ca`: clients must show a certificate of one of these authorities.
     pub fn new(pairs: &[Pair], client_ca: Option<&File>, alpn: &[Vec<u8>]) -> Result<Server, Bad> {
         let mut by_name = ByName::default();
-        let mut expires = i64::MAX;
+        let mut expiries = Vec::with_capacity(pairs.len());
         for pair in pairs {
             let chain = pem::certificates(&pair.certificate)?;
             let facts = pem::facts(&chain[0], &pair.certificate)?;
-            expires = expires.min(facts.expires);
+            expiries.push(facts.expires);
             let key = pem::key(&pair.key)?;
             let certified = CertifiedKey::from_der(chain, key, &provider())
                 .map_err(|error| unfit(pair, &error))?;
@@ -70,7 +72,8 @@ impl Server {
         config.alpn_protocols = alpn.to_vec();
         Ok(Server {
             config: Arc::new(config),
-            expires,
+            expires: expiries.iter().copied().min().unwrap_or(i64::MAX),
+            expiries,
             pairs: pairs.iter().map(Pair::names).collect(),
             client_ca: client_ca.map(|file| file.name.clone()),
             alpn: alpn.to_vec(),
@@ -89,6 +92,15 @@ impl Server {
     /// Whether clients may ask first, as PostgreSQL's do.
     pub fn is_for_postgres(&self) -> bool {
         has_postgres(&self.alpn)
+    }
+
+    /// What is wrong with certificates that expired before `now`, in seconds since 1970.
+    pub fn expired(&self, now: i64) -> impl Iterator<Item = String> {
+        let each = self.pairs.iter().zip(&self.expiries).filter(move |(_, at)| **at < now);
+        each.map(|((certificate, _), at)| {
+            let when = jiff::Timestamp::from_second(*at).map(|when| when.to_string());
+            format!("{} expired on {}", quote(certificate), when.unwrap_or_default())
+        })
     }
 
     pub fn files(&self) -> impl Iterator<Item = &Path> {

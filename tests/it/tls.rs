@@ -330,7 +330,7 @@ fn without_another_backend_the_cause_is_told() {
             stream.shutdown(Shutdown::Write).unwrap();
             while stream.read(&mut seen).is_ok_and(|count| count > 0) {}
         }),
-        ("corrupt message", |_, mut stream| {
+        ("what came is no TLS", |_, mut stream| {
             stream.write_all(b"SSH-2.0-OpenSSH_10\r\n").unwrap();
             while stream.read(&mut [0; 512]).is_ok_and(|count| count > 0) {}
         }),
@@ -386,7 +386,7 @@ fn who_does_not_fit_is_turned_away_and_the_log_says_why() {
     let reasons: Vec<_> = told.iter().map(|(reason, _)| *reason).collect();
     assert_eq!(reasons, [ClientClosed, PrereadTimeout, TlsFailed, TlsFailed, TlsFailed]);
     let causes: Vec<&str> = told.iter().filter_map(|(_, cause)| *cause).collect();
-    for expected in ["no certificates", "known protocol", "corrupt message"] {
+    for expected in ["no certificates", "known protocol", "what came is no TLS"] {
         assert!(causes.iter().any(|cause| cause.contains(expected)), "{expected}: {causes:?}");
     }
     assert!(endings.iter().all(|record| record.stage == Stage::Preread));
@@ -431,12 +431,15 @@ fn a_truncated_stream_stays_one() {
                 (got.as_slice(), ended),
                 (b"half".as_slice(), Err(ErrorKind::UnexpectedEof))
             );
+            // As some do, it complains; whose end it was is known.
+            let _ = backend.sock.write_all(b"this is no record of TLS");
         });
         let mut client = files.dial(balancer.address(), DIAL);
         client.write_all(b"half").unwrap();
         client.sock.shutdown(Shutdown::Write).unwrap();
         backend.join().unwrap();
     });
+    assert_eq!(balancer.ending(), (Stage::Relay, CloseReason::ClientClosed));
 }
 
 #[test]
@@ -595,4 +598,37 @@ pools: {{main: {{backends: [\"{address}\"], health: {{probe: none}}}}}}
 
 fn pem(text: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(text.as_bytes()).unwrap()
+}
+
+#[test]
+fn check_says_what_clients_would_find_out() {
+    let files = Files::new();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    files.write("old.pem", &params.self_signed(&key).unwrap().pem());
+    files.write("old.key", &key.serialize_pem());
+    let locked = files.file("server.key").text.replace("PRIVATE", "ENCRYPTED PRIVATE");
+    files.write("locked.key", &locked);
+    let check = |certificate: &str, key: &str| {
+        let text = format!(
+            "version: 1
+listeners:
+  main: {{bind: \"127.0.0.1:0\", pool: none, tls: {{certificates: [{{certificate: {certificate}, key: {key}}}]}}}}
+"
+        );
+        load(&[Source { name: files.path("maitred.yaml"), text }], &|_| None)
+    };
+    let warnings = check("old.pem", "old.key").unwrap().warnings;
+    assert!(warnings[0].message.ends_with("old.pem` expired on 2021-01-01T00:00:00Z"));
+    for (certificate, key, why) in [
+        ("server.pem", "other.key", "is not that of the certificate in"),
+        ("server.pem", "locked.key", "is encrypted"),
+        ("server.key", "server.key", "there is no certificate in"),
+        ("server.pem", "server.pem", "there is no private key in"),
+    ] {
+        let report = check(certificate, key).unwrap_err().render(false);
+        assert!(report.contains(why), "{report}");
+    }
 }

@@ -48,7 +48,13 @@ pub fn server(
         let pair_read = Pair { certificate, key };
         // Each by itself, so that the fault points to it.
         match Server::new(std::slice::from_ref(&pair_read), None, &[]) {
-            Ok(_) => pairs.push(pair_read),
+            Ok(server) => {
+                for expired in server.expired(NetFiles::now()) {
+                    let fault = Fault::warning(Code::Expired, pair.span, expired);
+                    faults.push(fault.hint("renew it: clients will refuse it"));
+                }
+                pairs.push(pair_read);
+            }
             Err(bad) => report(bad, pair.span, faults),
         }
     }
@@ -94,7 +100,10 @@ pub fn client(
         let at = own.verify.span().unwrap_or(own.span);
         let message = "without `verify` anybody on the way may pose as the backend";
         let fault = Fault::warning(Code::Unverified, at, message);
-        faults.push(fault.hint("name who signed their certificates: `ca: FILE`"));
+        faults.push(fault.hint(match &ca {
+            Some(_) => "remove `verify: false`: `ca` says whom to believe",
+            None => "name who signed their certificates: `ca: FILE`",
+        }));
     }
     if faults.has_errors() && faults.count() > before {
         return None;

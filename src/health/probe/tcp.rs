@@ -58,7 +58,7 @@ pub(super) async fn connect(
         }
         stream.encrypt(tls.connection(ip).map_err(|error| failed(error.to_string()))?);
         let outcome = poll_fn(|cx| stream.poll_handshake(cx)).await;
-        outcome.map_err(|error| failed(error.to_string()))?;
+        outcome.map_err(|error| failed(crate::tls::explain(&error)))?;
     }
     Ok(stream)
 }
