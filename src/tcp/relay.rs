@@ -76,6 +76,12 @@ impl Relay {
         let verdict = ready!(self.poll_verdict(cx));
         if let Verdict::Clean(_) = verdict {
             self.over = true;
+            for stream in [&self.client, &self.backend] {
+                if stream.tls().is_some() {
+                    // What came behind the end in TLS would make a reset of our close, which takes back what is unsent.
+                    socket::end_politely(stream, &mut self.session.worker.scratch.borrow_mut());
+                }
+            }
         }
         Poll::Ready(verdict)
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -88,6 +88,8 @@ impl Client {
             }
         };
         config.alpn_protocols = wish.alpn.to_vec();
+        // A resumed session shows no certificate, and one that expired would not be noticed.
+        config.resumption = Resumption::disabled();
         parts.extend(wish.alpn.iter().cloned());
         Ok(Client {
             config: Arc::new(config),

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 
 use super::{Bad, File, Pair, PairNames, Read, digest, has_postgres, pem, provider};
@@ -70,6 +72,11 @@ impl Server {
         };
         let mut config = builder.with_cert_resolver(Arc::new(by_name));
         config.alpn_protocols = alpn.to_vec();
+        if client_ca.is_some() {
+            // A resumed session shows no certificate: who came in once would come in for ever, expired or not.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         Ok(Server {
             config: Arc::new(config),
             expires: expiries.iter().copied().min().unwrap_or(i64::MAX),

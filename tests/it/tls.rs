@@ -13,7 +13,7 @@ use maitred::file_watch::Watch;
 use maitred::telemetry::metrics::{Sources, exposition};
 use maitred::telemetry::record::{CloseReason, Stage};
 use maitred::tls::client::{Client, Trust, Wish};
-use maitred::tls::server::Server;
+use maitred::tls::server;
 use maitred::tls::{File, Pair};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -24,6 +24,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection, StreamOwned};
 
 use crate::balancer::{self, Balancer, loopback, wait_for};
+use crate::server::{Conduct, Server};
 
 const NAME: &str = "db1.example.com";
 
@@ -82,10 +83,10 @@ impl Files {
     }
 
     /// What a listener is to have.
-    fn server(&self, client_ca: bool, alpn: &[&str]) -> Option<Arc<Server>> {
+    fn server(&self, client_ca: bool, alpn: &[&str]) -> Option<Arc<server::Server>> {
         let pairs = [self.pair("server"), self.pair("other")];
         let ca = client_ca.then(|| self.file("ca.pem"));
-        Some(Arc::new(Server::new(&pairs, ca.as_ref(), &bytes(alpn)).unwrap()))
+        Some(Arc::new(server::Server::new(&pairs, ca.as_ref(), &bytes(alpn)).unwrap()))
     }
 
     /// What a pool is to have.
@@ -110,6 +111,10 @@ impl Files {
 
     /// A client of ours.
     fn dial(&self, to: SocketAddr, dial: Dial) -> StreamOwned<ClientConnection, TcpStream> {
+        connect(to, &self.config(dial), dial.name)
+    }
+
+    fn config(&self, dial: Dial) -> Arc<ClientConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[dial.version])
@@ -123,9 +128,7 @@ impl Files {
             }
         };
         config.alpn_protocols = bytes(dial.alpn);
-        let name = ServerName::try_from(dial.name).unwrap();
-        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        StreamOwned::new(connection, TcpStream::connect(to).unwrap())
+        Arc::new(config)
     }
 
     /// What a backend is before a connection.
@@ -200,6 +203,16 @@ fn exchange(
         assert!(got == text(2), "{} bytes came to the client", got.len());
         served.join().unwrap();
     });
+}
+
+fn connect(
+    to: SocketAddr,
+    config: &Arc<ClientConfig>,
+    name: &'static str,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = ServerName::try_from(name).unwrap();
+    let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
+    StreamOwned::new(connection, TcpStream::connect(to).unwrap())
 }
 
 /// What a backend does with a connection.
@@ -631,4 +644,48 @@ listeners:
         let report = check(certificate, key).unwrap_err().render(false);
         assert!(report.contains(why), "{report}");
     }
+}
+
+/// Where clients must show a certificate they show it each time: it may have expired since.
+#[test]
+fn who_must_show_a_certificate_is_not_let_in_by_an_earlier_session() {
+    use rustls::HandshakeKind::{Full, Resumed};
+    let files = Files::new();
+    let server = Server::start(Conduct::Echo);
+    for (client_ca, expected) in [(false, Resumed), (true, Full)] {
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let mut config = balancer::config(&[server.address]);
+            balancer::listener(&mut config).tls = files.server(client_ca, &[]);
+            let balancer = Balancer::start(config);
+            let config = files.config(Dial { version, shows: Some("client"), ..DIAL });
+            let kinds = [(); 2].map(|()| {
+                let mut client = connect(balancer.address(), &config, NAME);
+                client.write_all(b"a").unwrap();
+                // What would let it in again came before this.
+                client.read_exact(&mut [0]).unwrap();
+                client.conn.handshake_kind().unwrap()
+            });
+            assert_eq!(kinds, [Full, expected], "{version:?}");
+        }
+    }
+}
+
+/// The backend's bytes are on their way when the client sends what nobody will read any more.
+#[test]
+fn what_comes_behind_the_end_takes_no_bytes_back() {
+    let files = Files::new();
+    let (config, backend) = door(&files);
+    let balancer = Balancer::start(config);
+    let mut client = files.dial(balancer.address(), DIAL);
+    client.flush().unwrap();
+    client.goodbye();
+    client.sock.write_all(&[&[23, 3, 3, 0, 32][..], &[0; 32]].concat()).unwrap();
+    let mut backend = backend.accept().unwrap().0;
+    assert_eq!(backend.read(&mut [0]).unwrap(), 0);
+    backend.write_all(&text(2)).unwrap();
+    drop(backend);
+    balancer.endings(1);
+    let mut got = Vec::new();
+    client.read_to_end(&mut got).unwrap();
+    assert!(got == text(2), "{} bytes came", got.len());
 }
