@@ -13,8 +13,18 @@ use crate::tls::server::Server;
 /// Settings that a file has a part in, before and after it changed.
 #[derive(Debug, Default)]
 pub struct Renewed {
-    servers: Vec<(Arc<Server>, Arc<Server>)>,
-    clients: Vec<(Arc<Client>, Arc<Client>)>,
+    servers: Vec<Pair<Server>>,
+    clients: Vec<Pair<Client>>,
+}
+
+/// Before and after.
+type Pair<T> = (Arc<T>, Arc<T>);
+
+/// What takes the place of `own`, if it became another.
+fn replaced<T: PartialEq>(own: Option<&Arc<T>>, pairs: &[Pair<T>]) -> Option<Arc<T>> {
+    let own = own?;
+    let (before, now) = pairs.iter().find(|(before, _)| Arc::ptr_eq(own, before))?;
+    (before != now).then(|| Arc::clone(now))
 }
 
 impl Renewed {
@@ -55,23 +65,13 @@ impl Config {
     pub fn with_tls(&self, renewed: &Renewed) -> Option<Config> {
         let mut config = self.clone();
         for listener in &mut config.listeners {
-            let of = |(before, _): &&(Arc<Server>, Arc<Server>)| {
-                listener.tls.as_ref().is_some_and(|own| Arc::ptr_eq(own, before))
-            };
-            if let Some((before, now)) = renewed.servers.iter().find(of)
-                && before != now
-            {
-                Arc::make_mut(listener).tls = Some(Arc::clone(now));
+            if let Some(now) = replaced(listener.tls.as_ref(), &renewed.servers) {
+                Arc::make_mut(listener).tls = Some(now);
             }
         }
         for pool in &mut config.pools {
-            let of = |(before, _): &&(Arc<Client>, Arc<Client>)| {
-                pool.tls.as_ref().is_some_and(|own| Arc::ptr_eq(own, before))
-            };
-            if let Some((before, now)) = renewed.clients.iter().find(of)
-                && before != now
-            {
-                Arc::make_mut(pool).tls = Some(Arc::clone(now));
+            if let Some(now) = replaced(pool.tls.as_ref(), &renewed.clients) {
+                Arc::make_mut(pool).tls = Some(now);
             }
         }
         (config != *self).then_some(config)

@@ -140,11 +140,13 @@ impl Relay {
 
     fn failed(&self, side: Side, error: &io::Error) -> Verdict {
         let reason = side.failure(error);
-        if let (CloseReason::TlsFailed, Some((first, _))) = (reason, self.first_end) {
-            // Somebody ended without saying so in TLS, and the other side complains of that.
-            return Verdict::Cut(first.closed());
-        }
         if reason == CloseReason::TlsFailed {
+            // One ended without saying so in TLS, and the other complains of that.
+            if let Some((first, _)) = self.first_end
+                && self.stream(first).is_truncated()
+            {
+                return Verdict::Cut(first.closed());
+            }
             self.session.tell(|told| {
                 told.cause = Some(format!("{}: {}", side.as_str(), tls::explain(error)).into())
             });
@@ -179,9 +181,13 @@ impl Relay {
     }
 
     fn send_fin(&self, to: Side) {
-        match to {
-            Side::Client => self.client.finish(),
-            Side::Backend => self.backend.finish(),
+        self.stream(to).finish();
+    }
+
+    fn stream(&self, side: Side) -> &Stream {
+        match side {
+            Side::Client => &self.client,
+            Side::Backend => &self.backend,
         }
     }
 

@@ -67,13 +67,14 @@ impl Client {
         let builder = match wish.trust {
             Trust::Nobody => {
                 parts.push(b"nobody".to_vec());
-                let verifier = Arc::new(Unverified(provider));
-                builder.dangerous().with_custom_certificate_verifier(verifier)
+                let verifier = Verifier { provider, known: None };
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
             }
             Trust::File(file) => {
                 parts.push(file.text.clone().into_bytes());
-                let verifier = Arc::new(Pinned::new(file, provider)?);
-                builder.dangerous().with_custom_certificate_verifier(verifier)
+                let known = Some(Known::new(file, &provider)?);
+                let verifier = Verifier { provider, known };
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
             }
             Trust::System => builder.with_root_certificates(system(&mut parts)?),
         };
@@ -173,28 +174,36 @@ impl fmt::Debug for Client {
     }
 }
 
+/// Whom to believe. Signatures are verified whoever it is.
+#[derive(Debug)]
+struct Verifier {
+    provider: Arc<CryptoProvider>,
+    /// `None`, by `verify: false`: anybody.
+    known: Option<Known>,
+}
+
 /// The authorities of a file; and a certificate that is itself in the file, as that of a server that signed its own.
 #[derive(Debug)]
-struct Pinned {
+struct Known {
     authorities: Arc<WebPkiServerVerifier>,
     certificates: Vec<CertificateDer<'static>>,
 }
 
-impl Pinned {
-    fn new(file: &File, provider: Arc<CryptoProvider>) -> Result<Pinned, Bad> {
+impl Known {
+    fn new(file: &File, provider: &Arc<CryptoProvider>) -> Result<Known, Bad> {
         let roots = Arc::new(pem::authorities(file)?);
-        let built = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
-        let authorities = built.map_err(|error| {
+        let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
+        let authorities = builder.build().map_err(|error| {
             Bad::new(
                 format!("{} is of no use: {error}", quote(&file.name)),
                 "write the path of a PEM file with certificates of authorities",
             )
         })?;
-        Ok(Pinned { authorities, certificates: pem::certificates(file)? })
+        Ok(Known { authorities, certificates: pem::certificates(file)? })
     }
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -203,10 +212,11 @@ impl ServerCertVerifier for Pinned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(known) = &self.known else { return Ok(ServerCertVerified::assertion()) };
         let (chain, name) = (intermediates, server_name);
         let by_authority =
-            self.authorities.verify_server_cert(end_entity, chain, name, ocsp_response, now);
-        if by_authority.is_ok() || !self.certificates.contains(end_entity) {
+            known.authorities.verify_server_cert(end_entity, chain, name, ocsp_response, now);
+        if by_authority.is_ok() || !known.certificates.contains(end_entity) {
             return by_authority;
         }
         // An authority's certificate is not taken for a server's, but this one is known by itself.
@@ -223,46 +233,7 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.authorities.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.authorities.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.authorities.supported_verify_schemes()
-    }
-}
-
-/// `verify: false`: encrypted, but to whomever.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
@@ -272,11 +243,11 @@ impl ServerCertVerifier for Unverified {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
