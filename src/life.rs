@@ -3,17 +3,19 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::Ask;
 use crate::config::Config;
 use crate::daemon::Admin;
 use crate::drain;
 use crate::file_watch::Changes;
+use crate::plane::SessionFilter;
 use crate::supervisor::Supervisor;
+use crate::telemetry::events::EventKind;
 
 /// What the outside asks of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +88,20 @@ pub async fn live(
                     let _ = answer.send(outcome);
                     continue;
                 }
+                Ask::SetByHand { place: (pool, backend), wish, who, answer } => {
+                    let outcome = supervisor.set_by_hand(&pool, &backend, &wish, &who).await;
+                    let _ = answer.send(outcome);
+                    continue;
+                }
+                Ask::Kill { filter, who, answer } => {
+                    kill(&supervisor, filter, who, answer);
+                    continue;
+                }
             },
+            () = until(supervisor.hands_until()) => {
+                supervisor.expire_hands().await;
+                continue;
+            }
             found = changes.next() => {
                 supervisor.renew_files(found);
                 continue;
@@ -113,6 +128,39 @@ pub async fn live(
             }
         }
     }
+}
+
+/// Until that time of the wall clock, or at most a minute, for that clock may be set; for ever without one.
+async fn until(time: Option<SystemTime>) {
+    const LOOK: Duration = Duration::from_secs(60);
+    match time {
+        None => std::future::pending().await,
+        Some(time) => {
+            let left = time.duration_since(SystemTime::now()).unwrap_or_default();
+            tokio::time::sleep(left.min(LOOK)).await;
+        }
+    }
+}
+
+fn kill(
+    supervisor: &Supervisor,
+    filter: SessionFilter,
+    who: String,
+    answer: oneshot::Sender<usize>,
+) {
+    let what = format!("{filter}");
+    let mut counts = supervisor.kill(filter);
+    let events = Arc::clone(&supervisor.events);
+    // Aside: a worker answers when it is done with what it is at.
+    tokio::spawn(async move {
+        let mut killed = 0;
+        while let Some(count) = counts.recv().await {
+            killed += count;
+        }
+        events.note(EventKind::Kill, format!("{killed} sessions killed by {who}: {what}"));
+        // Who asked may have left.
+        let _ = answer.send(killed);
+    });
 }
 
 /// Reads and applies the configuration. Reading happens aside: probes and admin go on meanwhile.

@@ -2,6 +2,7 @@
 //! and statistics, and rows about open sessions. Neither plane's internals are named here.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use tokio::runtime::RuntimeMetrics;
+use tokio::sync::mpsc;
 
 use crate::addr::{ListenAddr, LocalAddr};
 use crate::admit::Gate;
@@ -119,11 +121,35 @@ pub struct SessionFilter {
     pub client: Option<std::net::IpAddr>,
 }
 
+impl fmt::Display for SessionFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SessionFilter { id, pool, backend, client } = self;
+        let mut parts = Vec::new();
+        parts.extend(id.map(|id| format!("id {id}")));
+        // From a request: may be anything.
+        parts.extend(pool.as_ref().map(|pool| format!("pool {}", pool.escape_debug())));
+        parts.extend(backend.as_ref().map(|backend| format!("backend {}", backend.escape_debug())));
+        parts.extend(client.map(|client| format!("client {client}")));
+        f.write_str(&parts.join(", "))
+    }
+}
+
 /// Cut these sessions, for this reason.
 #[derive(Clone, Debug)]
 pub struct Cut {
     pub filter: SessionFilter,
     pub reason: CloseReason,
+    /// Where each thread says how many there were; has room for all.
+    pub count: Option<mpsc::Sender<usize>>,
+}
+
+impl Cut {
+    pub fn counted(&self, cut: usize) {
+        if let Some(count) = &self.count {
+            // Who asked may have left.
+            let _ = count.try_send(cut);
+        }
+    }
 }
 
 impl Plane {

@@ -1,9 +1,9 @@
-//! What a reload may change and what it does change, by comparing two configurations; and how reloads went.
+//! What only a restart may change; and how reloads went. What a reload does change is found by `config::compare`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::config::Config;
@@ -66,79 +66,10 @@ pub fn fixed_keys_changed(before: &Config, after: &Config) -> Vec<&'static str> 
     keys
 }
 
-/// One sentence per difference, for log and operator; empty = nothing changed.
-pub fn changes(before: &Config, after: &Config) -> Vec<String> {
-    let mut changes = Vec::new();
-    let listeners = |config: &Config| -> Vec<(Arc<str>, _)> {
-        config.listeners.iter().map(|l| (Arc::clone(&l.name), Arc::clone(l))).collect()
-    };
-    compare("listener", &listeners(before), &listeners(after), &mut changes);
-    let pools = |config: &Config| -> Vec<(Arc<str>, _)> {
-        config.pools.iter().map(|p| (Arc::clone(&p.name), Arc::clone(p))).collect()
-    };
-    compare("pool", &pools(before), &pools(after), &mut changes);
-    for pool in &after.pools {
-        if let Some(old) = before.pools.iter().find(|old| old.name == pool.name) {
-            let of = |pool: &crate::config::Pool| -> Vec<(Arc<str>, _)> {
-                pool.backends.iter().map(|b| (Arc::clone(&b.name), b.clone())).collect()
-            };
-            compare(&format!("pool {} backend", pool.name), &of(old), &of(pool), &mut changes);
-        }
-    }
-    for (name, differs) in [
-        ("process", before.process != after.process),
-        ("admin", before.admin != after.admin),
-        ("log", before.log != after.log),
-    ] {
-        if differs {
-            changes.push(format!("{name} changed"));
-        }
-    }
-    changes
-}
-
-fn compare<T: PartialEq>(
-    what: &str,
-    before: &[(Arc<str>, T)],
-    after: &[(Arc<str>, T)],
-    changes: &mut Vec<String>,
-) {
-    // By name through a map: a pool may have tens of thousands of backends.
-    let old: std::collections::HashMap<_, _> = before.iter().map(|(n, t)| (n, t)).collect();
-    let new: std::collections::HashMap<_, _> = after.iter().map(|(n, t)| (n, t)).collect();
-    for (name, value) in after {
-        match old.get(name) {
-            None => changes.push(format!("{what} {name} added")),
-            Some(old) if *old != value => changes.push(format!("{what} {name} changed")),
-            Some(_) => {}
-        }
-    }
-    for (name, _) in before {
-        if !new.contains_key(name) {
-            changes.push(format!("{what} {name} removed"));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AdminSocket, Backend, Pool, User};
-
-    #[test]
-    fn differences_are_named_one_by_one() {
-        let backend = |name: &str| Backend { name: name.into(), ..Backend::default() };
-        let pool = |backends| Arc::new(Pool { backends, ..Pool::default() });
-        let before =
-            Config { pools: vec![pool(vec![backend("a"), backend("b")])], ..Config::default() };
-        let after =
-            Config { pools: vec![pool(vec![backend("b"), backend("c")])], ..Config::default() };
-        assert_eq!(
-            changes(&before, &after),
-            ["pool main changed", "pool main backend c added", "pool main backend a removed"]
-        );
-        assert!(changes(&before, &before).is_empty());
-    }
+    use crate::config::{AdminSocket, User};
 
     #[test]
     fn the_number_of_workers_is_fixed() {

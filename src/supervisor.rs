@@ -2,7 +2,9 @@
 //! Runs on the control runtime; everything here is rare.
 
 mod bind;
+mod hands;
 mod packets;
+mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -12,17 +14,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::addr::ListenAddr;
 use crate::admit::Gate;
-use crate::config::{Config, Protocol};
+use crate::config::{Config, Protocol, compare};
 use crate::file_watch::{Change, Content, Found};
 use crate::health::Means;
 use crate::health::monitor::Monitor;
-use crate::plane::{Bind, Cut, Plane, Served, SessionFilter, SessionRow};
+use crate::plane::{Bind, Cut, Plane, Served, SessionFilter};
 use crate::reload::{self, Reloads};
 use crate::snapshot::Snapshot;
 use crate::sys::port_range::PortRange;
@@ -30,13 +32,14 @@ use crate::sys::{limits, socket};
 use crate::tcp::source_ports::SourcePorts;
 use crate::tcp::worker::{self, Command, Mail, Mailbox, Share};
 use crate::telemetry::events::{EventKind, Events};
-use crate::telemetry::record::CloseReason;
 use crate::telemetry::session_log::SessionLog;
 use crate::udp;
 
 pub use bind::{BindError, Sockets};
 use bind::{Opened, no_thread, remove_socket_file};
+use hands::Hands;
 use packets::Packets;
+pub use sessions::{ListFuture, wait_for_sessions};
 
 /// A running balancer.
 pub struct Supervisor {
@@ -49,6 +52,9 @@ pub struct Supervisor {
     packets: Packets,
     source_ports: Arc<SourcePorts>,
     monitor: Monitor,
+    /// What the files say, without what hands set.
+    base: Config,
+    hands: Hands,
     /// What is bound, by the address the configuration names.
     served: BTreeMap<Bind, Served>,
     descriptors: u64,
@@ -85,6 +91,8 @@ impl Supervisor {
             packets,
             source_ports: Arc::new(SourcePorts::new(PortRange::of_this_host(), stats)),
             monitor,
+            base: config.clone(),
+            hands: Hands::default(),
             served: BTreeMap::new(),
             descriptors,
         };
@@ -138,6 +146,7 @@ impl Supervisor {
                 tracing::warn!(listener, "max_flows is {wanted}, but descriptors allow {flows}");
             }
         }
+        self.hands.apply(&snapshot);
         self.plane.session_log.set(config.log.sessions);
         let busy_poll = config.process.busy_poll.unwrap_or_default().as_nanos();
         self.plane.busy_poll_ns.store(u64::try_from(busy_poll).unwrap_or(u64::MAX), Relaxed);
@@ -246,10 +255,13 @@ impl Supervisor {
         if !fixed.is_empty() {
             return Err(ReloadError::Fixed(fixed));
         }
-        let changes = reload::changes(&before.config, &config);
+        let base = config.clone();
+        let config = self.hands.weigh(config);
+        let changes = compare::changes(&before.config, &config);
         let opened =
             bind::open(&config, &self.served, self.workers()).map_err(ReloadError::Bind)?;
         self.packets.start(&self.plane, &config).map_err(ReloadError::Bind)?;
+        self.base = base;
         self.swap(Arc::new(config), opened);
         Ok(changes)
     }
@@ -313,7 +325,7 @@ impl Supervisor {
     }
 
     fn renew_file(&mut self, path: &Path, now: Content) -> Result<Option<Vec<String>>, String> {
-        let before = Arc::clone(&self.plane.snapshot.load().config);
+        let before = &self.base;
         let config = match now {
             Content::Nets(nets) => before.with_nets(path, &nets),
             Content::Tls(renewed) => {
@@ -327,56 +339,6 @@ impl Supervisor {
         match config.map_err(|why| format!("{}: {why}", path.display()))? {
             Some(config) => self.reload(config).map(Some).map_err(|error| error.to_string()),
             None => Ok(None),
-        }
-    }
-
-    /// Cuts the sessions and flows that match, on every worker.
-    pub fn cut(&self, filter: SessionFilter, reason: CloseReason) {
-        for worker in 0..self.workers() {
-            self.send(worker, Command::Cut(Cut { filter: filter.clone(), reason }));
-        }
-        self.packets.tell(|| udp::worker::Command::Cut(Cut { filter: filter.clone(), reason }));
-    }
-
-    /// Lists open sessions, at most `worker::ROWS` of each worker.
-    pub fn lister(&self) -> impl Fn(SessionFilter) -> ListFuture + Send + Sync + 'static {
-        let workers = self.workers.clone();
-        move |filter| {
-            let workers = workers.clone();
-            Box::pin(async move {
-                let mut rows = Vec::new();
-                for worker in &workers {
-                    let (sender, receiver) = oneshot::channel();
-                    if worker.send(Command::List(filter.clone(), sender))
-                        && let Ok(more) = receiver.await
-                    {
-                        rows.extend(more);
-                    }
-                }
-                rows.sort_by_key(|row| row.id);
-                rows
-            })
-        }
-    }
-
-    /// Lists open flows, at most `udp::flows::ROWS` of each worker. The threads may be started by a later reload.
-    pub fn flow_lister(&self) -> impl Fn(SessionFilter) -> ListFuture + Send + Sync + 'static {
-        let mailboxes = Arc::clone(&self.packets.mailboxes);
-        move |filter| {
-            let mailboxes = mailboxes.load_full();
-            Box::pin(async move {
-                let mut rows = Vec::new();
-                for mailbox in mailboxes.iter() {
-                    let (sender, receiver) = oneshot::channel();
-                    if mailbox.send(udp::worker::Command::List(filter.clone(), sender))
-                        && let Ok(more) = receiver.await
-                    {
-                        rows.extend(more);
-                    }
-                }
-                rows.sort_by_key(|row| row.id);
-                rows
-            })
         }
     }
 
@@ -410,8 +372,6 @@ impl Supervisor {
         self.events.note(EventKind::Drain, "stopped".into());
     }
 }
-
-pub type ListFuture = std::pin::Pin<Box<dyn Future<Output = Vec<SessionRow>> + Send>>;
 
 /// Why a reload changed nothing.
 #[derive(Debug)]
@@ -457,7 +417,7 @@ fn start_monitor(
     let cut = move |filter: SessionFilter, reason| {
         for worker in &workers {
             // A worker that is gone has no sessions.
-            worker.send(Command::Cut(Cut { filter: filter.clone(), reason }));
+            worker.send(Command::Cut(Cut { filter: filter.clone(), reason, count: None }));
         }
     };
     let mailboxes = Arc::clone(&packets.mailboxes);
@@ -482,16 +442,4 @@ fn max_sessions(config: &Config, descriptors: u64) -> (u64, u64) {
     let beside = if has(Protocol::Tcp) { flows } else { 0 };
     let sessions = config.process.max_sessions;
     (sessions.unwrap_or_else(|| limits::auto_max_sessions(descriptors, beside)), flows)
-}
-
-/// Waits until no session is open or `deadline` passes; says whether all ended by themselves.
-pub async fn wait_for_sessions(plane: &Plane, deadline: Option<Instant>) -> bool {
-    const LOOK: Duration = Duration::from_millis(20);
-    while plane.open_sessions() > 0 {
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return false;
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    true
 }

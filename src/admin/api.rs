@@ -15,9 +15,11 @@ use serde_json::{Value, json};
 
 use super::http::Shared;
 use super::{Lister, State};
+use crate::config::describe::describe;
 use crate::plane::{SessionFilter, SessionRow};
 use crate::pool::Pool;
 use crate::pool::backend::{Backend, BackendCounters, CONNECT_BOUNDS};
+use crate::pool::hand::{Hand, Set};
 use crate::snapshot::Listener;
 use crate::telemetry::counters::PerWorker;
 use crate::telemetry::record::CloseReason;
@@ -150,7 +152,7 @@ fn pool_json(pool: &Pool) -> Value {
     })
 }
 
-fn backend_json(backend: &Backend) -> Value {
+pub(super) fn backend_json(backend: &Backend) -> Value {
     let status = backend.status().clone();
     let counters = &backend.live.counters;
     let connect = |share| connect_quantile(counters, share);
@@ -167,8 +169,25 @@ fn backend_json(backend: &Backend) -> Value {
         "received_bytes": counters.sum(|cell| cell.received_bytes.value()),
         "sent_bytes": counters.sum(|cell| cell.sent_bytes.value()),
         "connect_ms": { "p50": connect(0.50), "p99": connect(0.99) },
-        "set_by_hand": null,
+        "set_by_hand": by_hand(&status.hand),
     })
+}
+
+/// Null if nothing is set.
+fn by_hand(hand: &Hand) -> Option<Value> {
+    fn set<T>(set: &Option<Set<T>>, value: impl Fn(&T) -> Value) -> Value {
+        set.as_ref().map_or(Value::Null, |set| {
+            json!({
+                "value": value(&set.value),
+                "who": set.who,
+                "since": time(set.since),
+                "until": set.until.map(time),
+            })
+        })
+    }
+    let state = set(&hand.state, |state| state.as_str().into());
+    let weight = set(&hand.weight, |weight| (*weight).into());
+    (!hand.is_nothing()).then(|| json!({ "state": state, "weight": weight }))
 }
 
 /// The upper bound, in milliseconds, of the bucket that holds this share of the connects; null without any, and
@@ -225,35 +244,19 @@ fn session_json(row: &SessionRow) -> Value {
     })
 }
 
-/// What is in force, in short: the file itself is the operator's.
+/// What is in force, in the grammar of the file, with every default said. What a probe sends may be a password.
 fn config(state: &State) -> Value {
     let snapshot = state.sources.plane.snapshot.load();
-    let config = &snapshot.config;
-    let listeners = config.listeners.iter().map(|listener| {
-        let bind: Vec<String> = listener.bind.iter().map(ToString::to_string).collect();
-        json!({ "name": &*listener.name, "bind": bind, "pool": listener.pool.as_deref() })
-    });
-    let pools = config.pools.iter().map(|pool| {
-        let backends = pool.backends.iter().map(|backend| {
-            json!({
-                "name": &*backend.name,
-                "address": backend.address.to_string(),
-                "weight": backend.weight,
-                "tier": backend.tier,
-                "max_sessions": backend.max_sessions,
-            })
-        });
-        json!({
-            "name": &*pool.name,
-            "balance": pool.balance.as_str(),
-            "backends": backends.collect::<Vec<_>>(),
-        })
-    });
-    json!({
-        "sha256": config.sha256,
-        "listeners": listeners.collect::<Vec<_>>(),
-        "pools": pools.collect::<Vec<_>>(),
-    })
+    let mut keys = describe(&snapshot.config);
+    keys["sha256"] = snapshot.config.sha256.as_str().into();
+    for pool in keys["pools"].as_object_mut().into_iter().flat_map(|pools| pools.values_mut()) {
+        for kind in ["exchange", "udp"] {
+            if let Some(send) = pool.pointer_mut(&format!("/health/probe/{kind}/send")) {
+                *send = "(not shown)".into();
+            }
+        }
+    }
+    keys
 }
 
 fn events(state: &State) -> Value {

@@ -6,8 +6,8 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 
 use crate::config::Token;
 
-/// Bytes of a body. No request has one that is of use.
-const BODY: u64 = 16 << 10;
+/// Bytes of a body; a change to a backend has a short one.
+pub(super) const BODY: usize = 16 << 10;
 
 /// How a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(super) fn refusal(
     if is_foreign_origin(headers) {
         return Some((StatusCode::FORBIDDEN, "requests from other origins are refused\n"));
     }
-    if body_length(headers) > BODY {
+    if body_length(headers) > BODY as u64 {
         return Some((StatusCode::PAYLOAD_TOO_LARGE, "a request has no such body\n"));
     }
     let is_read = matches!(*method, Method::GET | Method::HEAD);

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State as Extract};
+use axum::extract::{Extension, Request, State as Extract};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use super::changes::Caller;
 use super::guard::{self, Door};
 use super::listen::{Bound, BoundSocket, SocketFile};
 use super::{State, api, changes, page};
@@ -145,10 +146,17 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Caller)> {
         Ok(match self {
-            Listener::Tcp(listener) => Box::new(listener.accept().await?.0),
-            Listener::Unix(listener) => Box::new(listener.accept().await?.0),
+            Listener::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                (Box::new(stream), Caller::Address(address))
+            }
+            Listener::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let user = stream.peer_cred().map(|credentials| Caller::User(credentials.uid()));
+                (Box::new(stream), user.unwrap_or(Caller::Unknown))
+            }
         })
     }
 }
@@ -158,8 +166,8 @@ async fn accept(listener: Listener, router: Router, bounds: Bounds) {
     let mut reserve = Reserve::default();
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let Some(stream) = accept_one(&listener, &mut reserve).await else { continue };
-        let connection = connection(stream, router.clone(), bounds);
+        let Some((stream, caller)) = accept_one(&listener, &mut reserve).await else { continue };
+        let connection = connection(stream, router.clone().layer(Extension(caller)), bounds);
         tokio::spawn(async move {
             connection.await;
             drop(place);
@@ -184,7 +192,10 @@ impl Reserve {
 }
 
 /// One connection; None if the caller is to try again.
-async fn accept_one(listener: &Listener, reserve: &mut Reserve) -> Option<Box<dyn Stream>> {
+async fn accept_one(
+    listener: &Listener,
+    reserve: &mut Reserve,
+) -> Option<(Box<dyn Stream>, Caller)> {
     let accepted = if reserve.renew() {
         listener.accept().await
     } else {

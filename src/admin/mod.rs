@@ -18,6 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Token;
 use crate::plane::{SessionFilter, SessionRow};
+use crate::pool::backend::Backend;
+use crate::pool::hand::{NotSet, Wish};
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Sources;
 
@@ -31,6 +33,19 @@ pub enum Ask {
     Drain,
     /// What changed, or the report of what is wrong.
     Reload(oneshot::Sender<Result<Vec<String>, String>>),
+    SetByHand {
+        /// Pool and backend.
+        place: (String, String),
+        wish: Wish,
+        who: String,
+        answer: oneshot::Sender<Result<Arc<Backend>, NotSet>>,
+    },
+    /// How many.
+    Kill {
+        filter: SessionFilter,
+        who: String,
+        answer: oneshot::Sender<usize>,
+    },
 }
 
 /// Everything an answer may be made of.

@@ -1,42 +1,286 @@
-//! One question to the admin server of a running maitred, by HTTP, within bounds.
+//! One question to the admin server of a running maitred, over its socket or TCP, by HTTP, within bounds.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
-/// Each of connecting, asking, and any pause in the answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+use clap::Args;
+use serde_json::Value;
+
+use crate::config::Token;
+
+/// Each of connecting, asking, and any pause in the answer; a change may wait for a reload before it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest answer: every session of a full machine.
 const ANSWER: u64 = 256 << 20;
 
-/// Where to ask: what listens on every address is asked on loopback.
-pub fn address(text: &str) -> Option<SocketAddr> {
-    let text =
-        text.strip_prefix(':').map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    let mut address: SocketAddr = text.parse().ok()?;
-    if address.ip().is_unspecified() {
-        address.set_ip(match address.ip() {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    Some(address)
+/// Whom to ask; shared by the subcommands that talk to a running maitred.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Where {
+    /// Whom to ask: `127.0.0.1:9900`, `:9900` (on loopback) or `unix:/path`; if not given: the socket in /run/maitred or
+    /// $XDG_RUNTIME_DIR/maitred, or else 127.0.0.1:9900
+    #[arg(long, value_name = "ADDRESS", env = "MAITRED_ADMIN")]
+    admin: Option<String>,
+    /// The file of `admin.token_file`, for changes over TCP; the socket takes none
+    #[arg(long, value_name = "FILE", env = "MAITRED_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
 }
 
-/// The status line and the body.
-pub fn get(address: SocketAddr, path: &str) -> io::Result<(String, Vec<u8>)> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER).read_to_end(&mut answer)?;
-    let line = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(line).into_owned();
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
-    let body = end.map_or_else(Vec::new, |end| answer.split_off(end + 4));
-    Ok((line, body))
+/// One place where somebody may answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    Tcp(SocketAddr),
+    Socket(PathBuf),
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// What was given is no address.
+    NoAddress(String),
+    NoToken(PathBuf, String),
+    /// Each place that was tried, and why it did not answer.
+    Unreachable(Vec<(Place, io::Error)>),
+    /// It answers, but not as maitred does.
+    Foreign(Place, String),
+    /// What it says against it.
+    Refused(u16, String),
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub body: Vec<u8>,
+}
+
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Tcp(address) => address.fmt(f),
+            Place::Socket(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Place {
+    /// What listens on every address is asked on loopback.
+    pub fn read(text: &str) -> Option<Place> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return (!path.is_empty()).then(|| Place::Socket(path.into()));
+        }
+        let text =
+            text.strip_prefix(':').map_or_else(|| text.to_owned(), |it| format!("127.0.0.1:{it}"));
+        let mut address: SocketAddr = text.parse().ok()?;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address.ip() {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        Some(Place::Tcp(address))
+    }
+
+    fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        match self {
+            Place::Tcp(address) => {
+                let stream = TcpStream::connect_timeout(address, PATIENCE)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                Ok(Box::new(stream))
+            }
+            Place::Socket(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                Ok(Box::new(stream))
+            }
+        }
+    }
+}
+
+/// Where maitred has its socket if nobody says so, as far as there is something.
+fn usual() -> Vec<Place> {
+    let of_user = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+    let folders = [Some("/run".into()), of_user.map(PathBuf::from)];
+    let sockets = folders.into_iter().flatten().map(|folder| folder.join("maitred/admin.sock"));
+    let sockets = sockets.filter(|path| path.exists()).map(Place::Socket);
+    sockets.chain([Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 9900)))]).collect()
+}
+
+impl Where {
+    /// In the order in which they are to be tried.
+    fn places(&self) -> Result<Vec<Place>, Unanswered> {
+        match &self.admin {
+            None => Ok(usual()),
+            Some(text) => {
+                let place = Place::read(text);
+                place.map(|it| vec![it]).ok_or_else(|| Unanswered::NoAddress(text.clone()))
+            }
+        }
+    }
+
+    pub fn get(&self, path: &str) -> Result<Answer, Unanswered> {
+        self.ask("GET", path, None)
+    }
+
+    /// The JSON of an answer that is no refusal.
+    pub fn json(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Unanswered> {
+        let Answer { status, body } = self.ask(method, path, body)?;
+        let value: Option<Value> = serde_json::from_slice(&body).ok();
+        if !(200..300).contains(&status) {
+            let error = value.as_ref().and_then(|value| value["error"].as_str());
+            let text = || String::from_utf8_lossy(&body).trim_end().to_owned();
+            return Err(Unanswered::Refused(status, error.map_or_else(text, str::to_owned)));
+        }
+        value.ok_or_else(|| Unanswered::Refused(status, "its answer is no JSON".to_owned()))
+    }
+
+    pub fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, Unanswered> {
+        let token = self.token_file.as_deref().map(token).transpose()?;
+        let mut failed = Vec::new();
+        for place in self.places()? {
+            match place.connect() {
+                Ok(stream) => {
+                    let request = Request { method, path, body, token: token.as_deref() };
+                    return match request.send(stream, &place) {
+                        Ok(Some(answer)) => Ok(answer),
+                        Ok(None) => Err(Unanswered::Foreign(place, "no HTTP".to_owned())),
+                        Err(error) => Err(Unanswered::Foreign(place, error.to_string())),
+                    };
+                }
+                Err(error) => failed.push((place, error)),
+            }
+        }
+        Err(Unanswered::Unreachable(failed))
+    }
+}
+
+fn token(path: &Path) -> Result<String, Unanswered> {
+    let no_token = |why: String| Unanswered::NoToken(path.to_owned(), why);
+    let text = std::fs::read_to_string(path).map_err(|error| no_token(error.to_string()))?;
+    Token::read(&text).map_err(|why| no_token(why.to_owned()))?;
+    Ok(text.trim().to_owned())
+}
+
+struct Request<'a> {
+    method: &'a str,
+    path: &'a str,
+    body: Option<&'a Value>,
+    token: Option<&'a str>,
+}
+
+impl Request<'_> {
+    fn send(&self, mut stream: Box<dyn Stream>, place: &Place) -> io::Result<Option<Answer>> {
+        let host = match place {
+            Place::Tcp(address) => address.to_string(),
+            Place::Socket(_) => "localhost".to_owned(),
+        };
+        let Request { method, path, body, token } = self;
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+        if let Some(token) = token {
+            head += &format!("Authorization: Bearer {token}\r\n");
+        }
+        let body = body.map_or_else(String::new, Value::to_string);
+        head += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(head.as_bytes())?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER).read_to_end(&mut answer)?;
+        Ok(read(answer))
+    }
+}
+
+/// Status and body; `None`: this is no HTTP.
+fn read(mut answer: Vec<u8>) -> Option<Answer> {
+    let line = answer.strip_prefix(b"HTTP/1.1 ")?;
+    let status = str::from_utf8(line.get(..3)?).ok()?.parse().ok()?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let body = answer.split_off(end + 4);
+    Some(Answer { status, body })
+}
+
+impl Unanswered {
+    pub fn code(&self) -> &'static str {
+        match self {
+            Unanswered::NoAddress(_) => "E0120",
+            Unanswered::NoToken(..) => "E0121",
+            Unanswered::Unreachable(_) => "E0122",
+            Unanswered::Foreign(..) => "E0123",
+            Unanswered::Refused(..) => "E0124",
+        }
+    }
+
+    /// Says it, and with what to exit.
+    pub fn report(&self) -> ExitCode {
+        eprintln!("error[{}]: {self}", self.code());
+        match self {
+            Unanswered::NoAddress(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unanswered::NoAddress(text) => {
+                write!(
+                    f,
+                    "`{text}` is no address: write one like 127.0.0.1:9900 or unix:/run/maitred/admin.sock"
+                )
+            }
+            Unanswered::NoToken(path, why) => write!(f, "{}: {why}", path.display()),
+            Unanswered::Unreachable(tried) => {
+                f.write_str("no maitred answers here")?;
+                for (place, error) in tried {
+                    write!(f, "\n  {place}: {error}")?;
+                }
+                f.write_str(
+                    "\n  hint: is it running? Say where with `--admin ADDRESS` or MAITRED_ADMIN",
+                )
+            }
+            Unanswered::Foreign(place, why) => {
+                write!(f, "{place} does not answer as maitred does: {why}")
+            }
+            Unanswered::Refused(403, why) => {
+                write!(
+                    f,
+                    "refused: {why}\n  hint: `--admin unix:/run/maitred/admin.sock` or `--token-file FILE`"
+                )
+            }
+            Unanswered::Refused(_, why) => f.write_str(why),
+        }
+    }
+}
+
+/// Bytes as they may stand in a path or query of a request.
+pub fn percent(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
 }
 
 #[cfg(test)]
@@ -45,9 +289,18 @@ mod tests {
 
     #[test]
     fn a_wildcard_is_asked_on_loopback() {
-        assert_eq!(address(":9900"), Some("127.0.0.1:9900".parse().unwrap()));
-        assert_eq!(address("0.0.0.0:1"), Some("127.0.0.1:1".parse().unwrap()));
-        assert_eq!(address("[::]:1"), Some("[::1]:1".parse().unwrap()));
-        assert_eq!(address("nowhere"), None);
+        let tcp = |address: &str| Some(Place::Tcp(address.parse().unwrap()));
+        assert_eq!(Place::read(":9900"), tcp("127.0.0.1:9900"));
+        assert_eq!(Place::read("0.0.0.0:1"), tcp("127.0.0.1:1"));
+        assert_eq!(Place::read("[::]:1"), tcp("[::1]:1"));
+        assert_eq!(Place::read("unix:/a/b"), Some(Place::Socket("/a/b".into())));
+        assert_eq!(Place::read("nowhere"), None);
+        assert_eq!(Place::read("unix:"), None);
+    }
+
+    #[test]
+    fn names_of_backends_may_hold_anything() {
+        assert_eq!(percent("[::1]:80"), "%5B%3A%3A1%5D%3A80");
+        assert_eq!(percent("unix:/run/ä"), "unix%3A%2Frun%2F%C3%A4");
     }
 }

@@ -5,32 +5,24 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::ask;
+use super::ask::Where;
 
 /// Ask a running maitred whether it lives (exit 0) or not (exit 1)
 #[derive(Args, Debug)]
 pub struct Health {
-    /// Admin address of the one to ask; `:9900` is asked on loopback
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9900")]
-    admin: String,
+    #[command(flatten)]
+    at: Where,
 }
 
 impl Health {
     pub fn run(&self) -> ExitCode {
-        let Some(address) = ask::address(&self.admin) else {
-            eprintln!("error: `{}` is not an address; write one like 127.0.0.1:9900", self.admin);
-            return ExitCode::from(2);
-        };
-        match ask::get(address, "/livez") {
-            Ok((status, _)) if status.starts_with("HTTP/1.1 200") => ExitCode::SUCCESS,
-            Ok((status, _)) => {
-                eprintln!("error: {address} answered {status:?}");
+        match self.at.get("/livez") {
+            Ok(answer) if answer.status == 200 => ExitCode::SUCCESS,
+            Ok(answer) => {
+                eprintln!("error: the answer is {}", answer.status);
                 ExitCode::FAILURE
             }
-            Err(error) => {
-                eprintln!("error: {address} does not answer: {error}");
-                ExitCode::FAILURE
-            }
+            Err(error) => error.report(),
         }
     }
 }

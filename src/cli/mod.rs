@@ -12,10 +12,15 @@ mod run;
 mod demo;
 mod check;
 mod schema;
+mod diff;
 mod ask;
 mod health;
 mod show;
+mod backend;
+mod sessions;
+mod reload;
 mod doctor;
+mod completions;
 mod version;
 
 #[derive(Debug, Parser)]
@@ -31,9 +36,15 @@ enum Command {
     Demo(demo::Demo),
     Check(check::Check),
     Schema(schema::Schema),
+    Diff(diff::Diff),
     Health(health::Health),
     Show(show::Show),
+    Backend(backend::Backend),
+    Sessions(sessions::Sessions),
+    Reload(reload::Reload),
     Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    Man(completions::Man),
     Version(version::Version),
 }
 
@@ -73,9 +84,15 @@ pub fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Check(check) => check.run(),
         Command::Schema(schema) => schema.run(),
+        Command::Diff(diff) => diff.run(),
         Command::Health(health) => health.run(),
         Command::Show(show) => show.run(),
+        Command::Backend(backend) => backend.run(),
+        Command::Sessions(sessions) => sessions.run(),
+        Command::Reload(reload) => reload.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
         Command::Version(version) => version.run(),
     }
 }

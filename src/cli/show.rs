@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
-use super::ask;
+use super::ask::Where;
 
 /// Show what a running maitred is doing
 #[derive(Args, Debug)]
@@ -15,9 +15,8 @@ pub struct Show {
     /// In which form
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
-    /// Admin address of the one to ask; `:9900` is asked on loopback
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9900")]
-    admin: String,
+    #[command(flatten)]
+    at: Where,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -27,6 +26,8 @@ enum What {
     Pools,
     Sessions,
     Flows,
+    /// Every key with the value in force, as a file could say it
+    Config,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -59,12 +60,13 @@ impl What {
             What::Pools => "pools",
             What::Sessions => "sessions",
             What::Flows => "flows",
+            What::Config => "config",
         }
     }
 
     fn columns(self) -> &'static [&'static str] {
         match self {
-            What::Info => &["key", "value"],
+            What::Info | What::Config => &["key", "value"],
             What::Listeners => &[
                 "name",
                 "protocol",
@@ -109,6 +111,11 @@ impl What {
                 };
                 pairs.map(row).collect()
             }
+            What::Config => {
+                let mut rows = Vec::new();
+                flatten("", answer, &mut rows);
+                rows
+            }
             What::Pools => {
                 let mut rows = Vec::new();
                 for pool in list(answer, "pools") {
@@ -128,27 +135,9 @@ impl What {
 
 impl Show {
     pub fn run(&self) -> ExitCode {
-        let Some(address) = ask::address(&self.admin) else {
-            eprintln!("error: `{}` is not an address; write one like 127.0.0.1:9900", self.admin);
-            return ExitCode::from(2);
-        };
-        let answer = match ask::get(address, &format!("/api/v1/{}", self.what.name())) {
-            Ok((status, body)) if status.starts_with("HTTP/1.1 200") => body,
-            Ok((status, _)) => {
-                eprintln!("error: {address} answered {status:?}");
-                return ExitCode::FAILURE;
-            }
-            Err(error) => {
-                eprintln!("error: {address} does not answer: {error}");
-                return ExitCode::FAILURE;
-            }
-        };
-        let answer: Value = match serde_json::from_slice(&answer) {
+        let answer = match self.at.json("GET", &format!("/api/v1/{}", self.what.name()), None) {
             Ok(answer) => answer,
-            Err(error) => {
-                eprintln!("error: {address} did not answer as maitred does: {error}");
-                return ExitCode::FAILURE;
-            }
+            Err(error) => return error.report(),
         };
         super::print(&self.text(&answer));
         ExitCode::SUCCESS
@@ -168,6 +157,27 @@ impl Show {
         match self.output {
             Output::Csv => lines.iter().map(|line| csv(line)).collect(),
             Output::Table | Output::Json => table(&lines),
+        }
+    }
+}
+
+/// A row for each key, by its path.
+fn flatten(path: &str, value: &Value, rows: &mut Vec<Map<String, Value>>) {
+    match value {
+        Value::Object(keys) => {
+            for (key, value) in keys {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                flatten(&path, value, rows);
+            }
+        }
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            for (number, item) in items.iter().enumerate() {
+                flatten(&format!("{path}[{number}]"), item, rows);
+            }
+        }
+        value => {
+            let pair = [("key", Value::from(path)), ("value", value.clone())];
+            rows.push(pair.map(|(key, value)| (key.to_owned(), value)).into_iter().collect());
         }
     }
 }
@@ -219,7 +229,7 @@ mod tests {
     use serde_json::json;
 
     fn show(what: What, output: Output) -> Show {
-        Show { what, output, admin: String::new() }
+        Show { what, output, at: Where::default() }
     }
 
     #[test]

@@ -23,7 +23,9 @@ mod dns_name;
 mod account;
 mod admin;
 mod grammar;
-mod nearest;
+pub mod nearest;
+pub mod describe;
+pub mod compare;
 pub mod fault;
 pub mod error;
 

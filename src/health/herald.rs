@@ -38,8 +38,10 @@ struct Place {
 /// Under `on_down: {drain: …}`.
 struct Respite {
     until: Instant,
-    /// How often the backend had gone down: once it has done so again, that time counts.
-    downs: u64,
+    /// `Down` or `Maintenance`.
+    state: BackendState,
+    /// How often the backend had become that: once it has done so again, that time counts.
+    times: u64,
 }
 
 impl Herald {
@@ -61,16 +63,18 @@ impl Herald {
         }
         match transition.to {
             BackendState::Up => self.note_ramp(backend, now),
-            BackendState::Down => match pool.config.on_down {
+            state @ (BackendState::Down | BackendState::Maintenance) => match pool.config.on_down {
                 OnDown::Auto => self.leave(pool, backend),
                 OnDown::Keep => {}
                 OnDown::Drain(time) => {
-                    let downs = backend.status().transitions(BackendState::Down);
+                    let times = backend.status().transitions(state);
                     let place = Place {
                         pool: Arc::clone(&backend.pool),
                         backend: Arc::clone(&backend.name),
                     };
-                    self.drains.borrow_mut().insert(place, Respite { until: now + time, downs });
+                    self.drains
+                        .borrow_mut()
+                        .insert(place, Respite { until: now + time, state, times });
                 }
                 OnDown::Reset => {
                     self.cut_sessions(&backend.pool, &backend.name);
@@ -106,8 +110,7 @@ impl Herald {
             let backend = wants.and_then(|it| it.backends.iter().find(|it| it.name == *name));
             let is_still_down = backend.is_some_and(|backend| {
                 let status = backend.status();
-                status.state == BackendState::Down
-                    && status.transitions(BackendState::Down) == respite.downs
+                status.state == respite.state && status.transitions(respite.state) == respite.times
             });
             if is_still_down {
                 self.cut_sessions(pool, name);

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use socket2::SockAddr;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::herald::{Herald, Means};
 use super::probe::Prober;
-use super::transition;
+use super::transition::{self, Transition};
 use super::watch::{Current, Rules, Watched, watch};
 use crate::addr::{BackendAddr, ListenAddr};
 use crate::pool::Pool;
@@ -38,13 +38,25 @@ const NOTHING_TO_PROBE: &str = "nothing to probe: a backend without a port needs
 pub struct Monitor {
     /// Only the newest counts, so nothing queues up.
     snapshots: Option<watch::Sender<Arc<Snapshot>>>,
+    told: mpsc::Sender<Told>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// What somebody else did to a backend, and what follows from it is the monitor's.
+struct Told {
+    pool: Arc<Pool>,
+    backend: Arc<Backend>,
+    transition: Transition,
+}
+
+/// Whoever tells more waits.
+const TOLD: usize = 64;
 
 impl Monitor {
     /// `in_flight` bounds the probes under way at once, and so their descriptors.
     pub fn start(events: Arc<Events>, means: Means, in_flight: usize) -> io::Result<Monitor> {
         let (snapshots, newest) = watch::channel(Arc::default());
+        let (told, heard) = mpsc::channel(TOLD);
         let (built, outcome) = std::sync::mpsc::channel();
         let work = move || {
             let builder = &mut Builder::new_current_thread();
@@ -56,12 +68,12 @@ impl Monitor {
             // Whoever started us waits for this.
             let _ = built.send(result);
             if let Some(runtime) = runtime {
-                runtime.block_on(run(newest, events, means, in_flight));
+                runtime.block_on(run(newest, heard, events, means, in_flight));
             }
         };
         let thread = std::thread::Builder::new().name("health".into()).spawn(work)?;
         outcome.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended")))?;
-        Ok(Monitor { snapshots: Some(snapshots), thread: Some(thread) })
+        Ok(Monitor { snapshots: Some(snapshots), told, thread: Some(thread) })
     }
 
     /// Watches what this snapshot has. Watches that still fit go on undisturbed.
@@ -69,6 +81,12 @@ impl Monitor {
         if let Some(snapshots) = &self.snapshots {
             snapshots.send_replace(Arc::clone(snapshot));
         }
+    }
+
+    /// Tells of it, and sees to the sessions as `on_down` says.
+    pub async fn tell(&self, pool: Arc<Pool>, backend: Arc<Backend>, transition: Transition) {
+        // Once it has stopped, so have the sessions.
+        let _ = self.told.send(Told { pool, backend, transition }).await;
     }
 
     /// Ends the probes and waits for the thread.
@@ -84,6 +102,7 @@ impl Monitor {
 
 async fn run(
     mut newest: watch::Receiver<Arc<Snapshot>>,
+    mut heard: mpsc::Receiver<Told>,
     events: Arc<Events>,
     means: Means,
     in_flight: usize,
@@ -105,6 +124,9 @@ async fn run(
                 }
                 let snapshot = Arc::clone(&newest.borrow_and_update());
                 ward.apply(&snapshot, Instant::now());
+            }
+            Some(it) = heard.recv() => {
+                ward.herald.tell(&it.pool, &it.backend, &it.transition, Instant::now());
             }
             _ = tick.tick() => ward.tick(Instant::now()),
         }

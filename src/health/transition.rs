@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use crate::pool::backend::{Backend, BackendState};
 use crate::pool::fitness::Standing;
+use crate::pool::hand::{Hand, Set};
 use crate::pool::outlier::Ejection;
 
 /// What happened to a backend: its new state, and the ejection that ended with it.
@@ -89,6 +90,43 @@ fn end_ejection(
         (status.state == BackendState::Ejected).then(|| (to, why.into()))
     })?;
     Some(Transition { to, why: why.into(), ended, is_first: false })
+}
+
+/// A hand set something, or lifted it: then ejection and verdict count again.
+pub fn by_hand(
+    backend: &Backend,
+    hand: Hand,
+    now: Instant,
+    wall: SystemTime,
+) -> Option<Transition> {
+    let mut book = backend.live.outlier.book();
+    let is_ejected = book.ejection().is_some();
+    let mut transition = None;
+    backend.change(now, wall, |status| {
+        let is_set = matches!(status.state, BackendState::Drain | BackendState::Maintenance);
+        let (to, why) = match &hand.state {
+            Some(set) => (set.value.into(), set_by_hand(set)),
+            None if is_set && is_ejected => (BackendState::Ejected, LIFTED.to_owned()),
+            None if is_set => (status.verdict.into(), LIFTED.to_owned()),
+            None => (status.state, status.why.clone()),
+        };
+        status.hand = hand;
+        transition = Some(Transition { to, why: why.clone(), ended: None, is_first: false });
+        Some((to, why))
+    })?;
+    transition
+}
+
+const LIFTED: &str = "what was set by hand is lifted";
+
+fn set_by_hand<T>(set: &Set<T>) -> String {
+    let until = set.until.map_or_else(String::new, |until| format!(" until {}", time(until)));
+    format!("by hand{until} ({})", set.who)
+}
+
+/// RFC 3339, to the second.
+pub fn time(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.0}"))
 }
 
 /// Tells of an ejection that nobody was told of yet.

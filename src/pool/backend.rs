@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Shared;
 use super::fitness::{ProbeCounters, Standing};
+use super::hand::{Hand, HandState};
 use super::latency::milliseconds;
 use super::outlier::Outlier;
 use super::slots::{Slot, WEIGHT_UNIT};
@@ -115,11 +116,22 @@ impl BackendState {
     }
 }
 
+impl From<HandState> for BackendState {
+    fn from(state: HandState) -> BackendState {
+        match state {
+            HandState::Drain => BackendState::Drain,
+            HandState::Maintenance => BackendState::Maintenance,
+        }
+    }
+}
+
 /// What the backend is now, why, and since when.
 #[derive(Clone, Debug)]
 pub struct Status {
     pub state: BackendState,
     pub why: String,
+    /// What a hand set; its state overrules all else.
+    pub hand: Hand,
     /// What the probes say, also while a hand or an ejection overrules them.
     pub verdict: Standing,
     pub since: SystemTime,
@@ -140,6 +152,7 @@ impl Status {
         Status {
             state: verdict.into(),
             why: why.into(),
+            hand: Hand::default(),
             verdict,
             since: wall,
             up_since: None,
@@ -228,8 +241,9 @@ impl Backend {
         if before == state {
             return None;
         }
-        let recovers = matches!(before, BackendState::Down | BackendState::Ejected)
-            && state == BackendState::Up;
+        use BackendState::{Down, Ejected, Maintenance, Up};
+        // Whoever was in maintenance was taken away from its sessions too, and commonly starts cold.
+        let recovers = matches!(before, Down | Ejected | Maintenance) && state == Up;
         status.up_since = recovers.then_some(now);
         status.state = state;
         status.since = wall;

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod backend;
+pub mod hand;
 pub mod balance;
 mod build;
 pub mod fitness;

@@ -173,11 +173,14 @@ impl Worker {
 
     fn cut(&self, cut: &Cut) {
         // Cutting wakes, it does not run the session: the table is not changed under the iterator.
+        let mut count = 0;
         for session in self.sessions.borrow().present() {
             if session.matches(&cut.filter) {
                 session.cut(cut.reason);
+                count += 1;
             }
         }
+        cut.counted(count);
     }
 
     fn list(&self, filter: &SessionFilter) -> Vec<SessionRow> {

@@ -21,6 +21,7 @@ pub struct Event {
 pub enum EventKind {
     Backend,
     Drain,
+    Kill,
     Reload,
     Start,
 }
@@ -30,6 +31,7 @@ impl EventKind {
         match self {
             EventKind::Backend => "backend",
             EventKind::Drain => "drain",
+            EventKind::Kill => "kill",
             EventKind::Reload => "reload",
             EventKind::Start => "start",
         }

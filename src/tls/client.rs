@@ -13,8 +13,10 @@ use rustls::server::ParsedCertificate;
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
+use serde_json::{Value, json};
 
 use super::{Bad, File, Pair, PairNames, Read, digest, has_postgres, pem, provider};
+use crate::config::describe::protocols;
 use crate::config::fault::quote;
 
 /// What a pool asks for.
@@ -126,6 +128,23 @@ impl Client {
     /// Whether backends are asked first, as PostgreSQL wants it.
     pub fn is_for_postgres(&self) -> bool {
         has_postgres(&self.alpn)
+    }
+
+    /// In the grammar of the configuration.
+    pub fn describe(&self) -> Value {
+        let name = self.server_name.as_ref().map(|name| name.to_str());
+        let (certificate, key) = self.own.as_ref().map_or(("none", "none"), |(it, key)| (it, key));
+        json!({
+            "server_name": name.as_deref().unwrap_or("none"),
+            "ca": match &self.trust {
+                Whom::File(file) => file,
+                Whom::Nobody | Whom::System => "system",
+            },
+            "certificate": certificate,
+            "key": key,
+            "alpn": protocols(&self.alpn),
+            "verify": !matches!(self.trust, Whom::Nobody),
+        })
     }
 
     pub fn files(&self) -> impl Iterator<Item = &Path> {

@@ -10,8 +10,10 @@ use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
+use serde_json::{Value, json};
 
 use super::{Bad, File, Pair, PairNames, Read, digest, has_postgres, pem, provider};
+use crate::config::describe::protocols;
 use crate::config::fault::quote;
 
 /// The settings of one listener.
@@ -107,6 +109,18 @@ impl Server {
         each.map(|((certificate, _), at)| {
             let when = jiff::Timestamp::from_second(*at).map(|when| when.to_string());
             format!("{} expired on {}", quote(certificate), when.unwrap_or_default())
+        })
+    }
+
+    /// In the grammar of the configuration.
+    pub fn describe(&self) -> Value {
+        let pairs = self.pairs.iter();
+        let pairs =
+            pairs.map(|(certificate, key)| json!({ "certificate": certificate, "key": key }));
+        json!({
+            "certificates": pairs.collect::<Vec<_>>(),
+            "client_ca": self.client_ca.as_deref().unwrap_or("none"),
+            "alpn": protocols(&self.alpn),
         })
     }
 

@@ -156,6 +156,7 @@ impl Flows {
 
     pub fn cut(&mut self, cut: &Cut) {
         let ids: Vec<FlowId> = self.matching(&cut.filter).collect();
+        cut.counted(ids.len());
         for id in ids {
             self.end(id, Stage::Relay, cut.reason);
         }

@@ -117,7 +117,10 @@ fn a_file_that_is_written_anew_or_replaced_is_in_force_without_a_reload() {
     echo(b'3');
     let messages: Vec<String> = site.events().into_iter().map(|event| event.message).collect();
     assert_eq!(messages.len(), 2, "{messages:?}");
-    assert!(messages[1].ends_with("allow.nets has changed: listener main changed"), "{messages:?}");
+    assert!(
+        messages[1].ends_with("allow.nets has changed: listener main changed: what its files hold"),
+        "{messages:?}"
+    );
     assert!(site.is_current("allow") && site.is_current("deny"));
 }
 

@@ -327,7 +327,7 @@ fn the_real_one_reloads_and_drains_when_asked() {
     // Another token counts from the reload on.
     fs::write(&file, configuration(&admin, extra)).unwrap();
     fs::write(running.dir.path().join("token"), "another-token-of-some-length").unwrap();
-    assert_eq!(reload().1["changes"][0], "admin changed");
+    assert_eq!(reload().1["changes"][0], "admin changed: token");
     let address = running.listening("address");
     let drain = |token| {
         let stream = TcpStream::connect(&*address).unwrap();

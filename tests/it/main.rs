@@ -9,6 +9,7 @@ mod balancer;
 mod bandwidth;
 mod binary;
 mod busy_poll;
+mod by_hand;
 mod check_command;
 mod config;
 mod connect;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use maitred::addr::{BackendAddr, ListenAddr};
+use maitred::config::describe::describe;
 use maitred::config::{Backend, Config, Health, Listener, Pool, Probe, Protocol, schema};
 use serde_json::Value;
 
@@ -155,3 +156,83 @@ fn walk(value: &Value, path: &str, seen: &mut BTreeSet<String>) {
         _ => {}
     }
 }
+
+/// Commented alternatives of the reference, too: a description of what was read is read as the same.
+#[test]
+fn what_is_described_in_full_is_read_as_the_same_again() {
+    let texts = files_in("conf/recipes", ".yaml").into_iter().map(|(_, text)| text);
+    let mut count = 0;
+    for text in texts.chain([sample("reference.yaml"), EVERY_CHOICE.to_owned()]) {
+        let loaded = load_text(&text);
+        let loaded = loaded.unwrap_or_else(|report| panic!("{}", report.render(false)));
+        let mut config = loaded.config;
+        // By name: of listeners and pools the order means nothing.
+        config.listeners.sort_by(|a, b| a.name.cmp(&b.name));
+        config.pools.sort_by(|a, b| a.name.cmp(&b.name));
+        // Only texts can hold a dollar sign, and there it would begin a variable.
+        let described = describe(&config).to_string().replace('$', "$$");
+        let again = load_text(&described);
+        let again = again.unwrap_or_else(|report| panic!("{}", report.render(false))).config;
+        assert_eq!(again, Config { sha256: again.sha256.clone(), ..config }, "{described}");
+        count += 1;
+    }
+    assert!(count > 10);
+}
+
+/// What is not a default anywhere.
+const EVERY_CHOICE: &str = r#"
+version: 1
+process: {workers: 3, max_sessions: 1000, busy_poll: 1ms, shutdown: {delay: 1s, timeout: 1m30s}}
+admin: {listen: none, socket: /tmp/a.sock}
+log: {level: debug, format: text, sessions: failures}
+listeners:
+  tcp:
+    bind: ["127.0.0.1:5000-5003", "[::1]:6000", "unix:/tmp/door"]
+    pool: none
+    routes: [{server_name: ["*.a.example", "b.example"], alpn: [h2], client: ["10.0.0.0/8"], port: 5001, pool: one}]
+    proxy_protocol: {trusted: ["192.0.2.0/24"]}
+    allow: ["2001:db8::/32"]
+    deny: ["2001:db8::1"]
+    on_refuse: reset
+    relay: splice
+    preread_size: 4KiB
+    limits: {sessions: 5, sessions_per_client: 2, rate: {per_second: 7, burst: 9}, rate_per_client: {per_second: 1}, prereads: 3,
+             bandwidth: {to_client: 10MiB, to_backend: 1500B}}
+    timeouts: {preread: 250ms, idle: 1d, half_closed: none, max_lifetime: 2h}
+    keepalive: none
+    socket_buffers: {client: 64KiB, backend: 128KiB}
+    backlog: 17
+  udp:
+    bind: "127.0.0.1:53"
+    protocol: udp
+    pool: two
+    limits: {datagram_rate: {per_second: 10}, datagram_rate_per_client: {per_second: 2, burst: 4}}
+    flow: {timeout: 3s, max_flows: 9, requests: 1, responses: 2, when_full: evict_idle}
+pools:
+  one:
+    balance: consistent_hash
+    hash: {key: client_address, table_size: 251, bounded_load: 150%}
+    backends: [{address: "10.0.0.1:1", name: a, weight: 0, tier: 2, max_sessions: 4}, "10.0.0.2:2", "unix:/tmp/b"]
+    spill: true
+    connect: {timeout: 1s, attempts: 2}
+    source: ["10.0.0.9"]
+    source_ports: own
+    send_proxy_protocol: v2
+    send_proxy_tlvs: [authority, crc32c]
+    health: {probe: {exchange: {send: {hex: "00 ff"}, expect: {regex: "^a$"}}}, port: 99, interval: 3s, timeout: 2s, rise: 1, fall: 9, start: down, jitter: 0%}
+    passive: none
+    slow_start: 10s
+    on_down: {drain: 5s}
+    when_none_up: {hold: {for: 1s, max: 2}}
+    when_full: {hold: {for: 2s, max: 3}}
+    timeouts: {backend_user_timeout: 9s}
+  two:
+    balance: ip_hash
+    backends: ["10.0.0.3:53"]
+    send_proxy_protocol: v2
+    send_proxy_datagrams: every
+    health: {probe: {dns: {name: example.com, type: AAAA}}}
+    passive: {failures: 2, window: 3s, eject_for: 4s, max_ejected: 5%}
+    on_down: reset
+    when_none_up: try_all
+"#;

@@ -1,0 +1,130 @@
+//! `maitred backend`: sets or lifts by hand what a running maitred does with one backend, at once.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use super::ask::{Where, percent};
+
+/// Set by hand what happens with a backend: at once, over reloads, until a hand lifts it
+#[derive(Args, Debug)]
+pub struct Backend {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Lift what was set by hand, the weight too; probes then decide
+    Up {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// No new sessions; open ones go on
+    Drain {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        end: End,
+    },
+    /// No new sessions and no probes; open ones as the pool's `on_down` says
+    Maintenance {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        end: End,
+    },
+    /// Another weight than the configured one
+    Weight {
+        /// 0…256; with 0 it gets no new sessions
+        #[arg(value_parser = clap::value_parser!(u32).range(0..=256))]
+        weight: u32,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        end: End,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Which {
+    /// Name of the pool
+    pool: String,
+    /// Name of the backend, as `maitred show pools` has it
+    backend: String,
+    #[command(flatten)]
+    at: Where,
+}
+
+#[derive(Args, Debug)]
+struct End {
+    /// Lift it by itself then: a time like 2027-01-31T06:00:00Z, or a duration from now like 30m
+    #[arg(long, value_name = "TIME", value_parser = until)]
+    until: Option<String>,
+}
+
+/// RFC 3339.
+fn until(text: &str) -> Result<String, String> {
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(time.to_string());
+    }
+    let length: Duration = crate::config::parse_time(text)
+        .map_err(|_| "write a time like 2027-01-31T06:00:00Z, or a duration like 30m".to_owned())?;
+    let end = jiff::Timestamp::now().checked_add(length);
+    end.map(|time| time.to_string()).map_err(|_| "that is too far away".to_owned())
+}
+
+impl Backend {
+    pub fn run(&self) -> ExitCode {
+        let (which, change) = match &self.what {
+            What::Up { which } => (which, json!({ "state": "up" })),
+            What::Drain { which, end } => (which, end.with("state", "drain".into())),
+            What::Maintenance { which, end } => (which, end.with("state", "maintenance".into())),
+            What::Weight { weight, which, end } => (which, end.with("weight", (*weight).into())),
+        };
+        match which.at.set(&which.pool, &which.backend, &change) {
+            Ok(backend) => {
+                super::print(&summary(&which.pool, &backend));
+                ExitCode::SUCCESS
+            }
+            Err(error) => error.report(),
+        }
+    }
+}
+
+impl End {
+    fn with(&self, key: &str, value: Value) -> Value {
+        let mut change = Map::from_iter([(key.to_owned(), value)]);
+        if let Some(until) = &self.until {
+            change.insert("until".to_owned(), until.as_str().into());
+        }
+        Value::Object(change)
+    }
+}
+
+impl Where {
+    /// Changes a backend by hand; answers what it is now.
+    pub fn set(
+        &self,
+        pool: &str,
+        backend: &str,
+        change: &Value,
+    ) -> Result<Value, super::ask::Unanswered> {
+        let path = format!("/api/v1/pools/{}/backends/{}", percent(pool), percent(backend));
+        self.json("PATCH", &path, Some(change))
+    }
+}
+
+fn summary(pool: &str, backend: &Value) -> String {
+    let text = |key: &str| backend[key].as_str().unwrap_or("?").to_owned();
+    let open = &backend["sessions_active"];
+    format!(
+        "{pool}/{} is {} ({}), weight {}, {open} sessions open\n",
+        text("name"),
+        text("state"),
+        text("why"),
+        backend["weight"],
+    )
+}

@@ -1,0 +1,55 @@
+//! `maitred completions` and `maitred man`: made from the definition of the command line itself.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use super::{Cli, print};
+
+/// Print the completions of a shell
+///
+/// For example `maitred completions bash > /etc/bash_completion.d/maitred`.
+#[derive(Args, Debug)]
+pub struct Completions {
+    shell: Shell,
+}
+
+/// Print the manual page, or write those of all subcommands
+#[derive(Args, Debug)]
+pub struct Man {
+    /// Write `maitred.1`, `maitred-run.1` and so on into this folder instead
+    #[arg(long, value_name = "FOLDER")]
+    all: Option<PathBuf>,
+}
+
+impl Completions {
+    pub fn run(&self) -> ExitCode {
+        let mut text = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "maitred", &mut text);
+        print(&String::from_utf8_lossy(&text));
+        ExitCode::SUCCESS
+    }
+}
+
+impl Man {
+    pub fn run(&self) -> ExitCode {
+        let written = match &self.all {
+            Some(folder) => clap_mangen::generate_to(Cli::command(), folder),
+            None => {
+                let mut text = Vec::new();
+                let made = clap_mangen::Man::new(Cli::command()).render(&mut text);
+                print(&String::from_utf8_lossy(&text));
+                made
+            }
+        };
+        match written {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error[E0130]: the manual cannot be written: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `maitred sessions kill`: ends open sessions and flows of a running maitred.
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::ask::{Where, percent};
+
+/// End open sessions and flows
+#[derive(Args, Debug)]
+pub struct Sessions {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Reset them on both sides; all that is given must hold
+    #[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
+    Kill {
+        /// The one with this id, as `maitred show sessions` has it
+        #[arg(group = "which", conflicts_with_all = ["pool", "backend", "client"])]
+        id: Option<u64>,
+        /// Those in this pool
+        #[arg(long, group = "which")]
+        pool: Option<String>,
+        /// Those on the backend of this name
+        #[arg(long, group = "which")]
+        backend: Option<String>,
+        /// Those of the client at this IP address
+        #[arg(long, group = "which")]
+        client: Option<IpAddr>,
+        #[command(flatten)]
+        at: Where,
+    },
+}
+
+impl Sessions {
+    pub fn run(&self) -> ExitCode {
+        let What::Kill { id, pool, backend, client, at } = &self.what;
+        let path = match id {
+            Some(id) => format!("/api/v1/sessions/{id}"),
+            None => {
+                let client = client.map(|client| client.to_string());
+                let pairs = [("pool", pool), ("backend", backend), ("client", &client)];
+                let given = pairs.iter().filter_map(|(key, value)| {
+                    value.as_ref().map(|value| format!("{key}={}", percent(value)))
+                });
+                format!("/api/v1/sessions?{}", given.collect::<Vec<_>>().join("&"))
+            }
+        };
+        match at.json("DELETE", &path, None) {
+            Ok(answer) => {
+                super::print(&format!("{} killed\n", answer["killed"]));
+                ExitCode::SUCCESS
+            }
+            Err(error) => error.report(),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The book of what hands set on backends, and bringing it into them. It outlives reloads, and backends that leave and
+//! come back; only a hand or its `until` takes anything out of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::Supervisor;
+use crate::config::Config;
+use crate::health::transition;
+use crate::pool::Pool;
+use crate::pool::backend::Backend;
+use crate::pool::hand::{Hand, MOST, NotSet, StateWish, Wish};
+use crate::snapshot::Snapshot;
+
+/// By pool, then by backend.
+#[derive(Default)]
+pub struct Hands(BTreeMap<String, BTreeMap<String, Hand>>);
+
+impl Hands {
+    fn of(&self, pool: &str, backend: &str) -> Option<&Hand> {
+        self.0.get(pool)?.get(backend)
+    }
+
+    fn grant(
+        &mut self,
+        pool: &str,
+        backend: &str,
+        wish: &Wish,
+        who: &str,
+        now: SystemTime,
+    ) -> bool {
+        let is_known = self.of(pool, backend).is_some();
+        if !is_known && self.0.values().map(BTreeMap::len).sum::<usize>() >= MOST {
+            return false;
+        }
+        let of_pool = self.0.entry(pool.to_owned()).or_default();
+        of_pool.entry(backend.to_owned()).or_default().grant(wish, who, now);
+        self.forget_empty();
+        true
+    }
+
+    /// Pools in which something was over, and is lifted.
+    fn expire(&mut self, now: SystemTime) -> Vec<String> {
+        let mut lifted = Vec::new();
+        for (pool, backends) in &mut self.0 {
+            // All of them, so no `any`, which stops at the first.
+            let count =
+                backends.values_mut().filter_map(|hand| hand.expire(now).then_some(())).count();
+            if count > 0 {
+                lifted.push(pool.clone());
+            }
+        }
+        self.forget_empty();
+        lifted
+    }
+
+    fn forget_empty(&mut self) {
+        self.0.values_mut().for_each(|backends| backends.retain(|_, hand| !hand.is_nothing()));
+        self.0.retain(|_, backends| !backends.is_empty());
+    }
+
+    fn until(&self) -> Option<SystemTime> {
+        self.0.values().flat_map(BTreeMap::values).filter_map(Hand::until).min()
+    }
+
+    /// The configuration with the weights that were set.
+    pub fn weigh(&self, mut config: Config) -> Config {
+        for pool in &mut config.pools {
+            let Some(hands) = self.0.get(&*pool.name) else { continue };
+            let weight = |backend: &str| hands.get(backend)?.weight.as_ref().map(|set| set.value);
+            if pool.backends.iter().all(|backend| weight(&backend.name).is_none()) {
+                continue;
+            }
+            for backend in &mut Arc::make_mut(pool).backends {
+                backend.weight = weight(&backend.name).unwrap_or(backend.weight);
+            }
+        }
+        config
+    }
+
+    /// Brings the book into backends that were built anew or come back; before anybody can pick them.
+    pub fn apply(&self, snapshot: &Snapshot) {
+        for (pool, backend) in backends(snapshot.pools.values()) {
+            let hand = self.of(&pool.name, &backend.name).cloned().unwrap_or_default();
+            // Nobody is on them, so nothing follows from it.
+            if let Some(it) = settle(backend, hand) {
+                let (state, why) = (it.to.as_str(), it.why);
+                tracing::info!(pool = &*pool.name, backend = &*backend.name, "{state}: {why}");
+            }
+        }
+    }
+}
+
+fn backends<'a>(
+    pools: impl Iterator<Item = &'a Arc<Pool>>,
+) -> impl Iterator<Item = (&'a Arc<Pool>, &'a Arc<Backend>)> {
+    pools.flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)))
+}
+
+fn settle(backend: &Backend, hand: Hand) -> Option<transition::Transition> {
+    if backend.status().hand == hand {
+        return None;
+    }
+    transition::by_hand(backend, hand, Instant::now(), SystemTime::now())
+}
+
+impl Supervisor {
+    /// Sets or lifts something by hand: at once, and for good unless `wish` says until when.
+    pub async fn set_by_hand(
+        &mut self,
+        pool: &str,
+        backend: &str,
+        wish: &Wish,
+        who: &str,
+    ) -> Result<Arc<Backend>, NotSet> {
+        let has_backend = {
+            let snapshot = self.plane.snapshot.load();
+            let pool = snapshot.pools.get(pool).ok_or(NotSet::NoPool)?;
+            pool.backends.iter().any(|it| *it.name == *backend)
+        };
+        if !has_backend {
+            return Err(NotSet::NoBackend);
+        }
+        if !self.hands.grant(pool, backend, wish, who, SystemTime::now()) {
+            return Err(NotSet::Full);
+        }
+        self.events.note_backend(pool, backend, format!("{pool}/{backend} {}", words(wish, who)));
+        self.show_hands(pool).await?;
+        let snapshot = self.plane.snapshot.load();
+        let found = snapshot
+            .pools
+            .get(pool)
+            .and_then(|it| it.backends.iter().find(|it| *it.name == *backend));
+        found.map(Arc::clone).ok_or(NotSet::NoBackend)
+    }
+
+    /// When something set by hand is over.
+    pub fn hands_until(&self) -> Option<SystemTime> {
+        self.hands.until()
+    }
+
+    pub async fn expire_hands(&mut self) {
+        for pool in self.hands.expire(SystemTime::now()) {
+            if let Err(why) = self.show_hands(&pool).await {
+                tracing::error!(pool, "what was set by hand could not be lifted: {why}");
+            }
+        }
+    }
+
+    /// Brings what the book says of a pool into its backends.
+    async fn show_hands(&mut self, pool: &str) -> Result<(), NotSet> {
+        let weighed = self.hands.weigh(self.base.clone());
+        if weighed.pools != self.plane.snapshot.load().config.pools {
+            // Tables are built by weight.
+            self.reload(self.base.clone()).map_err(|error| NotSet::Refused(error.to_string()))?;
+        }
+        let Some(pool) = self.plane.snapshot.load().pools.get(pool).map(Arc::clone) else {
+            return Ok(());
+        };
+        for backend in &pool.backends {
+            let hand = self.hands.of(&pool.name, &backend.name).cloned().unwrap_or_default();
+            if let Some(transition) = settle(backend, hand) {
+                self.monitor.tell(Arc::clone(&pool), Arc::clone(backend), transition).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was wished, for the log.
+fn words(wish: &Wish, who: &str) -> String {
+    let state = wish.state.map(|state| match state {
+        StateWish::Set(state) => state.as_str().to_owned(),
+        StateWish::Up => "up".to_owned(),
+    });
+    let weight = wish.weight.map(|weight| match weight {
+        Some(weight) => format!("weight {weight}"),
+        None => "configured weight".to_owned(),
+    });
+    let what: Vec<String> = state.into_iter().chain(weight).collect();
+    let until =
+        wish.until.map_or_else(String::new, |until| format!(" until {}", transition::time(until)));
+    format!("set by hand: {}{until} ({who})", what.join(", "))
+}
