@@ -252,6 +252,19 @@ fn admin_error(wanted: Option<SocketAddr>, error: io::Error) -> StartError {
     StartError::Admin(wanted.unwrap_or(SocketAddr::from(([0; 4], 0))), error)
 }
 
+impl StartError {
+    /// For `maitred explain`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            StartError::Admin(..) => "E0101",
+            StartError::AdminSocket(..) => "E0102",
+            StartError::Bind(_) => "E0103",
+            StartError::User(_) => "E0104",
+            StartError::Io(..) => "E0105",
+        }
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

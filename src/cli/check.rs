@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::{ConfigFiles, color_on_stderr, print};
+use super::{ConfigFiles, color_on_stderr, explain, print};
 use crate::config::{Config, Loaded, Report};
 
 /// Check a configuration without using it
@@ -34,6 +34,9 @@ impl Check {
             }
             Err(report) => {
                 self.show(&report);
+                if let Format::Text = self.format {
+                    explain::offer(&report);
+                }
                 ExitCode::FAILURE
             }
         }

@@ -12,6 +12,7 @@ mod run;
 mod demo;
 mod check;
 mod schema;
+mod explain;
 mod diff;
 mod ask;
 mod health;
@@ -36,6 +37,7 @@ enum Command {
     Demo(demo::Demo),
     Check(check::Check),
     Schema(schema::Schema),
+    Explain(explain::Explain),
     Diff(diff::Diff),
     Health(health::Health),
     Show(show::Show),
@@ -84,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Check(check) => check.run(),
         Command::Schema(schema) => schema.run(),
+        Command::Explain(explain) => explain.run(),
         Command::Diff(diff) => diff.run(),
         Command::Health(health) => health.run(),
         Command::Show(show) => show.run(),

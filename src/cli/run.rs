@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{ConfigFiles, color_on_stderr};
+use super::{ConfigFiles, color_on_stderr, explain};
 use crate::config::{self, Loaded, OneLine, Report};
 use crate::daemon;
 
@@ -40,6 +40,7 @@ impl Run {
             Ok(loaded) => loaded,
             Err(report) => {
                 eprint!("{}", report.render(color_on_stderr()));
+                explain::offer(&report);
                 return ExitCode::FAILURE;
             }
         };
@@ -55,7 +56,7 @@ impl Run {
         match daemon::run(loaded.config, &files, Arc::new(source)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {error}");
+                eprintln!("error[{}]: {error}", error.code());
                 ExitCode::FAILURE
             }
         }

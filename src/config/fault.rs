@@ -79,6 +79,49 @@ pub struct Faults {
 }
 
 impl Code {
+    pub const ALL: [Code; 40] = [
+        Code::Unreadable,
+        Code::TooLarge,
+        Code::Syntax,
+        Code::DuplicateKey,
+        Code::UnknownKey,
+        Code::NotYet,
+        Code::MissingKey,
+        Code::WrongShape,
+        Code::EmptyValue,
+        Code::UnknownWord,
+        Code::NotOneChoice,
+        Code::NoUnit,
+        Code::ZeroForNone,
+        Code::OffForNone,
+        Code::Malformed,
+        Code::OutOfRange,
+        Code::BadName,
+        Code::BadAddress,
+        Code::HostName,
+        Code::UnsetVariable,
+        Code::BadVariable,
+        Code::UnknownVersion,
+        Code::NotPrime,
+        Code::BadPattern,
+        Code::GivenTwice,
+        Code::NameTwice,
+        Code::BoundTwice,
+        Code::UnknownPool,
+        Code::BackendTwice,
+        Code::SourceFamily,
+        Code::NoPort,
+        Code::OtherProtocol,
+        Code::Circular,
+        Code::UnknownAccount,
+        Code::BadCertificate,
+        Code::NothingToDo,
+        Code::WithoutEffect,
+        Code::NotProbed,
+        Code::Unverified,
+        Code::Expired,
+    ];
+
     pub fn id(self) -> String {
         format!("E{:04}", self as u16)
     }
