@@ -20,6 +20,7 @@ mod show;
 mod backend;
 mod sessions;
 mod reload;
+mod top;
 mod doctor;
 mod completions;
 mod version;
@@ -44,6 +45,7 @@ enum Command {
     Backend(backend::Backend),
     Sessions(sessions::Sessions),
     Reload(reload::Reload),
+    Top(top::Top),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(completions::Man),
@@ -93,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Backend(backend) => backend.run(),
         Command::Sessions(sessions) => sessions.run(),
         Command::Reload(reload) => reload.run(),
+        Command::Top(top) => top.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),

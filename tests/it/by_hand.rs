@@ -40,6 +40,10 @@ impl Program {
         program
     }
 
+    pub fn admin(&self) -> String {
+        format!("unix:{}", self.socket().display())
+    }
+
     fn socket(&self) -> PathBuf {
         self.dir.path().join("admin.sock")
     }
@@ -50,7 +54,7 @@ impl Program {
 
     pub fn maitred(&self, arguments: &[&str]) -> Outcome {
         let mut command = Command::new(env!("CARGO_BIN_EXE_maitred"));
-        command.args(arguments).env("MAITRED_ADMIN", format!("unix:{}", self.socket().display()));
+        command.args(arguments).env("MAITRED_ADMIN", self.admin());
         let output = command.stdin(Stdio::null()).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Outcome {

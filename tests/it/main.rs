@@ -29,6 +29,7 @@ mod reload;
 mod routes;
 mod server;
 mod tls;
+mod top;
 mod udp;
 mod udp_breaks;
 mod udp_door;
