@@ -6,6 +6,7 @@
 
 #[path = "../corpus/mod.rs"]
 mod corpus;
+mod dashboards;
 mod descriptors;
 mod dns;
 mod flood;
