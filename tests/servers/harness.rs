@@ -16,6 +16,9 @@ use tempfile::TempDir;
 /// How long anything may take that takes well below a second.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The program.
+pub const MAITRED: &str = env!("CARGO_BIN_EXE_maitred");
+
 /// Starts maitred as it is.
 pub const SHELL: &str = "exec \"$0\" \"$@\"";
 

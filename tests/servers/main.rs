@@ -34,6 +34,7 @@ mod source_ports;
 mod storm;
 mod syscalls;
 mod syslog;
+mod systemd;
 mod tls;
 mod udp_exact;
 mod udp_workers;
