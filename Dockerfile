@@ -5,10 +5,16 @@ FROM ${BUILDER} AS build
 WORKDIR /source
 COPY . .
 RUN RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --release --locked --bin maitred --target x86_64-unknown-linux-gnu \
-    && cp target/x86_64-unknown-linux-gnu/release/maitred /maitred
+    cargo build --release --locked --bin maitred --example backend --target x86_64-unknown-linux-gnu \
+    && cp target/x86_64-unknown-linux-gnu/release/maitred target/x86_64-unknown-linux-gnu/release/examples/backend /
 
-FROM scratch
+# What conf/compose.yaml balances to.
+FROM scratch AS backend
+COPY --from=build /backend /backend
+USER 65532:65532
+ENTRYPOINT ["/backend"]
+
+FROM scratch AS maitred
 COPY --from=build /maitred /maitred
 LABEL org.opencontainers.image.title="maitred" \
       org.opencontainers.image.description="A layer-4 load balancer" \

@@ -12,7 +12,9 @@ const CLIENTS: usize = 64;
 fn main() -> io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:7001".to_owned());
-    let name = arguments.next().unwrap_or_else(|| address.clone());
+    // In a container, the host is the container.
+    let host = || std::env::var("HOSTNAME").unwrap_or_else(|_| address.clone());
+    let name = arguments.next().unwrap_or_else(host);
     let listener = TcpListener::bind(&address)?;
     println!("{name} listens on {address}");
     std::thread::scope(|scope| {
