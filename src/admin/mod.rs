@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::Token;
 use crate::plane::{SessionFilter, SessionRow};
 use crate::telemetry::events::Events;
+use crate::telemetry::history::History;
 use crate::telemetry::metrics::Sources;
 
 pub type Rows = Pin<Box<dyn Future<Output = Vec<SessionRow>> + Send>>;
@@ -37,6 +38,7 @@ pub enum Ask {
 pub struct State {
     pub sources: Sources,
     pub events: Arc<Events>,
+    pub history: Arc<History>,
     pub started: SystemTime,
     pub version: &'static str,
     pub sessions: Lister,

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use maitred::admin::http::{Bounds, serve, serve_socket};
 use maitred::admin::listen::{bind, bind_socket};
-use maitred::admin::{Ask, Rows, State};
+use maitred::admin::{Ask, State};
 use maitred::config::Token;
-use maitred::plane::SessionFilter;
+use maitred::telemetry::history::History;
 use maitred::telemetry::metrics::Sources;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -95,9 +95,8 @@ impl Drop for Admin {
     }
 }
 
-fn state(balancer: &Balancer, token: Option<&str>, asks: mpsc::Sender<Ask>) -> State {
+pub fn state(balancer: &Balancer, token: Option<&str>, asks: mpsc::Sender<Ask>) -> State {
     let supervisor = balancer.supervisor();
-    let nobody = |_: SessionFilter| Box::pin(async { Vec::new() }) as Rows;
     State {
         sources: Sources {
             plane: Arc::clone(&supervisor.plane),
@@ -105,10 +104,11 @@ fn state(balancer: &Balancer, token: Option<&str>, asks: mpsc::Sender<Ask>) -> S
             log_dropped: Arc::default(),
         },
         events: Arc::clone(&supervisor.events),
+        history: History::new(Instant::now(), SystemTime::now()),
         started: supervisor.started,
         version: "test",
-        sessions: Box::new(nobody),
-        flows: Box::new(nobody),
+        sessions: Box::new(supervisor.lister()),
+        flows: Box::new(supervisor.flow_lister()),
         token: ArcSwapOption::from_pointee(token.map(|token| Token::read(token).unwrap())),
         asks,
     }

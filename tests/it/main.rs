@@ -27,6 +27,7 @@ mod relay;
 mod reload;
 mod routes;
 mod server;
+mod status_page;
 mod tls;
 mod udp;
 mod udp_breaks;
