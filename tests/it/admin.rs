@@ -28,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const TOKEN: &str = "0123456789abcdef0123";
 
 /// An admin server on TCP and on a socket, whose reloads have this outcome.
-struct Admin {
+pub struct Admin {
+    pub state: Arc<State>,
     address: SocketAddr,
     dir: TempDir,
     _balancer: Balancer,
@@ -49,18 +50,29 @@ impl Admin {
     ) -> Admin {
         let (_backend, backend) = loopback();
         let balancer = Balancer::start(balancer::config(&[backend]));
+        Admin::around(balancer, listen, token, bounds, outcome)
+    }
+
+    pub fn around(
+        balancer: Balancer,
+        listen: &str,
+        token: Option<&str>,
+        bounds: Bounds,
+        outcome: Result<Vec<String>, String>,
+    ) -> Admin {
         let dir = tempfile::tempdir().unwrap();
         let bound = bind(listen.parse().unwrap()).unwrap();
         let socket = bind_socket(&dir.path().join("admin.sock")).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], bound.address.port()));
         let (asks, mut asked) = mpsc::channel(1);
         let state = Arc::new(state(&balancer, token, asks));
+        let served = Arc::clone(&state);
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
-                let _tcp = serve(bound, Arc::clone(&state), bounds).unwrap();
-                let _unix = serve_socket(socket, state, bounds).unwrap();
+                let _tcp = serve(bound, Arc::clone(&served), bounds).unwrap();
+                let _unix = serve_socket(socket, served, bounds).unwrap();
                 let answering = async {
                     while let Some(ask) = asked.recv().await {
                         if let Ask::Reload(answer) = ask {
@@ -74,7 +86,7 @@ impl Admin {
                 }
             });
         });
-        Admin { address, dir, _balancer: balancer, stop: Some(stop), thread: Some(thread) }
+        Admin { state, address, dir, _balancer: balancer, stop: Some(stop), thread: Some(thread) }
     }
 
     fn tcp(&self) -> TcpStream {
@@ -83,7 +95,7 @@ impl Admin {
         stream
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.dir.path().join("admin.sock")
     }
 }
@@ -318,6 +330,13 @@ fn the_real_one_reloads_and_drains_when_asked() {
     let (status, body) = reload();
     assert_eq!(status, 422);
     assert!(body["error"].as_str().unwrap().contains("unknown key `backend`"), "{body}");
+    let info = || ask_socket(&socket, "GET /api/v1/info").1;
+    let refused = info()["reload_refused"].as_str().unwrap().to_owned();
+    assert!(
+        body["error"].as_str().unwrap().starts_with(&refused) && !refused.is_empty(),
+        "{refused}"
+    );
+    assert_eq!(info()["changes"], "token");
     let moved = configuration(&admin, "").replace("admin.sock", "other.sock");
     fs::write(&file, moved).unwrap();
     let (_, body) = reload();
@@ -328,6 +347,7 @@ fn the_real_one_reloads_and_drains_when_asked() {
     fs::write(&file, configuration(&admin, extra)).unwrap();
     fs::write(running.dir.path().join("token"), "another-token-of-some-length").unwrap();
     assert_eq!(reload().1["changes"][0], "admin changed");
+    assert_eq!(info()["reload_refused"], Value::Null);
     let address = running.listening("address");
     let drain = |token| {
         let stream = TcpStream::connect(&*address).unwrap();

@@ -5,6 +5,7 @@
 
 mod access_files;
 mod admin;
+mod api_document;
 mod balancer;
 mod bandwidth;
 mod binary;

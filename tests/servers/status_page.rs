@@ -328,6 +328,18 @@ fn the_status_page_shows_trouble_in_a_browser_and_drains_from_it() {
     browser.show((1280, 900), "light");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 
+    // Without a script there is the table, and nothing that would not work.
+    browser.call("Emulation.setScriptExecutionDisabled", json!({ "value": true }));
+    browser.open(&format!("http://{}/?plain", admin.address));
+    let text = browser.evaluate("document.body.innerText");
+    let text = text.as_str().unwrap();
+    assert!(text.contains("db3") && text.contains("Charts need JavaScript"), "{text}");
+    assert!(!text.contains("drain…"), "{text}");
+    keep("plain.png", &browser.picture());
+    browser.call("Emulation.setScriptExecutionDisabled", json!({ "value": false }));
+    browser.open(&format!("http://{}/", admin.address));
+    browser.wait_until(DRAWN);
+
     // What changes is changed in place: the focus stays where it was.
     browser.evaluate(
         "document.querySelector('[data-backend=db1]').focus(); kept = document.activeElement; 0",
@@ -353,8 +365,19 @@ fn the_status_page_shows_trouble_in_a_browser_and_drains_from_it() {
     let complaints = browser.complaints();
     assert!(complaints.iter().all(|it| it.contains("status of 40")), "{complaints:#?}");
 
+    // Without a token it shows the command.
+    let other = Admin::serve(stage.state(None));
+    browser.open(&format!("http://{}/", other.address));
+    browser.wait_until(DRAWN);
+    browser.evaluate("document.querySelector('[data-backend=cache-b]').click()");
+    let command = "document.querySelector('#command').innerText";
+    let command = browser.evaluate(command);
+    assert!(command.as_str().unwrap().contains("maitred backend up redis cache-b"), "{command}");
+    assert_eq!(browser.evaluate("document.querySelector('#go').checkVisibility()"), false);
+    keep("command.png", &browser.picture());
+
     // A page that is old says so.
-    drop(admin);
+    drop(other);
     browser.wait_until("/Last seen \\d+ s ago/.test(document.querySelector('#link').textContent)");
     assert_eq!(browser.evaluate("document.title"), "maitred: no connection");
     keep("lost.png", &browser.picture());

@@ -21,7 +21,10 @@ pub fn escape(text: &str) -> String {
 
 /// By thousands, with a narrow blank that does not break.
 pub fn count(count: u64) -> String {
-    let digits = count.to_string();
+    grouped(&count.to_string())
+}
+
+fn grouped(digits: &str) -> String {
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
@@ -41,7 +44,7 @@ pub fn rate(rate: f32) -> String {
     } else if rate < 10.0 {
         format!("{rate:.1}")
     } else {
-        format!("{rate:.0}")
+        grouped(&format!("{rate:.0}"))
     }
 }
 
@@ -96,7 +99,10 @@ mod tests {
             ["0", "999", "1\u{202f}000"],
             [0, 999, 1000].map(count).each_ref().map(|it| &**it)
         );
-        assert_eq!([0.0, 0.04, 0.3, 12.4].map(rate), ["0", "&lt;\u{202f}0.1", "0.3", "12"]);
+        assert_eq!(
+            [0.0, 0.04, 0.3, 1234.4].map(rate),
+            ["0", "&lt;\u{202f}0.1", "0.3", "1\u{202f}234"]
+        );
         assert_eq!([0.0, 2048.0].map(byte_rate), ["0", "2.0\u{a0}KiB/s"]);
     }
 

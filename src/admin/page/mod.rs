@@ -138,8 +138,8 @@ fn facts(
     for (name, text) in [
         ("sessions open", of("sessions_active", "sessions_limit")),
         ("flows open", of("flows_active", "flows_limit")),
-        ("new a second", known(rate, rates.map(|it| it.sessions))),
-        ("failed a second", known(rate, rates.map(|it| it.failures))),
+        ("new/s", known(rate, rates.map(|it| it.sessions))),
+        ("failed/s", known(rate, rates.map(|it| it.failures))),
         ("from clients", known(byte_rate, rates.map(|it| it.received_bytes))),
         ("to clients", known(byte_rate, rates.map(|it| it.sent_bytes))),
         ("config read", format!("{} <small>ago</small>", since(state.sources.reloads.read()))),

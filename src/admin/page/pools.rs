@@ -295,3 +295,66 @@ pub(super) fn reasons(counts: &Value) -> String {
     let each = counts.iter().map(|(reason, it)| format!("{} {}", escape(reason), count(*it)));
     each.collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn row_of(more: Value) -> String {
+        let mut backend = json!({
+            "name": "db1", "address": "10.0.0.1:5432", "state": "up", "why": "2 probes passed",
+            "since": "2026-01-01T00:00:00.000Z", "weight": 1, "tier": 0, "sessions_active": 0,
+            "connect_ms": { "p50": null, "p99": null }, "connect_failures": {}, "set_by_hand": null,
+        });
+        let more = more.as_object().cloned().unwrap_or_default();
+        backend.as_object_mut().unwrap().extend(more);
+        let mut page = String::new();
+        let now = "2026-01-01T00:03:10Z".parse::<jiff::Timestamp>().unwrap().into();
+        row(&mut page, "db", &backend, None, now).unwrap();
+        page
+    }
+
+    #[test]
+    fn what_is_not_known_is_no_zero() {
+        let page = row_of(json!({}));
+        assert!(page.contains("● up</span><small>for <time"), "{page}");
+        assert!(page.contains(">3\u{a0}min</time>"), "{page}");
+        // New sessions, bytes both ways, and the time to connect.
+        assert_eq!(page.matches(">–</td>").count(), 4);
+        // Open, and failures.
+        assert_eq!(page.matches(">0</td>").count(), 2);
+        assert!(page.contains("data-act=drain data-pool=\"db\" data-backend=\"db1\""), "{page}");
+    }
+
+    #[test]
+    fn who_set_something_by_hand_is_named_and_it_can_be_taken_back() {
+        let set = json!({
+            "state": "drain", "weight": null, "who": "<root>", "since": "2026-01-01T00:01:00Z", "until": null,
+        });
+        let page = row_of(json!({ "state": "drain", "why": "by hand", "set_by_hand": set }));
+        let said = "set by hand: drain, by &lt;root&gt;, <time datetime=\"2026-01-01T00:01:00Z\"";
+        assert!(
+            page.contains(said) && page.contains(">2\u{a0}min</time> ago, until lifted"),
+            "{page}"
+        );
+        assert!(page.contains("data-act=up "), "{page}");
+        let set = json!({ "weight": 5, "who": null, "until": "2026-01-01T01:00:00Z" });
+        let page = row_of(json!({ "set_by_hand": set }));
+        assert!(page.contains("set by hand, weight 5, until 2026-01-01T01:00:00Z"), "{page}");
+    }
+
+    #[test]
+    fn times_to_connect_are_upper_bounds() {
+        let page = row_of(json!({ "connect_ms": { "p50": 0.5, "p99": 2500.0 } }));
+        assert!(page.contains("≤\u{a0}0.5\u{a0}ms<small>p99 ≤\u{a0}2.5\u{a0}s</small>"), "{page}");
+        let page = row_of(json!({ "connect_ms": { "p50": 1.0, "p99": null } }));
+        assert!(page.contains("p99 &gt;\u{a0}10\u{a0}s"), "{page}");
+        let page = row_of(json!({ "connect_failures": { "refused": 2, "timeout": 1200 } }));
+        assert!(
+            page.contains(">timeout 1\u{202f}200, refused 2<"),
+            "the most frequent first: {page}"
+        );
+    }
+}

@@ -92,9 +92,10 @@ function bytes(it) {
 }
 // The next of 1, 2, 5, 10, … that is not below it; of a unit, for bytes.
 function ceiling(it, base) {
-  const unit = base ** Math.max(0, Math.floor(Math.log(it) / Math.log(base)));
+  if (it <= 1) return it === 0 || base !== 10 ? 1 : [0.1, 0.2, 0.5, 1].find((step) => step >= it);
+  const unit = base ** Math.floor(Math.log(it) / Math.log(base));
   const ten = 10 ** Math.floor(Math.log10(it / unit));
-  return it <= 1 ? 1 : [1, 2, 5, 10].find((step) => step * ten * unit >= it) * ten * unit;
+  return [1, 2, 5, 10].find((step) => step * ten * unit >= it) * ten * unit;
 }
 
 const CHARTS = [
