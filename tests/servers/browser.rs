@@ -129,7 +129,9 @@ impl Browser {
 
     pub fn open(&mut self, url: &str) {
         self.call("Page.navigate", json!({ "url": url }));
-        self.wait_until("document.readyState === 'complete' && location.href !== 'about:blank'");
+        self.wait_until(&format!(
+            "document.readyState === 'complete' && location.href === '{url}'"
+        ));
     }
 
     /// Another window and scheme of colours.

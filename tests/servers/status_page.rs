@@ -289,6 +289,14 @@ const TOO_WIDE: &str = "[...document.querySelectorAll('body *')].filter((it) => 
 const CUT: &str = "[...document.querySelectorAll('td, th, button, dd, p, h3, figcaption')].filter((it) => \
      it.scrollWidth > it.clientWidth + 1 && getComputedStyle(it).display !== 'inline').map((it) => it.outerHTML.slice(0, 80))";
 
+/// The longest that may stand there, until the page is fetched again.
+const LONGEST: &str = "document.querySelectorAll('.backends tbody tr').forEach((row) => { \
+     const texts = ['[2001:db8:1111:2222:3333:4444:5555:6666]:65535', null, 'x'.repeat(200), '256', '100\u{202f}000', \
+     '12\u{202f}345', '1023\u{00a0}MiB/s', '1023\u{00a0}MiB/s', null, 'no_source_port 1\u{202f}234\u{202f}567, unreachable 12']; \
+     texts.forEach((text, index) => { if (text) row.cells[index].textContent = text; }); \
+     row.cells[1].firstChild.textContent = '■ maintenance'; }); \
+     document.querySelectorAll('h3, .state').forEach((it) => { it.textContent = 'y'.repeat(63); });";
+
 fn keep(name: &str, picture: &[u8]) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("status-page");
     fs::create_dir_all(&folder).unwrap();
@@ -311,6 +319,36 @@ fn the_status_page_shows_trouble_in_a_browser_and_drains_from_it() {
     assert!(text.contains("1 of 6 backends down, 1 drained by hand"), "{text}");
     assert!(text.contains("client_reset") && text.contains("refused"), "{text}");
     assert_eq!(browser.evaluate("document.title"), "maitred: 1 down");
+    let asked = "document.querySelector('#charts svg').dispatchEvent(new PointerEvent('pointermove', {clientX: 60})); \
+         document.querySelector('#charts figcaption').textContent";
+    let asked = browser.evaluate(asked);
+    assert!(asked.as_str().unwrap().contains("min ago: "), "{asked}");
+    is_readable(&mut browser);
+    browser.show((1280, 900), "light");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+
+    works_without_a_script(&mut browser, &admin);
+    // What changes is changed in place: the focus stays where it was.
+    browser.evaluate(
+        "document.querySelector('[data-backend=db1]').focus(); kept = document.activeElement; 0",
+    );
+    stage.by_hand("db2");
+    browser.wait_until("document.title === 'maitred: 1 down' && document.body.innerText.includes('2 drained by hand')");
+    assert_eq!(browser.evaluate("kept === document.activeElement && kept.isConnected"), true);
+
+    asks_for_the_token(&mut browser);
+    let other = Admin::serve(stage.state(None));
+    shows_the_command(&mut browser, &other);
+    // A page that is old says so.
+    drop(other);
+    browser.wait_until("/Last seen \\d+ s ago/.test(document.querySelector('#link').textContent)");
+    assert_eq!(browser.evaluate("document.title"), "maitred: no connection");
+    keep("lost.png", &browser.picture());
+    stage.supervisor.stop();
+}
+
+/// Wide and narrow, light and dark.
+fn is_readable(browser: &mut Browser) {
     for (name, window, scheme) in [
         ("desktop-light.png", (1280, 900), "light"),
         ("desktop-dark.png", (1280, 900), "dark"),
@@ -325,9 +363,20 @@ fn the_status_page_shows_trouble_in_a_browser_and_drains_from_it() {
         assert_eq!(browser.evaluate(TOO_WIDE), json!([]), "{name}");
         assert_eq!(browser.evaluate(CUT), json!([]), "{name}");
     }
-    browser.show((1280, 900), "light");
-    assert_eq!(browser.complaints(), Vec::<String>::new());
+    for window in [(1280, 900), (820, 1100), (360, 800)] {
+        browser.show(window, "light");
+        // In one step, so that nothing is fetched between.
+        for fault in [TOO_WIDE, CUT] {
+            let found = browser.evaluate(&format!("{LONGEST} {fault}"));
+            assert_eq!(found, json!([]), "the longest texts, {window:?}");
+        }
+        keep(&format!("longest-{}.png", window.0), &browser.picture());
+    }
+    // What was there is there again.
+    browser.wait_until("!document.body.innerText.includes('yyy')");
+}
 
+fn works_without_a_script(browser: &mut Browser, admin: &Admin) {
     // Without a script there is the table, and nothing that would not work.
     browser.call("Emulation.setScriptExecutionDisabled", json!({ "value": true }));
     browser.open(&format!("http://{}/?plain", admin.address));
@@ -339,15 +388,9 @@ fn the_status_page_shows_trouble_in_a_browser_and_drains_from_it() {
     browser.call("Emulation.setScriptExecutionDisabled", json!({ "value": false }));
     browser.open(&format!("http://{}/", admin.address));
     browser.wait_until(DRAWN);
+}
 
-    // What changes is changed in place: the focus stays where it was.
-    browser.evaluate(
-        "document.querySelector('[data-backend=db1]').focus(); kept = document.activeElement; 0",
-    );
-    stage.by_hand("db2");
-    browser.wait_until("document.title === 'maitred: 1 down' && document.body.innerText.includes('2 drained by hand')");
-    assert_eq!(browser.evaluate("kept === document.activeElement && kept.isConnected"), true);
-
+fn asks_for_the_token(browser: &mut Browser) {
     // A change asks for the token, and says what maitred answered.
     browser.evaluate("document.querySelector('[data-backend=db1]').click()");
     assert_eq!(browser.evaluate("document.querySelector('#change').open"), true);
@@ -364,10 +407,11 @@ fn the_status_page_shows_trouble_in_a_browser_and_drains_from_it() {
     // The refusals above are in the console, and nothing else.
     let complaints = browser.complaints();
     assert!(complaints.iter().all(|it| it.contains("status of 40")), "{complaints:#?}");
+}
 
+fn shows_the_command(browser: &mut Browser, admin: &Admin) {
     // Without a token it shows the command.
-    let other = Admin::serve(stage.state(None));
-    browser.open(&format!("http://{}/", other.address));
+    browser.open(&format!("http://{}/", admin.address));
     browser.wait_until(DRAWN);
     browser.evaluate("document.querySelector('[data-backend=cache-b]').click()");
     let command = "document.querySelector('#command').innerText";
@@ -375,11 +419,4 @@ fn the_status_page_shows_trouble_in_a_browser_and_drains_from_it() {
     assert!(command.as_str().unwrap().contains("maitred backend up redis cache-b"), "{command}");
     assert_eq!(browser.evaluate("document.querySelector('#go').checkVisibility()"), false);
     keep("command.png", &browser.picture());
-
-    // A page that is old says so.
-    drop(other);
-    browser.wait_until("/Last seen \\d+ s ago/.test(document.querySelector('#link').textContent)");
-    assert_eq!(browser.evaluate("document.title"), "maitred: no connection");
-    keep("lost.png", &browser.picture());
-    stage.supervisor.stop();
 }

@@ -205,7 +205,7 @@ fn row(
     cell(page, "bytes from", "n", &known(byte_rate, |rates| rates.received_bytes))?;
     cell(page, "bytes to", "n", &known(byte_rate, |rates| rates.sent_bytes))?;
     cell(page, "connect p50", "n", &quantiles(&backend["connect_ms"]))?;
-    cell(page, "failed", "", &reasons(&backend["connect_failures"]))?;
+    cell(page, "failed", "any", &reasons(&backend["connect_failures"]))?;
     let is_by_hand =
         matches!(&*state, "drain" | "maintenance") || !backend["set_by_hand"].is_null();
     let act = if is_by_hand { "up" } else { "drain" };
