@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -224,15 +225,16 @@ struct SessionQuery {
     client: Option<IpAddr>,
 }
 
-type Filter = Result<Query<SessionQuery>, axum::extract::rejection::QueryRejection>;
+type Filter = Result<Query<SessionQuery>, QueryRejection>;
+
+fn unreadable(query: &QueryRejection) -> Response {
+    (StatusCode::BAD_REQUEST, Json(json!({ "error": query.body_text() }))).into_response()
+}
 
 async fn rows(key: &str, list: &Lister, query: Filter) -> Response {
     let query = match query {
         Ok(Query(query)) => query,
-        Err(error) => {
-            let message = json!({ "error": error.body_text() });
-            return (StatusCode::BAD_REQUEST, Json(message)).into_response();
-        }
+        Err(error) => return unreadable(&error),
     };
     let filter =
         SessionFilter { id: None, pool: query.pool, backend: query.backend, client: query.client };
@@ -306,15 +308,13 @@ struct HistoryQuery {
     pool: Option<String>,
 }
 
-type Which = Result<Query<HistoryQuery>, axum::extract::rejection::QueryRejection>;
-
-async fn history(Extract(shared): Extract<Shared>, query: Which) -> Response {
+async fn history(
+    Extract(shared): Extract<Shared>,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Response {
     let pool = match query {
         Ok(Query(query)) => query.pool,
-        Err(error) => {
-            let message = json!({ "error": error.body_text() });
-            return (StatusCode::BAD_REQUEST, Json(message)).into_response();
-        }
+        Err(error) => return unreadable(&error),
     };
     match shared.aside(move |state| history_json(state, pool.as_deref())).await {
         Some(Some(value)) => Json(value).into_response(),

@@ -140,7 +140,7 @@ fn answer(stream: &mut impl Read) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-fn ask_socket(path: &Path, line: &str) -> (u16, Value) {
+pub fn ask_socket(path: &Path, line: &str) -> (u16, Value) {
     let stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let (status, body) = ask(stream, line, "Host: localhost\r\n");

@@ -1,7 +1,6 @@
 //! docs/api.md and the API say the same, in both directions: routes and keys.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use maitred::admin::http::Bounds;
 use maitred::config::{self, Protocol};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, ask_socket};
 use crate::balancer::{self, Balancer, loopback, wait_for};
 
 /// What the document says of one route: type by key.
@@ -134,14 +133,17 @@ fn answers() -> BTreeMap<String, Vec<Value>> {
     let plane = &admin.state.sources.plane;
     admin.state.history.look(plane, Instant::now() + Duration::from_secs(10), SystemTime::now());
     let ask = |route: &str| {
-        let mut socket = std::os::unix::net::UnixStream::connect(admin.socket()).unwrap();
-        write!(socket, "{route} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 20"), "{route}: {head}");
-        serde_json::from_str(body).unwrap()
+        let (status, answer) = ask_socket(&admin.socket(), route);
+        assert!(matches!(status, 200 | 202), "{route}: {status}");
+        answer
     };
+    for (route, why) in [
+        ("GET /api/v1/history?pool=absent", "there is no such pool, or no history of it is kept"),
+        ("GET /api/v1/pools/absent", "there is no pool `absent`"),
+    ] {
+        assert_eq!(ask_socket(&admin.socket(), route), (404, json!({ "error": why })));
+    }
+    assert_eq!(ask_socket(&admin.socket(), "GET /api/v1/sessions?client=nobody").0, 400);
     let mut answers: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (route, asked) in [
         ("GET /api/v1/info", "GET /api/v1/info"),

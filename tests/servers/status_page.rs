@@ -16,6 +16,7 @@ use maitred::config::{self, Config, Protocol, Token};
 use maitred::pool::backend::BackendState;
 use maitred::supervisor::Supervisor;
 use maitred::sys::socket::reset_on_close;
+use maitred::telemetry::events::EventKind;
 use maitred::telemetry::history::{History, POINTS, STEP};
 use maitred::telemetry::metrics::Sources;
 use maitred::telemetry::session_log::SessionLog;
@@ -333,7 +334,10 @@ fn the_status_page_shows_trouble_in_a_browser_and_drains_from_it() {
         "document.querySelector('[data-backend=db1]').focus(); kept = document.activeElement; 0",
     );
     stage.by_hand("db2");
-    browser.wait_until("document.title === 'maitred: 1 down' && document.body.innerText.includes('2 drained by hand')");
+    let markup = "<b id=evil>who?</b>".to_owned();
+    stage.supervisor.events.note(EventKind::Reload, markup);
+    browser.wait_until("document.body.innerText.includes('2 drained by hand') && document.body.innerText.includes('<b id=evil>')");
+    assert_eq!(browser.evaluate("document.querySelector('#evil')"), json!(null));
     assert_eq!(browser.evaluate("kept === document.activeElement && kept.isConnected"), true);
 
     asks_for_the_token(&mut browser);
