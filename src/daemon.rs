@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use tokio::runtime::{Builder, Runtime};
@@ -19,6 +20,7 @@ use crate::life::{self, Signals, Source};
 use crate::supervisor::{BindError, Sockets, Supervisor};
 use crate::sys::privileges::{self, Refused};
 use crate::telemetry::events::EventKind;
+use crate::telemetry::history::{self, History};
 use crate::telemetry::log::{self, Log};
 use crate::telemetry::metrics::Sources;
 use crate::telemetry::record::Record;
@@ -172,9 +174,13 @@ impl Admin {
             reloads: Arc::clone(&supervisor.reloads),
             log_dropped: Arc::clone(&log.output.dropped),
         };
+        let history = History::new(Instant::now(), SystemTime::now());
+        // For the life of the process: it ends with the runtime.
+        tokio::spawn(history::keep(Arc::clone(&history), Arc::clone(&supervisor.plane)));
         let state = admin::State {
             sources,
             events: Arc::clone(&supervisor.events),
+            history,
             started: supervisor.started,
             version: env!("CARGO_PKG_VERSION"),
             sessions: Box::new(supervisor.lister()),

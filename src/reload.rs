@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::config::Config;
 use crate::telemetry::counters::SharedCounter;
@@ -18,6 +18,8 @@ pub struct Reloads {
     pub last_succeeded: AtomicBool,
     /// Seconds since 1970 of the last success.
     pub last_success: AtomicU64,
+    /// Why the last one was refused, if it was.
+    refusal: Mutex<Option<String>>,
     /// Files of networks that could not be read when they changed, and why.
     stale_files: Mutex<BTreeMap<PathBuf, String>>,
 }
@@ -27,8 +29,25 @@ impl Reloads {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.last_success.store(now.as_secs(), Relaxed);
         self.last_succeeded.store(true, Relaxed);
+        *self.refusal() = None;
         // All of them have been read.
         self.stale_files().clear();
+    }
+
+    /// When the configuration in force was read.
+    pub fn read(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.last_success.load(Relaxed))
+    }
+
+    pub fn was_refused(&self, why: &str) {
+        self.refused.add(1);
+        self.last_succeeded.store(false, Relaxed);
+        *self.refusal() = Some(why.to_owned());
+    }
+
+    /// Never held for long.
+    pub fn refusal(&self) -> MutexGuard<'_, Option<String>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Never held for long.

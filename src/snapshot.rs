@@ -101,6 +101,15 @@ impl Listener {
         each.reduce(|sum, count| sum + count)
     }
 
+    /// Sessions and flows that ended for that reason in any stage, if it is a failure.
+    pub fn failed(&self, reason: CloseReason) -> u64 {
+        if !reason.is_failure() {
+            return 0;
+        }
+        let of = |stage| self.live.counters.sum(|counters| counters.closed(stage, reason).value());
+        Stage::ALL.into_iter().map(of).sum()
+    }
+
     /// Whether a connection from there must begin with a PROXY header.
     pub fn trusts(&self, sender: Option<IpAddr>) -> bool {
         sender.zip(self.trusted.as_ref()).is_some_and(|(ip, trusted)| trusted.allows(ip))

@@ -288,9 +288,8 @@ impl Supervisor {
                 self.events.note(EventKind::Reload, format!("reloaded in {took} ms: {changes}"));
             }
             Err(report) => {
-                self.reloads.refused.add(1);
-                self.reloads.last_succeeded.store(false, Relaxed);
                 let first = report.lines().next().unwrap_or_default();
+                self.reloads.was_refused(first);
                 let what = format!("reload refused, the configuration in force stays: {first}");
                 self.events.warn(EventKind::Reload, what);
                 tracing::error!("why the reload was refused:\n{report}");

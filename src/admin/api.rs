@@ -1,20 +1,23 @@
 //! `/api/v1`: the state as JSON, read only. Keys are the contract's.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::http::Shared;
 use super::{Lister, State};
+use crate::config::AdminSocket;
 use crate::config::describe::describe;
 use crate::plane::{SessionFilter, SessionRow};
 use crate::pool::Pool;
@@ -22,6 +25,8 @@ use crate::pool::backend::{Backend, BackendCounters, CONNECT_BOUNDS};
 use crate::pool::hand::{Hand, Set};
 use crate::snapshot::Listener;
 use crate::telemetry::counters::PerWorker;
+use crate::telemetry::datagrams::Dropped;
+use crate::telemetry::history::{Point, STEP};
 use crate::telemetry::record::CloseReason;
 
 pub(super) fn routes() -> Router<Shared> {
@@ -59,6 +64,7 @@ pub(super) fn routes() -> Router<Shared> {
             "/api/v1/events",
             get(async |Extract(shared): Extract<Shared>| Json(events(&shared.state))),
         )
+        .route("/api/v1/history", get(history))
 }
 
 async fn made(shared: &Shared, make: fn(&State) -> Value) -> Response {
@@ -68,9 +74,12 @@ async fn made(shared: &Shared, make: fn(&State) -> Value) -> Response {
     }
 }
 
-fn info(state: &State) -> Value {
+pub(super) fn info(state: &State) -> Value {
     let plane = &state.sources.plane;
     let uptime = state.started.elapsed().unwrap_or_default();
+    let reloads = &state.sources.reloads;
+    let stale = reloads.stale_files();
+    let stale = stale.iter().map(|(path, why)| (path.display().to_string(), why.as_str().into()));
     json!({
         "version": state.version,
         "started": time(state.started),
@@ -81,48 +90,70 @@ fn info(state: &State) -> Value {
         "flows_active": plane.open_flows(),
         "flows_limit": plane.flows.limit(),
         "draining": plane.draining.load(Relaxed),
+        "changes": changes(state),
         "config_sha256": plane.snapshot.load().config.sha256,
+        "config_read": time(reloads.read()),
+        "reload_refused": reloads.refusal().clone(),
+        "stale_files": stale.collect::<Map<_, _>>(),
     })
 }
 
-fn listeners(state: &State) -> Value {
+/// By which way this maitred takes changes, seen from an address it listens on.
+fn changes(state: &State) -> Option<&'static str> {
+    if state.token.load().is_some() {
+        return Some("token");
+    }
+    let socket = &state.sources.plane.snapshot.load().config.admin.socket;
+    (*socket != AdminSocket::None).then_some("socket")
+}
+
+pub(super) fn listeners(state: &State) -> Value {
     let plane = &state.sources.plane;
     let snapshot = plane.snapshot.load();
     let served = plane.served.load();
+    // A listener may have thousands of addresses, and there may be thousands of listeners.
+    let mut addresses: HashMap<&str, Vec<String>> = HashMap::new();
+    for ((_, address), served) in served.iter() {
+        let address = match served.local {
+            crate::addr::LocalAddr::Inet(local) => local.to_string(),
+            crate::addr::LocalAddr::Unix => address.to_string(),
+        };
+        addresses.entry(&*served.listener).or_default().push(address);
+    }
     let rows = snapshot.config.listeners.iter().filter_map(|config| {
-        let listener = snapshot.listeners.get(&config.name)?;
-        let addresses: Vec<String> = served
-            .iter()
-            .filter(|(_, served)| served.listener == config.name)
-            .map(|(address, served)| match served.local {
-                crate::addr::LocalAddr::Inet(local) => local.to_string(),
-                crate::addr::LocalAddr::Unix => address.1.to_string(),
-            })
-            .collect();
-        let counters = &listener.live.counters;
-        Some(json!({
-            "name": &*config.name,
-            "protocol": config.protocol.as_str(),
-            "addresses": addresses,
-            "pool": config.pool.as_deref(),
-            "sessions_active": listener.live.active.load(Relaxed),
-            "sessions_limit": config.session_limit(),
-            "sessions_total": counters.sum(|cell| cell.sessions.value()),
-            "received_bytes": counters.sum(|cell| cell.received_bytes.value()),
-            "sent_bytes": counters.sum(|cell| cell.sent_bytes.value()),
-            "refused": refused(listener),
-        }))
+        let addresses = addresses.remove(&*config.name).unwrap_or_default();
+        Some(listener_json(snapshot.listeners.get(&config.name)?, addresses))
     });
     json!({ "listeners": rows.collect::<Vec<_>>() })
 }
 
-/// By reason, only those there are.
-fn refused(listener: &Listener) -> Value {
-    let counts = CloseReason::ALL.into_iter().filter_map(|reason| {
-        let count = listener.refused(reason).filter(|count| *count > 0)?;
-        Some((reason.as_str().to_owned(), Value::from(count)))
-    });
-    Value::Object(counts.collect())
+fn listener_json(listener: &Listener, addresses: Vec<String>) -> Value {
+    let (config, counters) = (&listener.config, &listener.live.counters);
+    let refused = CloseReason::ALL.map(|it| (it.as_str(), listener.refused(it).unwrap_or(0)));
+    let failed = CloseReason::ALL.map(|it| (it.as_str(), listener.failed(it)));
+    let datagrams = &listener.live.datagrams;
+    let dropped =
+        Dropped::ALL.map(|it| (it.as_str(), datagrams.sum(|cell| cell.dropped(it).value())));
+    json!({
+        "name": &*config.name,
+        "protocol": config.protocol.as_str(),
+        "addresses": addresses,
+        "pool": config.pool.as_deref(),
+        "sessions_active": listener.live.active.load(Relaxed),
+        "sessions_limit": config.session_limit(),
+        "sessions_total": counters.sum(|cell| cell.sessions.value()),
+        "received_bytes": counters.sum(|cell| cell.received_bytes.value()),
+        "sent_bytes": counters.sum(|cell| cell.sent_bytes.value()),
+        "refused": by_reason(&refused),
+        "failed": by_reason(&failed),
+        "datagrams_dropped": by_reason(&dropped),
+    })
+}
+
+/// Only those there are.
+fn by_reason(counts: &[(&str, u64)]) -> Map<String, Value> {
+    let counts = counts.iter().filter(|(_, count)| *count > 0);
+    counts.map(|(reason, count)| ((*reason).to_owned(), Value::from(*count))).collect()
 }
 
 fn pools(state: &State) -> Value {
@@ -169,6 +200,7 @@ pub(super) fn backend_json(backend: &Backend) -> Value {
         "received_bytes": counters.sum(|cell| cell.received_bytes.value()),
         "sent_bytes": counters.sum(|cell| cell.sent_bytes.value()),
         "connect_ms": { "p50": connect(0.50), "p99": connect(0.99) },
+        "connect_failures": by_reason(&backend.live.connect_failures.by_reason()),
         "set_by_hand": by_hand(&status.hand),
     })
 }
@@ -212,15 +244,16 @@ struct SessionQuery {
     client: Option<IpAddr>,
 }
 
-type Filter = Result<Query<SessionQuery>, axum::extract::rejection::QueryRejection>;
+type Filter = Result<Query<SessionQuery>, QueryRejection>;
+
+fn unreadable(query: &QueryRejection) -> Response {
+    (StatusCode::BAD_REQUEST, Json(json!({ "error": query.body_text() }))).into_response()
+}
 
 async fn rows(key: &str, list: &Lister, query: Filter) -> Response {
     let query = match query {
         Ok(Query(query)) => query,
-        Err(error) => {
-            let message = json!({ "error": error.body_text() });
-            return (StatusCode::BAD_REQUEST, Json(message)).into_response();
-        }
+        Err(error) => return unreadable(&error),
     };
     let filter =
         SessionFilter { id: None, pool: query.pool, backend: query.backend, client: query.client };
@@ -270,6 +303,54 @@ fn events(state: &State) -> Value {
         })
     });
     json!({ "events": events.collect::<Vec<_>>() })
+}
+
+/// `?pool=`.
+#[derive(Deserialize)]
+struct HistoryQuery {
+    pool: Option<String>,
+}
+
+async fn history(
+    Extract(shared): Extract<Shared>,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Response {
+    let pool = match query {
+        Ok(Query(query)) => query.pool,
+        Err(error) => return unreadable(&error),
+    };
+    match shared.aside(move |state| history_json(state, pool.as_deref())).await {
+        Some(Some(value)) => Json(value).into_response(),
+        Some(None) => {
+            let message = json!({ "error": "there is no such pool, or no history of it is kept" });
+            (StatusCode::NOT_FOUND, Json(message)).into_response()
+        }
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// Of everything or of one pool, oldest first.
+fn history_json(state: &State, pool: Option<&str>) -> Option<Value> {
+    let kept = state.history.kept();
+    let series = match pool {
+        None => &kept.all,
+        Some(wanted) => &kept.pools.iter().find(|(name, _)| **name == *wanted)?.1,
+    };
+    // To the tenth: a count of ten seconds knows no better.
+    let tenths = |of: fn(&Point) -> f32| -> Vec<f64> {
+        series.iter().map(|point| (f64::from(of(point)) * 10.0).round() / 10.0).collect()
+    };
+    Some(json!({
+        "pool": pool,
+        "pools": kept.pools.iter().map(|(name, _)| &**name).collect::<Vec<_>>(),
+        "step_seconds": STEP.as_secs(),
+        "end": time(kept.end),
+        "sessions_active": tenths(|point| point.sessions_active),
+        "sessions_per_second": tenths(|point| point.rates.sessions),
+        "received_bytes_per_second": tenths(|point| point.rates.received_bytes),
+        "sent_bytes_per_second": tenths(|point| point.rates.sent_bytes),
+        "failures_per_second": tenths(|point| point.rates.failures),
+    }))
 }
 
 /// RFC 3339, to the millisecond.

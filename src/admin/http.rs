@@ -253,11 +253,8 @@ async fn guard(Extract(shared): Extract<Shared>, request: Request, next: Next) -
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
-    headers.insert(
-        HeaderName::from_static("content-security-policy"),
-        HeaderValue::from_static(policy),
-    );
+    let policy = page::policy::header();
+    headers.insert(HeaderName::from_static("content-security-policy"), policy);
     response
 }
 

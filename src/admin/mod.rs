@@ -21,6 +21,7 @@ use crate::plane::{SessionFilter, SessionRow};
 use crate::pool::backend::Backend;
 use crate::pool::hand::{NotSet, Wish};
 use crate::telemetry::events::Events;
+use crate::telemetry::history::History;
 use crate::telemetry::metrics::Sources;
 
 pub type Rows = Pin<Box<dyn Future<Output = Vec<SessionRow>> + Send>>;
@@ -52,6 +53,7 @@ pub enum Ask {
 pub struct State {
     pub sources: Sources,
     pub events: Arc<Events>,
+    pub history: Arc<History>,
     pub started: SystemTime,
     pub version: &'static str,
     pub sessions: Lister,

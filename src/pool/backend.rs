@@ -351,3 +351,17 @@ pub struct ConnectFailures {
     pub no_source_port: SharedCounter,
     pub no_descriptors: SharedCounter,
 }
+
+impl ConnectFailures {
+    pub fn by_reason(&self) -> [(&'static str, u64); 6] {
+        [
+            ("no_descriptors", &self.no_descriptors),
+            ("no_source_port", &self.no_source_port),
+            ("refused", &self.refused),
+            ("timeout", &self.timeout),
+            ("tls_failed", &self.tls_failed),
+            ("unreachable", &self.unreachable),
+        ]
+        .map(|(reason, counter)| (reason, counter.value()))
+    }
+}

@@ -333,17 +333,9 @@ impl Page {
             sum(|cell| cell.sent_bytes.value()),
         );
         self.counter("maitred_backend_retries_total", labels, sum(|cell| cell.retries.value()));
-        let failures = &live.connect_failures;
-        for (reason, count) in [
-            ("no_descriptors", &failures.no_descriptors),
-            ("no_source_port", &failures.no_source_port),
-            ("refused", &failures.refused),
-            ("timeout", &failures.timeout),
-            ("tls_failed", &failures.tls_failed),
-            ("unreachable", &failures.unreachable),
-        ] {
+        for (reason, count) in live.connect_failures.by_reason() {
             let labels: Labels = &[("pool", pool), ("backend", name), ("reason", reason)];
-            self.counter("maitred_backend_connect_failures_total", labels, float(count.value()));
+            self.counter("maitred_backend_connect_failures_total", labels, float(count));
         }
         for result in ProbeResult::ALL {
             let labels: Labels = &[("pool", pool), ("backend", name), ("result", result.as_str())];

@@ -3,6 +3,7 @@
 pub mod counters;
 pub mod datagrams;
 pub mod events;
+pub mod history;
 pub mod log;
 mod metric_table;
 pub mod metrics;

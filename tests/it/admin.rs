@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use maitred::admin::http::{Bounds, serve, serve_socket};
 use maitred::admin::listen::{bind, bind_socket};
-use maitred::admin::{Ask, Rows, State};
+use maitred::admin::{Ask, State};
 use maitred::config::Token;
-use maitred::plane::SessionFilter;
+use maitred::telemetry::history::History;
 use maitred::telemetry::metrics::Sources;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -28,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const TOKEN: &str = "0123456789abcdef0123";
 
 /// An admin server on TCP and on a socket, whose reloads have this outcome.
-struct Admin {
+pub struct Admin {
+    pub state: Arc<State>,
     address: SocketAddr,
     dir: TempDir,
     _balancer: Balancer,
@@ -49,22 +50,40 @@ impl Admin {
     ) -> Admin {
         let (_backend, backend) = loopback();
         let balancer = Balancer::start(balancer::config(&[backend]));
+        Admin::around(balancer, listen, token, bounds, outcome)
+    }
+
+    pub fn around(
+        balancer: Balancer,
+        listen: &str,
+        token: Option<&str>,
+        bounds: Bounds,
+        outcome: Result<Vec<String>, String>,
+    ) -> Admin {
         let dir = tempfile::tempdir().unwrap();
         let bound = bind(listen.parse().unwrap()).unwrap();
         let socket = bind_socket(&dir.path().join("admin.sock")).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], bound.address.port()));
         let (asks, mut asked) = mpsc::channel(1);
         let state = Arc::new(state(&balancer, token, asks));
+        let served = Arc::clone(&state);
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
-                let _tcp = serve(bound, Arc::clone(&state), bounds).unwrap();
-                let _unix = serve_socket(socket, state, bounds).unwrap();
+                let _tcp = serve(bound, Arc::clone(&served), bounds).unwrap();
+                let _unix = serve_socket(socket, Arc::clone(&served), bounds).unwrap();
                 let answering = async {
                     while let Some(ask) = asked.recv().await {
-                        if let Ask::Reload(answer) = ask {
-                            answer.send(outcome.clone()).unwrap();
+                        match ask {
+                            Ask::Drain => {}
+                            Ask::Reload(answer) => answer.send(outcome.clone()).unwrap(),
+                            Ask::Kill { answer, .. } => answer.send(2).unwrap(),
+                            Ask::SetByHand { place: (pool, _), answer, .. } => {
+                                let pools = &served.sources.plane.snapshot.load().pools;
+                                let first = Arc::clone(&pools[&*pool].backends[0]);
+                                assert!(answer.send(Ok(first)).is_ok());
+                            }
                         }
                     }
                 };
@@ -74,7 +93,7 @@ impl Admin {
                 }
             });
         });
-        Admin { address, dir, _balancer: balancer, stop: Some(stop), thread: Some(thread) }
+        Admin { state, address, dir, _balancer: balancer, stop: Some(stop), thread: Some(thread) }
     }
 
     fn tcp(&self) -> TcpStream {
@@ -83,7 +102,7 @@ impl Admin {
         stream
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.dir.path().join("admin.sock")
     }
 }
@@ -95,9 +114,8 @@ impl Drop for Admin {
     }
 }
 
-fn state(balancer: &Balancer, token: Option<&str>, asks: mpsc::Sender<Ask>) -> State {
+pub fn state(balancer: &Balancer, token: Option<&str>, asks: mpsc::Sender<Ask>) -> State {
     let supervisor = balancer.supervisor();
-    let nobody = |_: SessionFilter| Box::pin(async { Vec::new() }) as Rows;
     State {
         sources: Sources {
             plane: Arc::clone(&supervisor.plane),
@@ -105,10 +123,11 @@ fn state(balancer: &Balancer, token: Option<&str>, asks: mpsc::Sender<Ask>) -> S
             log_dropped: Arc::default(),
         },
         events: Arc::clone(&supervisor.events),
+        history: History::new(Instant::now(), SystemTime::now()),
         started: supervisor.started,
         version: "test",
-        sessions: Box::new(nobody),
-        flows: Box::new(nobody),
+        sessions: Box::new(supervisor.lister()),
+        flows: Box::new(supervisor.flow_lister()),
         token: ArcSwapOption::from_pointee(token.map(|token| Token::read(token).unwrap())),
         asks,
     }
@@ -128,10 +147,16 @@ fn answer(stream: &mut impl Read) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-fn ask_socket(path: &Path, line: &str) -> (u16, Value) {
+pub fn ask_socket(path: &Path, line: &str) -> (u16, Value) {
+    ask_socket_with(path, line, "")
+}
+
+pub fn ask_socket_with(path: &Path, line: &str, body: &str) -> (u16, Value) {
     let stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let (status, body) = ask(stream, line, "Host: localhost\r\n");
+    let headers = format!("Host: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    // An empty line behind the body is allowed (RFC 9112, section 2.2).
+    let (status, body) = ask(stream, line, &headers);
     (status, serde_json::from_str(&body).unwrap())
 }
 
@@ -318,6 +343,13 @@ fn the_real_one_reloads_and_drains_when_asked() {
     let (status, body) = reload();
     assert_eq!(status, 422);
     assert!(body["error"].as_str().unwrap().contains("unknown key `backend`"), "{body}");
+    let info = || ask_socket(&socket, "GET /api/v1/info").1;
+    let refused = info()["reload_refused"].as_str().unwrap().to_owned();
+    assert!(
+        body["error"].as_str().unwrap().starts_with(&refused) && !refused.is_empty(),
+        "{refused}"
+    );
+    assert_eq!(info()["changes"], "token");
     let moved = configuration(&admin, "").replace("admin.sock", "other.sock");
     fs::write(&file, moved).unwrap();
     let (_, body) = reload();
@@ -328,6 +360,7 @@ fn the_real_one_reloads_and_drains_when_asked() {
     fs::write(&file, configuration(&admin, extra)).unwrap();
     fs::write(running.dir.path().join("token"), "another-token-of-some-length").unwrap();
     assert_eq!(reload().1["changes"][0], "admin changed: token");
+    assert_eq!(info()["reload_refused"], Value::Null);
     let address = running.listening("address");
     let drain = |token| {
         let stream = TcpStream::connect(&*address).unwrap();

@@ -5,6 +5,7 @@
 
 mod access_files;
 mod admin;
+mod api_document;
 mod balancer;
 mod bandwidth;
 mod binary;
@@ -28,6 +29,7 @@ mod relay;
 mod reload;
 mod routes;
 mod server;
+mod status_page;
 mod tls;
 mod top;
 mod udp;

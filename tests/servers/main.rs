@@ -4,6 +4,7 @@
 // A test that meets what it does not expect is to fail on the spot; its numbers are small, and metrics are floats.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+mod browser;
 #[path = "../corpus/mod.rs"]
 mod corpus;
 mod dashboards;
@@ -31,6 +32,7 @@ mod quic;
 mod redis;
 mod scrape;
 mod source_ports;
+mod status_page;
 mod storm;
 mod syscalls;
 mod syslog;

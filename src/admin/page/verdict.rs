@@ -1,0 +1,224 @@
+//! Whether all is well, in words: the first line of the page and its title. Pure: from what was found to sentences.
+
+use super::figures::several;
+use crate::pool::backend::BackendState;
+
+/// What there is to judge.
+#[derive(Default)]
+pub struct Found {
+    pub draining: bool,
+    /// Backends, by state, in the order of `BackendState::ALL`.
+    pub states: [usize; BackendState::ALL.len()],
+    /// Pools of which no backend takes sessions.
+    pub deserted: Vec<String>,
+    /// Listeners at their limit.
+    pub full: Vec<String>,
+    pub reload_refused: Option<String>,
+    /// Files that could not be read when they changed, and why.
+    pub stale: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Good,
+    Odd,
+    Bad,
+}
+
+pub struct Verdict {
+    pub level: Level,
+    /// What the browser's tab says.
+    pub title: String,
+    pub sentence: String,
+    /// What else there is to know, each a sentence.
+    pub notes: Vec<String>,
+}
+
+/// Names in one sentence; more are counted.
+const NAMED: usize = 5;
+
+impl Level {
+    pub fn class(self) -> &'static str {
+        match self {
+            Level::Good => "good",
+            Level::Odd => "odd",
+            Level::Bad => "bad",
+        }
+    }
+
+    /// Beside the colour, for whoever does not see it.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Level::Good => "●",
+            Level::Odd => "▲",
+            Level::Bad => "✕",
+        }
+    }
+}
+
+pub fn judge(found: &Found) -> Verdict {
+    let [starting, _, down, ejected, drained, maintenance] = found.states;
+    let all: usize = found.states.iter().sum();
+    let backends = if all == 1 { "backend" } else { "backends" };
+    // The count of all stands with the first.
+    let mut counts: Vec<String> = Vec::new();
+    for (count, word) in [
+        (down, "down"),
+        (ejected, "ejected"),
+        (drained, "drained by hand"),
+        (maintenance, "in maintenance by hand"),
+        (starting, "not decided on yet"),
+    ] {
+        if count > 0 {
+            let of_all = format!("{count} of {all} {backends} {word}");
+            let is_first = counts.is_empty();
+            counts.push(if is_first { of_all } else { format!("{count} {word}") });
+        }
+    }
+    let counts = counts.join(", ");
+    let deserted = (!found.deserted.is_empty()).then(|| {
+        format!("nobody up in {} {}", plural(&found.deserted, "pool"), named(&found.deserted))
+    });
+    let is_odd = found.reload_refused.is_some()
+        || !found.stale.is_empty()
+        || !found.full.is_empty()
+        || found.draining
+        || !counts.is_empty()
+        || all == 0;
+    let level = match () {
+        () if deserted.is_some() || down + ejected > 0 => Level::Bad,
+        () if is_odd => Level::Odd,
+        () => Level::Good,
+    };
+    let drain = found.draining.then(|| "draining: nobody new is let in".to_owned());
+    let parts: Vec<String> =
+        [drain, deserted, Some(counts).filter(|it| !it.is_empty())].into_iter().flatten().collect();
+    let sentence = match () {
+        () if !parts.is_empty() => capital(&parts.join("; ")),
+        () if all == 0 => "No backends are configured".to_owned(),
+        () if is_odd => format!("{all} of {all} {backends} up, but see below"),
+        () => format!("All is well: {all} of {all} {backends} up"),
+    };
+    Verdict { level, title: title(found), sentence, notes: notes(found) }
+}
+
+fn title(found: &Found) -> String {
+    let [starting, up, down, ejected, drained, maintenance] = found.states;
+    let word = match () {
+        () if found.draining => "draining".to_owned(),
+        () if !found.deserted.is_empty() => format!("nobody up in {}", named(&found.deserted)),
+        () if down > 0 => format!("{down} down"),
+        () if ejected > 0 => format!("{ejected} ejected"),
+        () if found.reload_refused.is_some() => "reload refused".to_owned(),
+        () if !found.stale.is_empty() => "file not read".to_owned(),
+        () if !found.full.is_empty() => "listener full".to_owned(),
+        () if drained > 0 => format!("{drained} drained"),
+        () if maintenance > 0 => format!("{maintenance} in maintenance"),
+        () if up + starting == 0 => "no backends".to_owned(),
+        () if starting > 0 => format!("{starting} starting"),
+        () => "all well".to_owned(),
+    };
+    format!("maitred: {word}")
+}
+
+fn notes(found: &Found) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(why) = &found.reload_refused {
+        notes.push(format!(
+            "The last reload was refused; the configuration before it stays in force: {why}"
+        ));
+    }
+    if !found.full.is_empty() {
+        let listeners = plural(&found.full, "listener");
+        notes.push(format!("At its limit: {listeners} {}", named(&found.full)));
+    }
+    for (path, why) in found.stale.iter().take(NAMED) {
+        notes.push(format!(
+            "{path} could not be read when it changed; what was read before stays in force: {why}"
+        ));
+    }
+    if found.stale.len() > NAMED {
+        notes.push(format!(
+            "The same of {}",
+            several(found.stale.len() - NAMED, "more file", "more files")
+        ));
+    }
+    notes
+}
+
+fn plural(names: &[String], one: &str) -> String {
+    if names.len() == 1 { one.to_owned() } else { format!("{one}s") }
+}
+
+fn named(names: &[String]) -> String {
+    let mut text = names[..names.len().min(NAMED)].join(", ");
+    if names.len() > NAMED {
+        text.push_str(&format!(" and {} more", names.len() - NAMED));
+    }
+    text
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(found: &Found) -> (Level, String, String) {
+        let verdict = judge(found);
+        (verdict.level, verdict.title, verdict.sentence)
+    }
+
+    #[test]
+    fn the_first_line_says_what_is_wrong_the_worst_first() {
+        let mut found = Found { states: [0, 5, 0, 0, 0, 0], ..Found::default() };
+        let well = "All is well: 5 of 5 backends up";
+        assert_eq!(judged(&found), (Level::Good, "maitred: all well".into(), well.into()));
+        found.reload_refused = Some("error[E0010]: unknown key".into());
+        let sentence = "5 of 5 backends up, but see below";
+        assert_eq!(judged(&found), (Level::Odd, "maitred: reload refused".into(), sentence.into()));
+        assert!(judge(&found).notes[0].ends_with("error[E0010]: unknown key"));
+        found.states = [0, 2, 2, 0, 1, 0];
+        let sentence = "2 of 5 backends down, 1 drained by hand";
+        assert_eq!(judged(&found), (Level::Bad, "maitred: 2 down".into(), sentence.into()));
+        found.deserted = vec!["db".into()];
+        let sentence = "Nobody up in pool db; 2 of 5 backends down, 1 drained by hand";
+        assert_eq!(
+            judged(&found),
+            (Level::Bad, "maitred: nobody up in db".into(), sentence.into())
+        );
+        found.draining = true;
+        assert!(judge(&found).sentence.starts_with("Draining: nobody new is let in; nobody up"));
+        assert_eq!(judge(&found).title, "maitred: draining");
+    }
+
+    #[test]
+    fn what_a_hand_did_is_odd_and_nothing_at_all_is_said() {
+        let found = Found { states: [0, 0, 0, 0, 0, 1], ..Found::default() };
+        let sentence = "1 of 1 backend in maintenance by hand";
+        assert_eq!(
+            judged(&found),
+            (Level::Odd, "maitred: 1 in maintenance".into(), sentence.into())
+        );
+        let (level, title, sentence) = judged(&Found::default());
+        assert_eq!((level, &*title), (Level::Odd, "maitred: no backends"));
+        assert_eq!(sentence, "No backends are configured");
+    }
+
+    #[test]
+    fn sentences_are_bounded() {
+        let names: Vec<String> = (0..1000).map(|number| format!("pool-{number}")).collect();
+        let stale = names.iter().map(|name| (name.clone(), "gone".to_owned())).collect();
+        let found = Found { full: names.clone(), deserted: names, stale, ..Found::default() };
+        let verdict = judge(&found);
+        assert_eq!(
+            verdict.sentence,
+            "Nobody up in pools pool-0, pool-1, pool-2, pool-3, pool-4 and 995 more"
+        );
+        assert_eq!(verdict.notes.len(), 2 + NAMED);
+        assert!(verdict.notes.iter().all(|note| note.len() < 200));
+    }
+}
