@@ -1,7 +1,7 @@
 //! docs/api.md and the API say the same, in both directions: routes and keys.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -101,11 +101,8 @@ fn is_of(kind: &str, value: &Value) -> bool {
     }
 }
 
-/// Asks for everything with sessions and flows open, and something refused. What is added to the API is asked for here.
-fn answers() -> BTreeMap<String, Vec<Value>> {
-    let (backend, address) = loopback();
-    let mut config = balancer::config(&[address]);
-    let answerer = UdpSocket::bind("127.0.0.1:0").unwrap();
+fn of_both_protocols(backend: SocketAddr, answerer: &UdpSocket) -> config::Config {
+    let mut config = balancer::config(&[backend]);
     config.listeners.push(Arc::new(config::Listener {
         name: "datagrams".into(),
         protocol: Protocol::Udp,
@@ -118,7 +115,14 @@ fn answers() -> BTreeMap<String, Vec<Value>> {
         backends: vec![balancer::backend(answerer.local_addr().unwrap())],
         ..(*config.pools[0]).clone()
     }));
-    let balancer = Balancer::start(config);
+    config
+}
+
+/// Asks for everything with sessions and flows open, and something refused. What is added to the API is asked for here.
+fn answers() -> BTreeMap<String, Vec<Value>> {
+    let (backend, address) = loopback();
+    let answerer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let balancer = Balancer::start(of_both_protocols(address, &answerer));
     let address = |wanted| {
         let mut served = balancer.supervisor().served();
         balancer::inet(served.find(|((protocol, _), _)| *protocol == wanted).unwrap().1.local)

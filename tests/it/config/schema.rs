@@ -48,9 +48,10 @@ fn collect(root: &Value, schema: &Value, path: &str, found: &mut BTreeSet<String
 #[test]
 fn the_samples_fit_the_schema() {
     let validator = validator();
-    for (name, text) in
-        files_in("conf", ".yaml").into_iter().chain(files_in("conf/recipes", ".yaml"))
-    {
+    let ours =
+        ["conf", "conf/recipes", "conf/compose"].into_iter().flat_map(|it| files_in(it, ".yaml"));
+    // That one is for containers.
+    for (name, text) in ours.filter(|(name, _)| name != "compose.yaml") {
         let value = second_reader(&text).unwrap();
         let errors: Vec<String> = validator
             .iter_errors(&value)
