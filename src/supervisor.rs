@@ -2,13 +2,14 @@
 //! Runs on the control runtime; everything here is rare.
 
 mod bind;
+mod files;
+mod found;
 mod packets;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -19,7 +20,6 @@ use tokio::sync::{mpsc, oneshot};
 use crate::addr::ListenAddr;
 use crate::admit::Gate;
 use crate::config::{Config, Protocol};
-use crate::file_watch::{Change, Content, Found};
 use crate::health::Means;
 use crate::health::monitor::Monitor;
 use crate::plane::{Bind, Cut, Plane, Served, SessionFilter, SessionRow};
@@ -36,6 +36,7 @@ use crate::udp;
 
 pub use bind::{BindError, Sockets};
 use bind::{Opened, no_thread, remove_socket_file};
+use found::Finds;
 use packets::Packets;
 
 /// A running balancer.
@@ -49,6 +50,7 @@ pub struct Supervisor {
     packets: Packets,
     source_ports: Arc<SourcePorts>,
     monitor: Monitor,
+    finds: Finds,
     /// What is bound, by the address the configuration names.
     served: BTreeMap<Bind, Served>,
     descriptors: u64,
@@ -74,6 +76,7 @@ impl Supervisor {
         let events: Arc<Events> = Arc::default();
         let packets = Packets::default();
         let monitor = start_monitor(&events, &mailboxes, &packets, descriptors)?;
+        let finds = Finds::new(Arc::clone(&events));
         let stats = Arc::clone(&plane.source_ports);
         let mut supervisor = Supervisor {
             plane,
@@ -85,13 +88,16 @@ impl Supervisor {
             packets,
             source_ports: Arc::new(SourcePorts::new(PortRange::of_this_host(), stats)),
             monitor,
+            finds,
             served: BTreeMap::new(),
             descriptors,
         };
         supervisor.reloads.succeeded(supervisor.started);
         supervisor.start_workers(mails)?;
         supervisor.packets.start(&supervisor.plane, &config)?;
+        let config = supervisor.finds.fill(config);
         supervisor.swap(Arc::new(config), opened);
+        supervisor.await_names();
         Ok(supervisor)
     }
 
@@ -148,6 +154,7 @@ impl Supervisor {
             pool.activate(now, SystemTime::now());
         }
         self.monitor.apply(&snapshot);
+        self.finds.attend(&snapshot);
         let packets = self.listen(&config, opened);
         // What is closed takes what it has queued as the listener it was, and is no longer served afterwards.
         let closed = self.unlisten(&config);
@@ -246,6 +253,7 @@ impl Supervisor {
         if !fixed.is_empty() {
             return Err(ReloadError::Fixed(fixed));
         }
+        let config = self.finds.fill(config);
         let changes = reload::changes(&before.config, &config);
         let opened =
             bind::open(&config, &self.served, self.workers()).map_err(ReloadError::Bind)?;
@@ -285,49 +293,6 @@ impl Supervisor {
             }
         }
         outcome
-    }
-
-    /// Takes over what files of networks hold now: sessions and flows go on as they are. A file that cannot be read
-    /// leaves its list as it was.
-    pub fn renew_files(&mut self, found: Found) {
-        if !Arc::ptr_eq(&found.config, &self.plane.snapshot.load().config) {
-            return;
-        }
-        for Change { path, content } in found.changes {
-            let applied = content.and_then(|content| self.renew_file(&path, content));
-            let known = self.reloads.file_was_read(&path, applied.as_ref().err());
-            match applied {
-                Ok(None) => {}
-                Ok(Some(changes)) => {
-                    let what = format!("{} has changed: {}", path.display(), summary(&changes));
-                    self.events.note(EventKind::Reload, what);
-                }
-                // A file that stays wrong is not worth a line each time it is written.
-                Err(why) if known.as_ref() == Some(&why) => {}
-                Err(why) => {
-                    let what = format!("{why}; what was read before stays in force");
-                    self.events.warn(EventKind::Reload, what);
-                }
-            }
-        }
-    }
-
-    fn renew_file(&mut self, path: &Path, now: Content) -> Result<Option<Vec<String>>, String> {
-        let before = Arc::clone(&self.plane.snapshot.load().config);
-        let config = match now {
-            Content::Nets(nets) => before.with_nets(path, &nets),
-            Content::Tls(renewed) => {
-                let now = jiff::Timestamp::now().as_second();
-                for expired in renewed.expired(now) {
-                    self.events.warn(EventKind::Reload, expired);
-                }
-                Ok(before.with_tls(&renewed))
-            }
-        };
-        match config.map_err(|why| format!("{}: {why}", path.display()))? {
-            Some(config) => self.reload(config).map(Some).map_err(|error| error.to_string()),
-            None => Ok(None),
-        }
     }
 
     /// Cuts the sessions and flows that match, on every worker.
@@ -393,6 +358,7 @@ impl Supervisor {
     /// Ends the workers; sessions still open then are dropped with them.
     pub fn stop(mut self) {
         self.monitor.stop();
+        self.finds.discovery.stop();
         for worker in 0..self.workers() {
             self.send(worker, Command::Stop);
         }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use maitred::addr::{BackendAddr, ListenAddr};
-use maitred::config::{Backend, Config, Health, Listener, Pool, Probe, Protocol, schema};
+use maitred::config::{Backend, Config, Health, Listener, Pool, Probe, Protocol, load, schema};
 use serde_json::Value;
 
-use super::{files_in, load_text, second_reader};
+use super::{environment, files_in, load_text, second_reader, source};
 
 fn sample(name: &str) -> String {
     files_in("conf", ".yaml").into_iter().find(|(file, _)| file == name).unwrap().1
@@ -19,7 +19,8 @@ fn every_recipe_loads_without_a_warning() {
     for (name, text) in
         recipes.into_iter().chain([("minimal.yaml".to_owned(), sample("minimal.yaml"))])
     {
-        match load_text(&text) {
+        // With the files that they name, beside them.
+        match load(&[source(&format!("conf/recipes/{name}"), &text)], &environment) {
             Ok(loaded) => {
                 assert!(
                     loaded.warnings.is_empty(),
@@ -75,6 +76,7 @@ fn the_reference_says_the_defaults() {
         listeners: vec![listener.into(), dns.into()],
         pools: vec![pool.into(), resolvers.into()],
         sha256: config.sha256.clone(),
+        own_sha256: config.sha256.clone(),
         ..Default::default()
     };
     assert_eq!(config, expected);

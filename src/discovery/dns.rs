@@ -1,0 +1,219 @@
+//! One question asked of DNS from beginning to end: the names it may stand for, both families of addresses, services and
+//! their hosts. When it is asked again is not known here.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hickory_proto::rr::{Name, RData, Record as DnsRecord, RecordType};
+
+use super::answer::{self, Record};
+use super::schedule::LONGEST;
+use super::servers::{Lookup, Servers};
+use crate::config::{Answer, Asked, Question};
+use crate::pool::finding::{Failure, Reason};
+
+/// A good answer.
+#[derive(Debug)]
+pub struct Found {
+    pub answer: Answer,
+    pub ttl: Duration,
+    /// What went wrong although the rest was good.
+    pub flaw: Option<Failure>,
+}
+
+/// Addresses of both families.
+struct Both {
+    ips: Vec<IpAddr>,
+    ttl: Duration,
+    /// One family could not be asked.
+    flaw: Option<Failure>,
+}
+
+/// No answer has more: each is probed, and has series of its own.
+const MOST_BACKENDS: usize = 10_000;
+/// Hosts of services that are looked up at once.
+const AT_ONCE: usize = 8;
+
+/// `before` is the last answer: what it says of a family that cannot be asked now is still so.
+pub async fn ask(
+    servers: Rc<Servers>,
+    question: &Question,
+    before: Option<&Answer>,
+) -> Result<Found, Failure> {
+    let mut last = None;
+    for name in servers.system.candidates(&question.name) {
+        let Some(name) = whole(&name) else { continue };
+        let found = match question.record {
+            Asked::Address => addresses(&servers, &name, before).await,
+            Asked::Srv => services(&servers, &name).await,
+        };
+        match found {
+            // The next one might be somebody else's: only if there is no such name is it asked for.
+            Err(failure) if is_negative(&failure) => last = Some(failure),
+            Ok(found) if count(&found.answer) > MOST_BACKENDS => {
+                let why = format!("more than {MOST_BACKENDS} backends");
+                return Err(Failure { reason: Reason::Malformed, why });
+            }
+            found => return found,
+        }
+    }
+    let nothing = || {
+        let why = "this is no name to ask for".to_owned();
+        Failure { reason: Reason::Malformed, why }
+    };
+    Err(last.unwrap_or_else(nothing))
+}
+
+/// `None`: it is too long, by a domain that was searched.
+fn whole(name: &str) -> Option<Name> {
+    let mut name = Name::from_ascii(name).ok()?;
+    name.set_fqdn(true);
+    Some(name)
+}
+
+fn is_negative(failure: &Failure) -> bool {
+    matches!(failure.reason, Reason::Empty | Reason::Nxdomain)
+}
+
+fn count(answer: &Answer) -> usize {
+    match answer {
+        Answer::Addresses(ips) => ips.len(),
+        Answer::Backends(backends) => backends.len(),
+        Answer::Services(services) => services.len(),
+    }
+}
+
+async fn addresses(
+    servers: &Servers,
+    name: &Name,
+    before: Option<&Answer>,
+) -> Result<Found, Failure> {
+    let known = match before {
+        Some(Answer::Addresses(ips)) => ips.as_slice(),
+        _ => &[],
+    };
+    let Both { ips, ttl, flaw } = both(servers, name, known).await?;
+    let ips = answer::addresses(ips);
+    if ips.is_empty() {
+        let why = "none of the addresses is one machine's".to_owned();
+        return Err(Failure { reason: Reason::Empty, why });
+    }
+    Ok(Found { answer: Answer::Addresses(ips), ttl, flaw })
+}
+
+async fn both(servers: &Servers, name: &Name, known: &[IpAddr]) -> Result<Both, Failure> {
+    let ips = servers.system.in_hosts(&name.to_ascii());
+    if !ips.is_empty() {
+        return Ok(Both { ips: ips.to_vec(), ttl: HOSTS_TTL, flaw: None });
+    }
+    let (v4, v6) =
+        tokio::join!(servers.look_up(name, RecordType::A), servers.look_up(name, RecordType::AAAA));
+    let mut both = Both { ips: Vec::new(), ttl: LONGEST, flaw: None };
+    let mut failures = Vec::new();
+    for (outcome, is_ipv4) in [(v4, true), (v6, false)] {
+        match outcome {
+            Ok(Lookup { records, ttl, .. }) => {
+                both.ips.extend(records.iter().filter_map(ip));
+                both.ttl = both.ttl.min(ttl);
+            }
+            Err(failure) if is_negative(&failure) => failures.push(failure),
+            Err(failure) => {
+                both.ips.extend(known.iter().filter(|ip| ip.is_ipv4() == is_ipv4));
+                both.flaw = Some(failure.clone());
+                failures.push(failure);
+            }
+        }
+    }
+    if failures.len() < 2 {
+        return Ok(both);
+    }
+    // What could not be asked says more than what is not there, and that there is no name more than that it is empty.
+    failures.sort_by_key(|failure| match failure.reason {
+        Reason::Empty => 2,
+        Reason::Nxdomain => 1,
+        _ => 0,
+    });
+    Err(failures.swap_remove(0))
+}
+
+/// From one look at the hosts file to the next.
+const HOSTS_TTL: Duration = Duration::from_secs(5);
+
+fn ip(record: &DnsRecord) -> Option<IpAddr> {
+    match &record.data {
+        RData::A(ip) => Some(IpAddr::V4(ip.0)),
+        RData::AAAA(ip) => Some(IpAddr::V6(ip.0)),
+        _ => None,
+    }
+}
+
+async fn services(servers: &Rc<Servers>, name: &Name) -> Result<Found, Failure> {
+    let Lookup { records, additionals, mut ttl } = servers.look_up(name, RecordType::SRV).await?;
+    let mut hosts: BTreeMap<Name, Vec<IpAddr>> = BTreeMap::new();
+    let records = records.iter().filter_map(|record| match &record.data {
+        // The root: there is decidedly no such service here.
+        RData::SRV(srv) if !srv.target.is_root() => Some(srv),
+        _ => None,
+    });
+    let records: Vec<_> = records.collect();
+    for record in &additionals {
+        let Some(ip) = ip(record) else { continue };
+        hosts.entry(record.name.clone()).or_default().push(ip);
+        ttl = ttl.min(Duration::from_secs(record.ttl.into()));
+    }
+    let mut missing: Vec<Name> = records.iter().map(|srv| srv.target.clone()).collect();
+    missing.retain(|host| !hosts.contains_key(host));
+    missing.sort();
+    missing.dedup();
+    let mut flaw = None;
+    for some in missing.chunks(AT_ONCE) {
+        for (host, both) in look_up(servers, some).await? {
+            ttl = ttl.min(both.ttl);
+            flaw = flaw.or(both.flaw);
+            hosts.insert(host, both.ips);
+        }
+    }
+    let records: Vec<Record> = records
+        .iter()
+        .map(|srv| Record {
+            priority: srv.priority,
+            weight: srv.weight,
+            port: srv.port,
+            ips: hosts.get(&srv.target).cloned().unwrap_or_default(),
+        })
+        .collect();
+    let services = answer::services(&records);
+    if services.is_empty() {
+        let why = "no service is to be had there".to_owned();
+        return Err(Failure { reason: Reason::Empty, why });
+    }
+    Ok(Found { answer: Answer::Services(services), ttl, flaw })
+}
+
+/// A host that is not there is left out; one that cannot be asked for fails the whole, lest its backends be lost.
+async fn look_up(servers: &Rc<Servers>, names: &[Name]) -> Result<Vec<(Name, Both)>, Failure> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for name in names {
+        let (servers, name) = (Rc::clone(servers), name.clone());
+        tasks.spawn_local(async move {
+            let both = both(&servers, &name, &[]).await;
+            (name, both)
+        });
+    }
+    let mut found = Vec::new();
+    while let Some(task) = tasks.join_next().await {
+        // None is cancelled as long as the set is there.
+        let Ok((name, both)) = task else { continue };
+        match both {
+            Err(failure) if is_negative(&failure) => {}
+            Err(failure) => return Err(failure),
+            Ok(both) => match both.flaw {
+                Some(flaw) => return Err(flaw),
+                None => found.push((name, both)),
+            },
+        }
+    }
+    Ok(found)
+}
