@@ -38,6 +38,9 @@ pub async fn exchange(
     if answer.metadata.truncation {
         let by_tcp = timeout(PATIENCE * SENDINGS, by_tcp(server, &question, &bytes)).await;
         answer = by_tcp.unwrap_or_else(|_| Err(too_late("by TCP")))?;
+        if answer.metadata.truncation {
+            return Err(malformed(&"only a part of it fits"));
+        }
     }
     match answer.metadata.response_code {
         ResponseCode::NoError | ResponseCode::NXDomain => Ok(answer),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use maitred::config::{Config, Source, load};
+use maitred::config::{Config, Origin, Source, load};
 use maitred::pool::Pool;
 use maitred::telemetry::metrics::{Sources, exposition};
 
@@ -39,6 +39,21 @@ pools: {{main: {{health: {{probe: none}}, {pool}}}}}
 /// A name asked of our server each second.
 fn dns(server: &NameServer, name: &str, more: &str) -> String {
     format!("discovery: {{dns: {{name: {name}, servers: [\"{}\"], {more}}}}}", server.address)
+}
+
+/// These names instead of the one: in a file there is no short form for whom to ask.
+fn with_names(mut config: Config, hosts: &[String]) -> Config {
+    let pool = Arc::make_mut(&mut config.pools[0]);
+    let discovery = Arc::make_mut(pool.discovery.as_mut().unwrap());
+    let first = discovery.finders.remove(0);
+    discovery.finders.extend(hosts.iter().map(|host| {
+        let mut finder = first.clone();
+        if let Origin::Dns(question) = &mut finder.origin {
+            question.name.clone_from(host);
+        }
+        finder
+    }));
+    config
 }
 
 fn pool(balancer: &Balancer) -> Arc<Pool> {
@@ -138,6 +153,9 @@ fn sessions_go_on_while_backends_come_and_go() {
 fn every_lie_keeps_the_last_good_answer_and_is_counted() {
     let names = NameServer::start();
     let good = |last: usize| records("unused.test", 1, &[ip(&format!("192.0.2.{last}"))]);
+    // A part of an answer is none.
+    let too_many: Vec<IpAddr> = (0..5000_u32).map(|n| IpAddr::from(n.to_be_bytes())).collect();
+    let too_many = records("n7.test", 1, &too_many);
     let lies = [
         (Say::Code(ResponseCode::ServFail), "servfail"),
         (Say::Code(ResponseCode::Refused), "servfail"),
@@ -146,11 +164,12 @@ fn every_lie_keeps_the_last_good_answer_and_is_counted() {
         (Say::Records(good(66), Vec::new()), "empty"),
         (Say::Silence, "timeout"),
         (Say::Garbage, "malformed"),
+        (Say::TooLong(too_many), "malformed"),
         (Say::WrongNumber(good(66)), "malformed"),
         (Say::WrongQuestion(good(66)), "malformed"),
         (
             Say::Records(
-                vec![alias("n9.test", "m9.test"), alias("m9.test", "n9.test")],
+                vec![alias("n10.test", "m.test"), alias("m.test", "n10.test")],
                 Vec::new(),
             ),
             "malformed",
@@ -160,21 +179,7 @@ fn every_lie_keeps_the_last_good_answer_and_is_counted() {
     for (number, host) in hosts.iter().enumerate() {
         names.has(host, 1, &[ip(&format!("192.0.2.{number}"))]);
     }
-    let mut config = config(&dns(&names, "n0.test", "port: 1"));
-    // There is no short form for whom to ask.
-    let pool = Arc::make_mut(&mut config.pools[0]);
-    let discovery = Arc::make_mut(pool.discovery.as_mut().unwrap());
-    let first = discovery.finders[0].clone();
-    discovery.finders = hosts
-        .iter()
-        .map(|host| {
-            let mut finder = first.clone();
-            if let maitred::config::Origin::Dns(question) = &mut finder.origin {
-                question.name.clone_from(host);
-            }
-            finder
-        })
-        .collect();
+    let config = with_names(config(&dns(&names, "n0.test", "port: 1")), &hosts);
     let mut balancer = Balancer::start(config);
     let all: Vec<String> = (0..lies.len()).map(|number| format!("192.0.2.{number}:1")).collect();
     settle_to(&mut balancer, &all.iter().map(String::as_str).collect::<Vec<_>>());
@@ -229,21 +234,22 @@ fn a_family_that_cannot_be_asked_for_stays_as_it_was() {
 
 #[test]
 fn five_thousand_addresses_come_by_tcp_and_one_of_them_changes() {
+    // A name so short that they fit: whoever writes our answers repeats it in each.
     let names = NameServer::start();
     let fours: Vec<IpAddr> =
         (0..3500_u32).map(|n| IpAddr::from((0x0a00_0000 + n).to_be_bytes())).collect();
     let sixes: Vec<IpAddr> = (0..1500_u128)
         .map(|n| IpAddr::from(((0x2001_0db8_u128 << 96) + n).to_be_bytes()))
         .collect();
-    names.says("db.test", RecordType::A, Say::TooLong(records("db.test", 1, &fours)));
-    names.says("db.test", RecordType::AAAA, Say::TooLong(records("db.test", 1, &sixes)));
-    let text = format!("balance: consistent_hash, {}", dns(&names, "db.test", "port: 5432"));
+    names.says("d", RecordType::A, Say::TooLong(records("d", 1, &fours)));
+    names.says("d", RecordType::AAAA, Say::TooLong(records("d", 1, &sixes)));
+    let text = format!("balance: consistent_hash, {}", dns(&names, "d", "port: 5432"));
     let mut balancer = Balancer::start(config(&text));
     settle(&mut balancer, "5000 backends", |balancer| addresses(balancer).len() == 5000);
     let before = pool(&balancer);
     let mut others = fours.clone();
     others[0] = ip("10.1.0.0");
-    names.says("db.test", RecordType::A, Say::TooLong(records("db.test", 1, &others)));
+    names.says("d", RecordType::A, Say::TooLong(records("d", 1, &others)));
     let is_there = |it: &Balancer| addresses(it).contains(&"10.1.0.0:5432".to_owned());
     settle(&mut balancer, "the other one", is_there);
     let now = pool(&balancer);
@@ -253,9 +259,31 @@ fn five_thousand_addresses_come_by_tcp_and_one_of_them_changes() {
     let last = balancer.supervisor().events.all().pop().unwrap().message;
     assert_eq!(last, "main: 1 backend added, 1 gone");
     // The same in another order, as our server has it each time, is nothing at all.
-    let asked = names.asked("db.test");
-    settle(&mut balancer, "two more questions", |_| names.asked("db.test") > asked + 3);
+    let asked = names.asked("d");
+    settle(&mut balancer, "two more questions", |_| names.asked("d") > asked + 3);
     assert!(Arc::ptr_eq(&now, &pool(&balancer)), "not even the table is built anew");
+}
+
+#[test]
+fn five_thousand_names_are_found_in_some_batches_and_one_of_them_changes() {
+    let names = NameServer::start();
+    let at = |number: u32| IpAddr::from((0x0a00_0000 + number).to_be_bytes());
+    let hosts: Vec<String> = (0..5000).map(|number| format!("n{number}.test")).collect();
+    for (number, host) in (0..).zip(&hosts) {
+        // All but one are asked for once.
+        names.has(host, if number == 7 { 1 } else { 300 }, &[at(number)]);
+    }
+    let config = with_names(config(&dns(&names, "n0.test", "port: 1")), &hosts);
+    let mut balancer = Balancer::start(config);
+    settle(&mut balancer, "5000 backends", |it| pool(it).backends.len() == 5000);
+    assert!(!balancer.supervisor().plane.is_settling());
+    let before = pool(&balancer);
+    names.has("n7.test", 1, &[ip("10.1.0.0")]);
+    let is_there = |it: &Balancer| addresses(it).contains(&"10.1.0.0:1".to_owned());
+    settle(&mut balancer, "the other one", is_there);
+    let now = pool(&balancer);
+    let stays = before.backends.iter().zip(&now.backends).filter(|(a, b)| Arc::ptr_eq(a, b));
+    assert_eq!((stays.count(), now.backends.len()), (4999, 5000));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod access_files;
 mod admin;
+mod backend_files;
 mod balancer;
 mod bandwidth;
 mod binary;
