@@ -42,21 +42,26 @@ pub async fn ask(
     question: &Question,
     before: Option<&Answer>,
 ) -> Result<Found, Failure> {
+    if question.record == Asked::Address
+        && let Some(both) = in_hosts(&servers, &question.name)
+    {
+        return found(both);
+    }
     let mut last = None;
     for name in servers.system.candidates(&question.name) {
         let Some(name) = whole(&name) else { continue };
-        let found = match question.record {
+        let outcome = match question.record {
             Asked::Address => addresses(&servers, &name, before).await,
             Asked::Srv => services(&servers, &name).await,
         };
-        match found {
+        match outcome {
             // The next one might be somebody else's: only if there is no such name is it asked for.
             Err(failure) if is_negative(&failure) => last = Some(failure),
             Ok(found) if count(&found.answer) > MOST_BACKENDS => {
                 let why = format!("more than {MOST_BACKENDS} backends");
                 return Err(Failure { reason: Reason::Malformed, why });
             }
-            found => return found,
+            outcome => return outcome,
         }
     }
     let nothing = || {
@@ -94,7 +99,10 @@ async fn addresses(
         Some(Answer::Addresses(ips)) => ips.as_slice(),
         _ => &[],
     };
-    let Both { ips, ttl, flaw } = both(servers, name, known).await?;
+    found(both(servers, name, known).await?)
+}
+
+fn found(Both { ips, ttl, flaw }: Both) -> Result<Found, Failure> {
     let ips = answer::addresses(ips);
     if ips.is_empty() {
         let why = "none of the addresses is one machine's".to_owned();
@@ -103,11 +111,13 @@ async fn addresses(
     Ok(Found { answer: Answer::Addresses(ips), ttl, flaw })
 }
 
+/// The name as it is given, before any domain is searched.
+fn in_hosts(servers: &Servers, name: &str) -> Option<Both> {
+    let ips = servers.system.in_hosts(name);
+    (!ips.is_empty()).then(|| Both { ips: ips.to_vec(), ttl: HOSTS_TTL, flaw: None })
+}
+
 async fn both(servers: &Servers, name: &Name, known: &[IpAddr]) -> Result<Both, Failure> {
-    let ips = servers.system.in_hosts(&name.to_ascii());
-    if !ips.is_empty() {
-        return Ok(Both { ips: ips.to_vec(), ttl: HOSTS_TTL, flaw: None });
-    }
     let (v4, v6) =
         tokio::join!(servers.look_up(name, RecordType::A), servers.look_up(name, RecordType::AAAA));
     let mut both = Both { ips: Vec::new(), ttl: LONGEST, flaw: None };
@@ -198,7 +208,10 @@ async fn look_up(servers: &Rc<Servers>, names: &[Name]) -> Result<Vec<(Name, Bot
     for name in names {
         let (servers, name) = (Rc::clone(servers), name.clone());
         tasks.spawn_local(async move {
-            let both = both(&servers, &name, &[]).await;
+            let both = match in_hosts(&servers, &name.to_ascii()) {
+                Some(both) => Ok(both),
+                None => both(&servers, &name, &[]).await,
+            };
             (name, both)
         });
     }

@@ -7,6 +7,7 @@
 #[path = "../corpus/mod.rs"]
 mod corpus;
 mod descriptors;
+mod discovery;
 mod dns;
 mod flood;
 mod harness;
