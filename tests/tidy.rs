@@ -33,7 +33,7 @@ const LONGEST_FUNCTION: usize = 70;
 /// Words of other balancers that are not ours; identifiers of others that hold one.
 const FOREIGN_WORDS: [&str; 6] =
     ["upstream", "downstream", "endpoint", "target", "peer", "frontend"];
-const NOT_OURS_TO_NAME: [&str; 8] = [
+const NOT_OURS_TO_NAME: [&str; 9] = [
     "with_target",
     "type Target",
     "target_os",
@@ -42,6 +42,7 @@ const NOT_OURS_TO_NAME: [&str; 8] = [
     "target_pointer_width",
     "peer_addr",
     "getpeername",
+    "srv.target",
 ];
 
 /// What the data plane does not know.

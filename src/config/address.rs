@@ -80,6 +80,11 @@ impl ListenRange {
         covers_ip && port.is_none_or(|port| port != 0 && (first..=last).contains(&port))
     }
 
+    /// Of one address.
+    pub fn of(address: ListenAddr) -> ListenRange {
+        ListenRange { first: address, more: 0 }
+    }
+
     pub fn is_unix(&self) -> bool {
         matches!(self.first, ListenAddr::Unix(_))
     }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::address::ListenRange;
 use super::{Backend, Balance, Config, Pool};
-use crate::addr::{BackendAddr, canonical};
+use crate::addr::{BackendAddr, ListenAddr, canonical};
 
 /// Of a pool that has more than those listed.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +76,9 @@ pub struct Service {
     pub weight: u32,
 }
 
+const TWICE: &str = "is there already";
+const CIRCULAR: &str = "is the listener that it is to serve";
+
 /// The last that each origin held.
 pub type Answers = HashMap<Origin, Arc<Answer>>;
 
@@ -82,8 +86,8 @@ pub type Answers = HashMap<Origin, Arc<Answer>>;
 #[derive(Debug, Default, PartialEq)]
 pub struct Composed {
     pub backends: Vec<Backend>,
-    /// Found, but there already by address or name: the first, and how many.
-    pub twice: Option<(String, usize)>,
+    /// Found, but of no use: the first, why, and how many there are.
+    pub left_out: Option<(String, &'static str, usize)>,
 }
 
 impl Default for Finder {
@@ -104,8 +108,13 @@ impl Default for Finder {
 }
 
 impl Discovery {
-    /// Whoever is listed stays; of what was found twice the first.
-    pub fn compose(&self, balance: Balance, answers: &Answers) -> Composed {
+    /// Whoever is listed stays; of what was found twice the first. `is_own`: whether it is a listener of this pool.
+    pub fn compose(
+        &self,
+        balance: Balance,
+        answers: &Answers,
+        is_own: impl Fn(&BackendAddr) -> bool,
+    ) -> Composed {
         let mut names: HashSet<Arc<str>> = HashSet::new();
         let mut addresses: HashSet<BackendAddr> = HashSet::new();
         for backend in &self.listed {
@@ -120,10 +129,12 @@ impl Discovery {
             taken = taken.max(finder.after);
             let Some(answer) = answers.get(&finder.origin) else { continue };
             for backend in finder.backends(answer, balance) {
-                let is_new =
-                    !names.contains(&backend.name) && !addresses.contains(&backend.address);
-                if !is_new {
-                    composed.twice.get_or_insert((backend.address.to_string(), 0)).1 += 1;
+                let is_known =
+                    names.contains(&backend.name) || addresses.contains(&backend.address);
+                if is_known || is_own(&backend.address) {
+                    let why = if is_known { TWICE } else { CIRCULAR };
+                    let first = || (backend.address.to_string(), why, 0);
+                    composed.left_out.get_or_insert_with(first).2 += 1;
                     continue;
                 }
                 names.insert(Arc::clone(&backend.name));
@@ -200,6 +211,24 @@ impl Config {
         })
     }
 
+    /// What clients of that pool dial, by port; under `None`, whatever the port.
+    fn bound(&self, pool: &str) -> HashMap<Option<u16>, BTreeSet<ListenAddr>> {
+        let mut bound: HashMap<Option<u16>, BTreeSet<ListenAddr>> = HashMap::new();
+        let of_pool = self.listeners.iter().filter(|listener| listener.uses(pool));
+        for address in of_pool.flat_map(|listener| &listener.bind) {
+            let (port, any) = match address {
+                ListenAddr::DualStack(port) => (Some(*port), ListenAddr::DualStack(0)),
+                ListenAddr::Inet(it) => {
+                    (Some(it.port()), ListenAddr::Inet(SocketAddr::new(it.ip(), 0)))
+                }
+                ListenAddr::Unix(_) => (None, address.clone()),
+            };
+            bound.entry(port).or_default().insert(address.clone());
+            bound.entry(None).or_default().insert(any);
+        }
+        bound
+    }
+
     /// Takes out what files of backends held when the configuration was read.
     pub fn take_read(&mut self) -> Answers {
         let mut answers = Answers::new();
@@ -217,32 +246,47 @@ impl Config {
         answers
     }
 
-    /// The configuration with what was found; which pools of it are others than before, and in which something was
-    /// found twice.
-    pub fn with_found(&self, answers: &Answers) -> (Config, Vec<Arc<str>>, Vec<Twice>) {
+    /// The configuration with what was found; which pools of it are others than before, and in which something found is
+    /// of no use.
+    pub fn with_found(&self, answers: &Answers) -> (Config, Vec<Arc<str>>, Vec<LeftOut>) {
         let mut config = self.clone();
-        let (mut changed, mut twice) = (Vec::new(), Vec::new());
+        let (mut changed, mut left_out) = (Vec::new(), Vec::new());
         for pool in &mut config.pools {
             let Some(discovery) = &pool.discovery else { continue };
-            let composed = discovery.compose(pool.balance, answers);
-            if let Some((address, count)) = composed.twice {
-                twice.push(Twice { pool: Arc::clone(&pool.name), address, count });
+            let bound = self.bound(&pool.name);
+            // Most are on a port that nobody binds.
+            let is_own = |address: &BackendAddr| {
+                let mut binds = bound.get(&port(address)).into_iter().flatten();
+                binds.any(|bind| ListenRange::of(bind.clone()).covers(address))
+            };
+            let composed = discovery.compose(pool.balance, answers, is_own);
+            if let Some((address, why, count)) = composed.left_out {
+                left_out.push(LeftOut { pool: Arc::clone(&pool.name), address, why, count });
             }
             if composed.backends != pool.backends {
                 changed.push(Arc::clone(&pool.name));
                 Arc::make_mut(pool).backends = composed.backends;
             }
         }
-        (config, changed, twice)
+        (config, changed, left_out)
     }
 }
 
-/// Backends of a pool that were left out, for they are there already.
+/// `None`: of a unix socket, and of one that is dialled where its client dialled.
+fn port(address: &BackendAddr) -> Option<u16> {
+    match address {
+        BackendAddr::Inet(address) => Some(address.port()),
+        BackendAddr::InetClientPort(_) | BackendAddr::Unix(_) => None,
+    }
+}
+
+/// Backends found for a pool that are of no use to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Twice {
+pub struct LeftOut {
     pub pool: Arc<str>,
     /// The first of them.
     pub address: String,
+    pub why: &'static str,
     pub count: usize,
 }
 
@@ -258,6 +302,7 @@ impl std::fmt::Display for Origin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Listener;
     use proptest::prelude::*;
 
     fn listed(address: &str) -> Backend {
@@ -293,11 +338,11 @@ mod tests {
             addresses("a", &["192.0.2.1", "2001:db8::1"]),
             addresses("b", &["::ffff:192.0.2.9"]),
         ]);
-        let composed = discovery.compose(Balance::FirstAvailable, &answers);
+        let composed = discovery.compose(Balance::FirstAvailable, &answers, |_| false);
         let expected = ["10.0.0.1:1", "192.0.2.1:7", "[2001:db8::1]:7", "10.0.0.2:1", "192.0.2.9"];
         assert_eq!(shown(&composed), expected);
         assert_eq!(&*composed.backends[2].name, "[2001:db8::1]:7", "called by its address");
-        let composed = discovery.compose(Balance::FirstAvailable, &Answers::new());
+        let composed = discovery.compose(Balance::FirstAvailable, &Answers::new(), |_| false);
         assert_eq!(shown(&composed), ["10.0.0.1:1", "10.0.0.2:1"], "nothing is found yet");
     }
 
@@ -311,13 +356,45 @@ mod tests {
             addresses("a", &["192.0.2.1", "192.0.2.2"]),
             addresses("b", &["192.0.2.2", "192.0.2.3"]),
         ]);
-        let composed = discovery.compose(Balance::default(), &answers);
+        let composed = discovery.compose(Balance::default(), &answers, |_| false);
         let mut weights: Vec<(String, u32)> =
             composed.backends.iter().map(|it| (it.address.to_string(), it.weight)).collect();
         weights.sort();
         let expected = [("192.0.2.1:7", 9), ("192.0.2.2:7", 2), ("192.0.2.3:7", 1)];
         assert_eq!(weights, expected.map(|(address, weight)| (address.to_owned(), weight)));
-        assert_eq!(composed.twice, Some(("192.0.2.1:7".to_owned(), 2)));
+        assert_eq!(composed.left_out, Some(("192.0.2.1:7".to_owned(), TWICE, 2)));
+    }
+
+    #[test]
+    fn a_listener_is_no_backend_of_its_own_pool() {
+        let of = |bind| {
+            let listener =
+                Listener { bind: vec![bind], pool: Some("main".into()), ..Listener::default() };
+            let finders = vec![finder("a", 0, 7), Finder { port: None, ..finder("b", 0, 0) }];
+            let discovery = Some(Arc::new(Discovery { listed: Vec::new(), finders }));
+            let pools = vec![Arc::new(Pool { discovery, ..Pool::default() })];
+            let listeners = vec![Arc::new(listener)];
+            let config = Config { listeners, pools, ..Config::default() };
+            let ips = ["127.0.0.1", "192.0.2.1", "192.0.2.2"];
+            let answers = Answers::from([addresses("a", &ips), addresses("b", &ips[1..])]);
+            let (config, _, left_out) = config.with_found(&answers);
+            let address = |it: &Backend| it.address.to_string();
+            let found: Vec<String> = config.pools[0].backends.iter().map(address).collect();
+            (found, left_out)
+        };
+        let own = ListenAddr::Inet("192.0.2.1:7".parse().unwrap());
+        let (found, left_out) = of(own);
+        assert_eq!(found, ["127.0.0.1:7", "192.0.2.2:7", "192.0.2.2"]);
+        let expected = LeftOut {
+            pool: "main".into(),
+            address: "192.0.2.1:7".to_owned(),
+            why: CIRCULAR,
+            count: 2,
+        };
+        assert_eq!(left_out, [expected]);
+        let (found, _) = of(ListenAddr::DualStack(7));
+        assert_eq!(found.len(), 4, "all but the one of loopback: {found:?}");
+        assert_eq!(of(ListenAddr::DualStack(8)).0.len(), 5, "another port");
     }
 
     #[test]
@@ -329,7 +406,7 @@ mod tests {
         let composed = |balance, backends: [&Backend; 2]| {
             let backends = backends.map(Clone::clone).to_vec();
             let answer = Arc::new(Answer::Backends(backends));
-            discovery.compose(balance, &Answers::from([(path.clone(), answer)]))
+            discovery.compose(balance, &Answers::from([(path.clone(), answer)]), |_| false)
         };
         let [one, other] = [[&a, &b], [&b, &a]];
         let sorted = Balance::ConsistentHash;
@@ -361,7 +438,7 @@ mod tests {
                     addresses(&format!("n{number}"), &ips)
                 })
                 .collect();
-            let composed = discovery.compose(Balance::default(), &answers);
+            let composed = discovery.compose(Balance::default(), &answers, |_| false);
             let mut shown = shown(&composed);
             let in_order: Vec<&String> =
                 shown.iter().filter(|it| own.iter().any(|own| format!("{}:7", ip(own)) == **it)).collect();

@@ -38,7 +38,7 @@ mod tls;
 pub use access::{Access, AccessFiles, NetFile};
 pub use admin::{AdminSocket, Token};
 pub use discovery::{
-    Answer, Answers, Asked, Composed, Discovery, Finder, Origin, Question, Service, Twice,
+    Answer, Answers, Asked, Composed, Discovery, Finder, LeftOut, Origin, Question, Service,
 };
 pub use error::{Report, Source};
 pub use grammar::time as parse_time;

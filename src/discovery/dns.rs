@@ -1,7 +1,7 @@
 //! One question asked of DNS from beginning to end: the names it may stand for, both families of addresses, services and
 //! their hosts. When it is asked again is not known here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -161,45 +161,42 @@ fn ip(record: &DnsRecord) -> Option<IpAddr> {
 
 async fn services(servers: &Rc<Servers>, name: &Name) -> Result<Found, Failure> {
     let Lookup { records, additionals, mut ttl } = servers.look_up(name, RecordType::SRV).await?;
+    let announced = records.iter().filter_map(announced);
+    // At the root: there is decidedly no such service here.
+    let mut announced: Vec<(Name, Record)> =
+        announced.filter(|(host, _)| !host.is_root()).collect();
     let mut hosts: BTreeMap<Name, Vec<IpAddr>> = BTreeMap::new();
-    let records = records.iter().filter_map(|record| match &record.data {
-        // The root: there is decidedly no such service here.
-        RData::SRV(srv) if !srv.target.is_root() => Some(srv),
-        _ => None,
-    });
-    let records: Vec<_> = records.collect();
     for record in &additionals {
         let Some(ip) = ip(record) else { continue };
         hosts.entry(record.name.clone()).or_default().push(ip);
         ttl = ttl.min(Duration::from_secs(record.ttl.into()));
     }
-    let mut missing: Vec<Name> = records.iter().map(|srv| srv.target.clone()).collect();
-    missing.retain(|host| !hosts.contains_key(host));
-    missing.sort();
-    missing.dedup();
-    let mut flaw = None;
+    let missing: BTreeSet<&Name> = announced.iter().map(|(host, _)| host).collect();
+    let missing: Vec<Name> =
+        missing.into_iter().filter(|host| !hosts.contains_key(host)).cloned().collect();
     for some in missing.chunks(AT_ONCE) {
         for (host, both) in look_up(servers, some).await? {
             ttl = ttl.min(both.ttl);
-            flaw = flaw.or(both.flaw);
             hosts.insert(host, both.ips);
         }
     }
-    let records: Vec<Record> = records
-        .iter()
-        .map(|srv| Record {
-            priority: srv.priority,
-            weight: srv.weight,
-            port: srv.port,
-            ips: hosts.get(&srv.target).cloned().unwrap_or_default(),
-        })
-        .collect();
+    for (host, record) in &mut announced {
+        record.ips = hosts.get(host).cloned().unwrap_or_default();
+    }
+    let records: Vec<Record> = announced.into_iter().map(|(_, record)| record).collect();
     let services = answer::services(&records);
     if services.is_empty() {
         let why = "no service is to be had there".to_owned();
         return Err(Failure { reason: Reason::Empty, why });
     }
-    Ok(Found { answer: Answer::Services(services), ttl, flaw })
+    Ok(Found { answer: Answer::Services(services), ttl, flaw: None })
+}
+
+/// The host of a service, and the rest but for its addresses.
+fn announced(record: &DnsRecord) -> Option<(Name, Record)> {
+    let RData::SRV(srv) = &record.data else { return None };
+    let (priority, weight, port) = (srv.priority, srv.weight, srv.port);
+    Some((srv.target.clone(), Record { priority, weight, port, ips: Vec::new() }))
 }
 
 /// A host that is not there is left out; one that cannot be asked for fails the whole, lest its backends be lost.

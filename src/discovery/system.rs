@@ -35,8 +35,9 @@ impl System {
                 // The last of these lines counts.
                 Some("search" | "domain") => system.search = words.map(whole).collect(),
                 Some("options") => {
-                    let ndots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok());
-                    system.ndots = ndots.last().unwrap_or(system.ndots).min(15);
+                    let mut ndots =
+                        words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok());
+                    system.ndots = ndots.next_back().unwrap_or(system.ndots).min(15);
                 }
                 _ => {}
             }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Supervisor;
-use crate::config::{Answer, Answers, Backend, Config, Origin, Pool, Question, Twice};
+use crate::config::{Answer, Answers, Backend, Config, LeftOut, Origin, Pool, Question};
 use crate::discovery::{Discovery, Outcomes};
 use crate::pool::finding::{Failure, Reason};
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::{EventKind, Events};
 
-/// Between two warnings that a pool found the same backend twice.
+/// Between two warnings about what was found for a pool and is of no use.
 const REPEAT: Duration = Duration::from_secs(60);
 
 /// What was found, and who looks.
@@ -23,7 +23,7 @@ pub struct Finds {
     /// Of the start: not answered yet, not even by a failure.
     waiting: HashSet<Question>,
     /// By pool, what was warned of last, and when.
-    warned: BTreeMap<Arc<str>, (Twice, Instant)>,
+    warned: BTreeMap<Arc<str>, (LeftOut, Instant)>,
 }
 
 impl Finds {
@@ -124,8 +124,8 @@ impl Supervisor {
 
     fn apply_found(&mut self) {
         let before = Arc::clone(&self.plane.snapshot.load().config);
-        let (config, changed, twice) = before.with_found(&self.finds.answers);
-        self.warn_of_twice(twice);
+        let (config, changed, left_out) = before.with_found(&self.finds.answers);
+        self.warn_of(left_out);
         if changed.is_empty() {
             return;
         }
@@ -145,21 +145,21 @@ impl Supervisor {
         }
     }
 
-    fn warn_of_twice(&mut self, twice: Vec<Twice>) {
+    fn warn_of(&mut self, left_out: Vec<LeftOut>) {
         let now = Instant::now();
-        for twice in twice {
-            let known = self.finds.warned.get(&twice.pool);
-            if known.is_some_and(|(what, when)| *what == twice || now - *when < REPEAT) {
+        for left_out in left_out {
+            let known = self.finds.warned.get(&left_out.pool);
+            if known.is_some_and(|(what, when)| *what == left_out || now - *when < REPEAT) {
                 continue;
             }
-            let Twice { pool, address, count } = &twice;
+            let LeftOut { pool, address, why, count } = &left_out;
             let more = match count {
                 1 => String::new(),
-                count => format!(", and {} more", count - 1),
+                count => format!(", and {} more are of no use", count - 1),
             };
-            let what = format!("{pool}: {address} was found, but is there already{more}");
+            let what = format!("{pool}: {address} was found, but {why}{more}");
             self.events.warn(EventKind::Discovery, what);
-            self.finds.warned.insert(Arc::clone(pool), (twice, now));
+            self.finds.warned.insert(Arc::clone(pool), (left_out, now));
         }
     }
 }

@@ -268,7 +268,7 @@ fn a_configuration_that_changed_is_read_anew_once_and_only_if_its_text_is_anothe
 fn what_was_read_by_hand_is_not_read_again() {
     let mut own = Own::new(WATCHED);
     assert_eq!(own.looks(2), 0);
-    mount(&own.dir.path().to_owned(), "maitred.yaml", "..1", &format!("{WATCHED}# more\n"));
+    mount(own.dir.path(), "maitred.yaml", "..1", &format!("{WATCHED}# more\n"));
     own.reload();
     assert_eq!(own.looks(3), 0);
 }
@@ -276,6 +276,6 @@ fn what_was_read_by_hand_is_not_read_again() {
 #[test]
 fn a_configuration_that_does_not_ask_for_it_is_left_alone() {
     let mut own = Own::new("version: 1\n");
-    mount(&own.dir.path().to_owned(), "maitred.yaml", "..1", WATCHED);
+    mount(own.dir.path(), "maitred.yaml", "..1", WATCHED);
     assert_eq!(own.looks(3), 0);
 }
