@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::config::{self, Answer, Config, Renewed};
 use crate::plane::Plane;
+use crate::pool::finding::Failure;
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -29,7 +30,7 @@ pub struct Change {
 }
 
 pub enum Content {
-    Backends(Result<Answer, String>),
+    Backends(Result<Answer, Failure>),
     Nets(Vec<IpNet>),
     Tls(Renewed),
 }

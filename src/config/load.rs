@@ -25,6 +25,7 @@ use super::raw::File;
 use super::substitute::{Environment, substitute};
 use super::tree::{Node, Span};
 use super::{Answer, Config};
+use crate::pool::finding::{Failure, Reason};
 use crate::tls;
 
 /// A configuration that may be used, and what is odd about it all the same.
@@ -346,14 +347,17 @@ pub fn read_nets(path: &Path) -> Result<Vec<IpNet>, String> {
     summary(&source, faults).map(|()| nets)
 }
 
-/// The backends of a file, outside of a load. `Err` names the file and the first line that is wrong.
-pub fn read_backends(path: &Path) -> Result<Answer, String> {
-    let name = path.display().to_string();
-    let source = Source { name, text: read_text_file(path)? };
+/// The backends of a file, outside of a load. The failure names the file and the first line that is wrong.
+pub fn read_backends(path: &Path) -> Result<Answer, Failure> {
+    let unreadable = |why| Failure { reason: Reason::Unreadable, why };
+    let text = read_text_file(path).map_err(unreadable)?;
+    let source = Source { name: path.display().to_string(), text };
     let mut faults = Faults::default();
     let answer = backend_list::read(&source, 0, &mut faults);
-    summary(&source, faults)?;
-    answer.ok_or_else(|| format!("{} cannot be read", source.name))
+    let malformed = |why| Failure { reason: Reason::Malformed, why };
+    summary(&source, faults).map_err(malformed)?;
+    // Without a fault there is an answer.
+    answer.ok_or_else(|| malformed(format!("{} is no list of backends", source.name)))
 }
 
 /// Where the first fault is, and how many more there are.

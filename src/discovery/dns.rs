@@ -27,14 +27,14 @@ pub struct Found {
 struct Both {
     ips: Vec<IpAddr>,
     ttl: Duration,
-    /// One family could not be asked.
-    flaw: Option<Failure>,
+    /// One family could not be asked, IPv4 or not.
+    flaw: Option<(Failure, bool)>,
 }
 
 /// No answer has more: each is probed, and has series of its own.
 const MOST_BACKENDS: usize = 10_000;
 /// Hosts of services that are looked up at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 /// `before` is the last answer: what it says of a family that cannot be asked now is still so.
 pub async fn ask(
@@ -52,7 +52,7 @@ pub async fn ask(
         let Some(name) = whole(&name) else { continue };
         let outcome = match question.record {
             Asked::Address => addresses(&servers, &name, before).await,
-            Asked::Srv => services(&servers, &name).await,
+            Asked::Srv => services(&servers, &name, before).await,
         };
         match outcome {
             // The next one might be somebody else's: only if there is no such name is it asked for.
@@ -108,6 +108,7 @@ fn found(Both { ips, ttl, flaw }: Both) -> Result<Found, Failure> {
         let why = "none of the addresses is one machine's".to_owned();
         return Err(Failure { reason: Reason::Empty, why });
     }
+    let flaw = flaw.map(|(failure, _)| failure);
     Ok(Found { answer: Answer::Addresses(ips), ttl, flaw })
 }
 
@@ -131,7 +132,7 @@ async fn both(servers: &Servers, name: &Name, known: &[IpAddr]) -> Result<Both, 
             Err(failure) if is_negative(&failure) => failures.push(failure),
             Err(failure) => {
                 both.ips.extend(known.iter().filter(|ip| ip.is_ipv4() == is_ipv4));
-                both.flaw = Some(failure.clone());
+                both.flaw = Some((failure.clone(), is_ipv4));
                 failures.push(failure);
             }
         }
@@ -159,7 +160,11 @@ fn ip(record: &DnsRecord) -> Option<IpAddr> {
     }
 }
 
-async fn services(servers: &Rc<Servers>, name: &Name) -> Result<Found, Failure> {
+async fn services(
+    servers: &Rc<Servers>,
+    name: &Name,
+    before: Option<&Answer>,
+) -> Result<Found, Failure> {
     let Lookup { records, additionals, mut ttl } = servers.look_up(name, RecordType::SRV).await?;
     let announced = records.iter().filter_map(announced);
     // At the root: there is decidedly no such service here.
@@ -174,10 +179,16 @@ async fn services(servers: &Rc<Servers>, name: &Name) -> Result<Found, Failure> 
     let missing: BTreeSet<&Name> = announced.iter().map(|(host, _)| host).collect();
     let missing: Vec<Name> =
         missing.into_iter().filter(|host| !hosts.contains_key(host)).cloned().collect();
+    let mut flawed = None;
     for some in missing.chunks(AT_ONCE) {
-        for (host, both) in look_up(servers, some).await? {
-            ttl = ttl.min(both.ttl);
-            hosts.insert(host, both.ips);
+        for (host, Both { ips, ttl: own, flaw }) in look_up(servers, some).await? {
+            match flaw {
+                Some((failure, is_ipv4)) if has_family(before, is_ipv4) => return Err(failure),
+                // Of that family there was nothing to lose.
+                flaw => flawed = flawed.or(flaw.map(|(failure, _)| failure)),
+            }
+            ttl = ttl.min(own);
+            hosts.insert(host, ips);
         }
     }
     for (host, record) in &mut announced {
@@ -189,7 +200,12 @@ async fn services(servers: &Rc<Servers>, name: &Name) -> Result<Found, Failure> 
         let why = "no service is to be had there".to_owned();
         return Err(Failure { reason: Reason::Empty, why });
     }
-    Ok(Found { answer: Answer::Services(services), ttl, flaw: None })
+    Ok(Found { answer: Answer::Services(services), ttl, flaw: flawed })
+}
+
+fn has_family(answer: Option<&Answer>, is_ipv4: bool) -> bool {
+    let Some(Answer::Services(services)) = answer else { return false };
+    services.iter().any(|service| service.address.is_ipv4() == is_ipv4)
 }
 
 /// The host of a service, and the rest but for its addresses.
@@ -219,10 +235,7 @@ async fn look_up(servers: &Rc<Servers>, names: &[Name]) -> Result<Vec<(Name, Bot
         match both {
             Err(failure) if is_negative(&failure) => {}
             Err(failure) => return Err(failure),
-            Ok(both) => match both.flaw {
-                Some(flaw) => return Err(flaw),
-                None => found.push((name, both)),
-            },
+            Ok(both) => found.push((name, both)),
         }
     }
     Ok(found)

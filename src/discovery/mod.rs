@@ -28,7 +28,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 
-use crate::config::{Answer, Origin, Question};
+use crate::config::{Answer, Answers, Origin, Question};
 use crate::pool::Shared;
 use crate::pool::finding::{Failure, Reason};
 use crate::snapshot::Snapshot;
@@ -39,8 +39,9 @@ use servers::Book;
 /// For one answer, whatever it takes to get it.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Questions under way at once. Two descriptors each, out of those kept back.
-const IN_FLIGHT: usize = 24;
+/// Questions under way at once. Two descriptors each, more for hosts of services, out of those kept back; whoever gets
+/// none asks again.
+const IN_FLIGHT: usize = 16;
 
 /// Answers that come together are handed on together.
 const GATHER: Duration = Duration::from_millis(100);
@@ -73,6 +74,8 @@ struct Want {
     refresh: BTreeSet<Option<Duration>>,
     /// The pools that want to know.
     pools: Vec<(Arc<str>, Arc<Shared>)>,
+    /// The last answer is in force, or was taken to be.
+    is_known: bool,
 }
 
 impl Discovery {
@@ -80,9 +83,10 @@ impl Discovery {
         Discovery { events, board: Arc::default(), wanted: None, thread: None }
     }
 
-    /// Asks what this snapshot wants to know. Questions that it had before go on undisturbed.
-    pub fn apply(&mut self, snapshot: &Snapshot) -> io::Result<()> {
-        let wanted = Arc::new(wanted(snapshot));
+    /// Asks what this snapshot wants to know; `answers` are there already. Questions that it had before go on
+    /// undisturbed.
+    pub fn apply(&mut self, snapshot: &Snapshot, answers: &Answers) -> io::Result<()> {
+        let wanted = Arc::new(wanted(snapshot, answers));
         if self.wanted.is_none() && !wanted.is_empty() {
             self.start()?;
         }
@@ -152,14 +156,16 @@ impl Board {
     }
 }
 
-fn wanted(snapshot: &Snapshot) -> BTreeMap<Question, Want> {
+fn wanted(snapshot: &Snapshot, answers: &Answers) -> BTreeMap<Question, Want> {
     let mut wanted: BTreeMap<Question, Want> = BTreeMap::new();
     for pool in snapshot.pools.values() {
         for finder in pool.config.finders() {
             let Origin::Dns(question) = &finder.origin else { continue };
-            let want = wanted
-                .entry(question.clone())
-                .or_insert_with(|| Want { refresh: BTreeSet::new(), pools: Vec::new() });
+            let want = wanted.entry(question.clone()).or_insert_with(|| Want {
+                refresh: BTreeSet::new(),
+                pools: Vec::new(),
+                is_known: answers.contains_key(&finder.origin),
+            });
             want.refresh.insert(finder.refresh);
             if want.pools.last().is_none_or(|(name, _)| *name != pool.name) {
                 want.pools.push((Arc::clone(&pool.name), Arc::clone(&pool.shared)));
@@ -179,8 +185,14 @@ struct Asker {
 
 /// A running task; dropped, it stops.
 struct Task {
-    want: Rc<RefCell<Want>>,
+    state: Rc<RefCell<State>>,
     handle: AbortHandle,
+}
+
+struct State {
+    want: Want,
+    /// And when it came, or was confirmed.
+    last: Option<(Arc<Answer>, SystemTime)>,
 }
 
 impl Drop for Task {
@@ -201,20 +213,7 @@ async fn run(mut newest: watch::Receiver<Wanted>, board: Arc<Board>, news: News)
         let wanted = Arc::clone(&newest.borrow_and_update());
         let mut before = std::mem::take(&mut tasks);
         for (question, want) in wanted.iter() {
-            let known =
-                before.remove(question).filter(|task| task.want.borrow().refresh == want.refresh);
-            let task = match known {
-                Some(task) => {
-                    task.want.replace(want.clone());
-                    task
-                }
-                None => {
-                    let cell = Rc::new(RefCell::new(want.clone()));
-                    let attended = attend(Rc::clone(&asker), question.clone(), Rc::clone(&cell));
-                    let handle = tokio::task::spawn_local(attended).abort_handle();
-                    Task { want: cell, handle }
-                }
-            };
+            let task = asker.task(question, want.clone(), before.remove(question));
             tasks.insert(question.clone(), task);
         }
         // Those left over stop here.
@@ -224,15 +223,43 @@ async fn run(mut newest: watch::Receiver<Wanted>, board: Arc<Board>, news: News)
     }
 }
 
+impl Asker {
+    /// Goes on with what is asked already, unless it is to be asked at other times.
+    fn task(self: &Rc<Self>, question: &Question, want: Want, before: Option<Task>) -> Task {
+        let last = before.as_ref().and_then(|task| task.state.borrow().last.clone());
+        if let Some((answer, then)) = &last {
+            // A pool that joins has what the others have; and what was forgotten meanwhile, since nobody wanted it for a
+            // moment, is told once more.
+            let origin = Origin::Dns(question.clone());
+            want.pools.iter().for_each(|(_, shared)| shared.finding.joins(&origin, *then));
+            if !want.is_known {
+                self.board.put(question, Some(Arc::clone(answer)));
+            }
+        }
+        match before {
+            Some(task) if task.state.borrow().want.refresh == want.refresh => {
+                task.state.borrow_mut().want = want;
+                task
+            }
+            _ => {
+                let state = Rc::new(RefCell::new(State { want, last }));
+                let attended = attend(Rc::clone(self), question.clone(), Rc::clone(&state));
+                let handle = tokio::task::spawn_local(attended).abort_handle();
+                Task { state, handle }
+            }
+        }
+    }
+}
+
 /// Asks the same question for ever.
-async fn attend(asker: Rc<Asker>, question: Question, want: Rc<RefCell<Want>>) {
+async fn attend(asker: Rc<Asker>, question: Question, state: Rc<RefCell<State>>) {
     let origin = Origin::Dns(question.clone());
-    let mut last: Option<Arc<Answer>> = None;
     let mut failures = 0;
     loop {
+        let last = state.borrow().last.clone().map(|(answer, _)| answer);
         let outcome = asker.ask(&question, last.as_deref()).await;
         let now = SystemTime::now();
-        let pools = want.borrow().pools.clone();
+        let pools = state.borrow().want.pools.clone();
         let pause = match outcome {
             Ok(found) => {
                 failures = 0;
@@ -244,12 +271,14 @@ async fn attend(asker: Rc<Asker>, question: Question, want: Rc<RefCell<Want>>) {
                         asker.news.note(format!("{pool}: {origin} is answered again"));
                     }
                 }
-                if last.as_deref() != Some(&found.answer) {
+                let same = last.filter(|last| **last == found.answer);
+                let answer = same.unwrap_or_else(|| {
                     let answer = Arc::new(found.answer);
-                    last = Some(Arc::clone(&answer));
-                    asker.board.put(&question, Some(answer));
-                }
-                schedule::after_success(found.ttl, &want.borrow().refresh, fastrand::f64())
+                    asker.board.put(&question, Some(Arc::clone(&answer)));
+                    answer
+                });
+                state.borrow_mut().last = Some((answer, now));
+                schedule::after_success(found.ttl, &state.borrow().want.refresh, fastrand::f64())
             }
             Err(failure) => {
                 failures += 1;

@@ -96,12 +96,24 @@ impl Finding {
         last.failing.take()
     }
 
+    /// Others had an answer then, and this pool has it from them.
+    pub fn joins(&self, origin: &Origin, then: SystemTime) {
+        if let Some(last) = self.origins().get_mut(origin) {
+            last.success.get_or_insert(then);
+        }
+    }
+
     /// Returns whether it is news.
     pub fn failed(&self, origin: &Origin, failure: &Failure, now: SystemTime) -> bool {
         self.count(failure);
         let mut origins = self.origins();
         let Some(last) = origins.get_mut(origin) else { return false };
-        last.failure = Some((now, format!("{origin}: {}", failure.why)));
+        // What is wrong with a file names it.
+        let why = match origin {
+            Origin::Dns(question) => format!("{}: {}", question.name, failure.why),
+            Origin::File(_) => failure.why.clone(),
+        };
+        last.failure = Some((now, why));
         let before = last.failing.replace(failure.clone());
         before.is_none_or(|before| before != *failure)
     }
@@ -131,13 +143,17 @@ impl Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Asked, Question};
     use std::time::Duration;
 
     #[test]
     fn of_several_origins_the_oldest_success_and_the_newest_failure_are_shown() {
         let finding = Finding::default();
         assert!(finding.last().is_none());
-        let [a, b] = ["a", "b"].map(|path| Origin::File(path.into()));
+        let [a, b] = ["a", "b"].map(|name| {
+            let (name, record) = (name.to_owned(), Asked::Address);
+            Origin::Dns(Question { name, record, servers: Vec::new() })
+        });
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let failure = Failure { reason: Reason::Timeout, why: "nobody answers".to_owned() };
         finding.attend([a.clone(), b.clone()].into_iter());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Supervisor;
 use crate::config::{Answer, Answers, Backend, Config, LeftOut, Origin, Pool, Question};
 use crate::discovery::{Discovery, Outcomes};
-use crate::pool::finding::{Failure, Reason};
+use crate::pool::finding::Failure;
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::{EventKind, Events};
 
@@ -52,7 +52,7 @@ impl Finds {
         }
         self.answers.retain(|origin, _| origins.contains(origin));
         self.warned.retain(|pool, _| snapshot.pools.contains_key(pool));
-        if let Err(error) = self.discovery.apply(snapshot) {
+        if let Err(error) = self.discovery.apply(snapshot, &self.answers) {
             tracing::error!(%error, "no thread to ask for names");
         }
     }
@@ -95,7 +95,7 @@ impl Supervisor {
     pub(super) fn renew_backends(
         &mut self,
         path: &Path,
-        read: Result<Answer, String>,
+        read: Result<Answer, Failure>,
     ) -> Result<(), String> {
         let origin = Origin::File(path.to_owned());
         let snapshot = self.plane.snapshot.load_full();
@@ -110,14 +110,11 @@ impl Supervisor {
                 self.apply_found();
                 Ok(())
             }
-            Err(why) => {
-                let is_there = path.exists();
-                let reason = if is_there { Reason::Malformed } else { Reason::Unreadable };
-                let failure = Failure { reason, why: why.clone() };
+            Err(failure) => {
                 for pool in findings {
                     pool.shared.finding.failed(&origin, &failure, now);
                 }
-                Err(why)
+                Err(failure.why)
             }
         }
     }

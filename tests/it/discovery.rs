@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
@@ -334,6 +334,9 @@ fn a_reload_forgets_nothing_of_what_was_found() {
     let supervisor = balancer.supervisor.as_mut().unwrap();
     supervisor.reload_with(Ok(config(&text)), Instant::now()).unwrap();
     assert!(addresses(&balancer).is_empty());
+    // Whoever asked may not even have noticed that for a moment nobody wanted to know.
+    names.has("db.test", 60, &[ip("192.0.2.1"), ip("192.0.2.2")]);
+    settle_to(&mut balancer, &["192.0.2.1:1", "192.0.2.2:1"]);
 }
 
 #[test]
@@ -350,14 +353,21 @@ pools:
   later: {{discovery: {{dns: {{name: later.test, port: 1, {servers}}}}}}}
 "
     );
-    let loaded = load(&[Source { name: "test.yaml".into(), text }], &|_| None).unwrap();
-    let balancer = Balancer::start(loaded.config);
-    let begun = Instant::now();
-    wait_for("a third question", || names.asked("now.test") >= 6);
-    // Not more often than once a second, whatever its server says.
-    assert!(begun.elapsed() >= Duration::from_secs(2));
+    let read = |text| load(&[Source { name: "test.yaml".into(), text }], &|_| None).unwrap().config;
+    let mut balancer = Balancer::start(read(text.clone()));
+    settle(&mut balancer, "a third question", |_| names.asked("now.test") >= 6);
+    // Another pool that wants to know has what is known, and since when.
+    let joined = text.replace(
+        "  now:",
+        "  joins: {discovery: {dns: {name: later.test, port: 2, SERVERS}}}\n  now:",
+    );
+    let joined = read(joined.replace("SERVERS", &servers));
+    balancer.supervisor.as_mut().unwrap().reload_with(Ok(joined), Instant::now()).unwrap();
+    let snapshot = balancer.supervisor().plane.snapshot.load_full();
+    assert_eq!(&*snapshot.pools["joins"].backends[0].name, "192.0.2.2:2");
+    let since = |pool: &str| snapshot.pools[pool].shared.finding.last().unwrap().success;
+    wait_for("its last success", || since("joins").is_some() && since("joins") == since("later"));
     assert_eq!(names.asked("later.test"), 2, "once for each family");
-    drop(balancer);
 }
 
 #[test]
@@ -374,6 +384,8 @@ fn services_have_ports_tiers_and_weights_of_their_own() {
     let more = records("b.test", 60, &[ip("192.0.2.2")]);
     names.says(service, RecordType::SRV, Say::Records(found, more));
     names.has("a.test", 60, &[ip("192.0.2.1")]);
+    // There was nothing yet of the family that cannot be asked for.
+    names.says("a.test", RecordType::AAAA, Say::Code(ResponseCode::ServFail));
     names.says_of("c.test", &Say::Records(vec![alias("c.test", "d.test")], Vec::new()));
     names.has("d.test", 60, &[ip("2001:db8::3")]);
     let mut balancer = Balancer::start(config(&dns(&names, service, "type: srv")));
@@ -381,7 +393,7 @@ fn services_have_ports_tiers_and_weights_of_their_own() {
     let terms: Vec<(u32, u32)> =
         pool(&balancer).backends.iter().map(|it| (it.tier, it.weight)).collect();
     assert_eq!(terms, [(0, 256), (0, 128), (1, 1)]);
-    assert_eq!(names.asked("b.test"), 0);
+    assert_eq!((names.asked("b.test"), failures(&balancer, "servfail")), (0, 1));
 }
 
 #[test]
