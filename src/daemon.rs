@@ -68,17 +68,22 @@ pub struct Admin {
     log: &'static Log,
 }
 
-/// Starts, serves, drains. `files` are those that a reload reads again.
-pub fn run(config: Config, files: &[PathBuf], source: Source) -> Result<(), StartError> {
+/// Starts, serves, drains. `own` are the configuration's files, `files` those that it names; a reload reads both again.
+pub fn run(
+    config: Config,
+    own: Vec<PathBuf>,
+    files: &[PathBuf],
+    source: Source,
+) -> Result<(), StartError> {
     let user = config.process.user.clone();
     let started = start(config)?;
     if let Some(user) = user {
-        warn_of_unreadable(&user, files);
+        warn_of_unreadable(&user, own.iter().chain(files));
     }
     let Started { runtime, supervisor, admin, signals, asks, log } = started;
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    runtime.block_on(life::live(supervisor, admin, signals, asks, source));
+    runtime.block_on(life::live(supervisor, admin, signals, asks, source, own));
     log.output.flush();
     Ok(())
 }
@@ -153,7 +158,7 @@ impl Bound {
 }
 
 /// They were read by who started the program; a reload reads them as who it is now.
-fn warn_of_unreadable(user: &User, files: &[PathBuf]) {
+fn warn_of_unreadable<'a>(user: &User, files: impl Iterator<Item = &'a PathBuf>) {
     for file in files {
         if let Some(error) = privileges::unreadable(file) {
             let file = file.display();

@@ -1,6 +1,7 @@
-//! Looks at the files of networks, certificates and keys that the configuration names, once a second, and reads those
-//! that changed. What is made
-//! of it is the supervisor's. Runs on a thread of its own, for a look into a network's file system may last for ever.
+//! Looks at the files that the configuration names (networks, certificates, keys, backends), and with `process.watch` at
+//! its own, once a second, and reads those that changed. What is made of it is the supervisor's. Looking works in every
+//! file system, also in those that tell nobody of a change, and through links that are set anew, as Kubernetes does it.
+//! Runs on a thread of its own, for a look into a network's file system may last for ever.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::Metadata;
@@ -11,10 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use crate::config::{self, Config, Renewed};
+use crate::config::{self, Answer, Config, Renewed};
 use crate::plane::Plane;
+use crate::pool::finding::Failure;
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -27,6 +30,7 @@ pub struct Change {
 }
 
 pub enum Content {
+    Backends(Result<Answer, Failure>),
     Nets(Vec<IpNet>),
     Tls(Renewed),
 }
@@ -36,13 +40,27 @@ pub struct Found {
     /// Where the files are named. Once another one is in force they are read again, and this is void.
     pub config: Arc<Config>,
     pub changes: Vec<Change>,
+    /// The configuration's own files hold another text: it is to be read anew.
+    pub configuration: bool,
 }
 
 /// What is known of each file.
 #[derive(Default)]
 pub struct Watch {
+    /// The configuration's own, in their order.
+    own: Vec<PathBuf>,
+    own_seen: OwnSeen,
     seen: HashMap<PathBuf, Seen>,
     config: Option<Arc<Config>>,
+}
+
+/// Of the configuration's own files.
+#[derive(Default)]
+struct OwnSeen {
+    stamps: Vec<Option<Stamp>>,
+    is_read: bool,
+    /// What was in force when they were read last, and what they held.
+    known: Option<(String, String)>,
 }
 
 struct Seen {
@@ -52,7 +70,7 @@ struct Seen {
 
 /// Whatever is done to a file, or put in its place, changes one of these. `None`: it cannot be looked at.
 #[derive(Clone, Copy, PartialEq)]
-struct Stamp {
+pub struct Stamp {
     file: (u64, u64),
     size: u64,
     modified: (i64, i64),
@@ -60,14 +78,44 @@ struct Stamp {
 }
 
 impl Watch {
+    /// `own` are the files of the configuration itself.
+    pub fn new(own: Vec<PathBuf>) -> Watch {
+        Watch { own, ..Watch::default() }
+    }
+
+    /// Whether they hold another text than what is in force, for two looks, one after the other. What was refused once
+    /// is not tried again until it is yet another.
+    fn look_at_own(&mut self, config: &Config) -> bool {
+        if self.own.is_empty() {
+            return false;
+        }
+        let stamps: Vec<Option<Stamp>> = self.own.iter().map(|path| stamp(path)).collect();
+        if self.own_seen.stamps != stamps {
+            self.own_seen.stamps = stamps;
+            self.own_seen.is_read = false;
+            return false;
+        }
+        let in_force = &config.own_sha256;
+        let tried = self.own_seen.known.as_ref().filter(|(of, _)| of == in_force);
+        if self.own_seen.is_read && tried.is_some() {
+            return false;
+        }
+        let now = digest(&self.own);
+        let is_other = tried.map_or(in_force, |(_, tried)| tried) != &now;
+        self.own_seen.known = Some((in_force.clone(), now));
+        self.own_seen.is_read = true;
+        is_other
+    }
+
     /// What became another one since the last looks. A file is read when it was the same in two looks, one after the
     /// other: whoever writes it anew in its place may be in the middle, and half a `deny_file` opens the door. What was
     /// never seen before is read, too: it may have changed since the configuration was.
     pub fn look(&mut self, config: &Arc<Config>) -> Found {
         let is_other = self.config.as_ref().is_none_or(|known| !Arc::ptr_eq(known, config));
         self.config = Some(Arc::clone(config));
-        let nets = config.net_files();
-        let files: BTreeSet<&Path> = nets.union(&config.tls_files()).copied().collect();
+        let (nets, backends) = (config.net_files(), config.backend_files());
+        let mut files: BTreeSet<&Path> = config.tls_files();
+        files.extend(nets.iter().chain(&backends));
         self.seen.retain(|path, _| files.contains(path.as_path()));
         let mut changes = Vec::new();
         for path in files {
@@ -79,9 +127,12 @@ impl Watch {
             if seen.is_read && !is_other {
                 continue;
             }
-            let content = match nets.contains(path) {
-                true => config::read_nets(path).map(Content::Nets),
-                false => config.read_tls(path).map(Content::Tls),
+            let content = if nets.contains(path) {
+                config::read_nets(path).map(Content::Nets)
+            } else if backends.contains(path) {
+                Ok(Content::Backends(config::read_backends(path)))
+            } else {
+                config.read_tls(path).map(Content::Tls)
             };
             // Else it changed meanwhile, which the next look shows.
             if stamp(path) == now {
@@ -89,11 +140,24 @@ impl Watch {
                 changes.push(Change { path: path.to_owned(), content });
             }
         }
-        Found { config: Arc::clone(config), changes }
+        let configuration = config.process.watch && self.look_at_own(config);
+        Found { config: Arc::clone(config), changes, configuration }
     }
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
+/// Of their texts, as the configuration has it; of a file that cannot be read, that it cannot.
+fn digest(files: &[PathBuf]) -> String {
+    let mut hash = Sha256::new();
+    for path in files {
+        match std::fs::read(path) {
+            Ok(bytes) => hash.update(bytes),
+            Err(error) => hash.update(error.to_string()),
+        }
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub fn stamp(path: &Path) -> Option<Stamp> {
     let metadata: Metadata = std::fs::metadata(path).ok()?;
     Some(Stamp {
         file: (metadata.dev(), metadata.ino()),
@@ -104,17 +168,25 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 /// Changes, as they are found. Looked for from the first configuration on that names a file.
-#[derive(Default)]
-pub struct Changes(Option<mpsc::Receiver<Found>>);
+pub struct Changes {
+    own: Vec<PathBuf>,
+    found: Option<mpsc::Receiver<Found>>,
+}
 
 impl Changes {
+    /// `own` are the files of the configuration itself.
+    pub fn new(own: Vec<PathBuf>) -> Changes {
+        Changes { own, found: None }
+    }
+
     /// Sees to it that somebody looks, if there is anything to look at.
     pub fn attend(&mut self, plane: &Arc<Plane>) {
         let config = Arc::clone(&plane.snapshot.load().config);
-        let is_any = !config.net_files().is_empty() || !config.tls_files().is_empty();
-        if self.0.is_none() && is_any {
-            match start(Arc::clone(plane)) {
-                Ok(changes) => self.0 = Some(changes),
+        let named = [config.net_files(), config.tls_files(), config.backend_files()];
+        let is_any = config.process.watch || named.iter().any(|files| !files.is_empty());
+        if self.found.is_none() && is_any {
+            match start(Arc::clone(plane), self.own.clone()) {
+                Ok(changes) => self.found = Some(changes),
                 Err(error) => tracing::error!(%error, "no thread to look at files"),
             }
         }
@@ -122,7 +194,7 @@ impl Changes {
 
     /// The next one. May be dropped while it waits.
     pub async fn next(&mut self) -> Found {
-        match &mut self.0 {
+        match &mut self.found {
             Some(changes) => match changes.recv().await {
                 Some(found) => found,
                 None => std::future::pending().await,
@@ -132,15 +204,16 @@ impl Changes {
     }
 }
 
-fn start(plane: Arc<Plane>) -> io::Result<mpsc::Receiver<Found>> {
+fn start(plane: Arc<Plane>, own: Vec<PathBuf>) -> io::Result<mpsc::Receiver<Found>> {
     let (sender, receiver) = mpsc::channel(1);
     let run = move || {
-        let mut watch = Watch::default();
+        let mut watch = Watch::new(own);
         loop {
             let config = Arc::clone(&plane.snapshot.load().config);
             let found = watch.look(&config);
             drop(config);
-            if !found.changes.is_empty() && sender.blocking_send(found).is_err() {
+            let is_any = !found.changes.is_empty() || found.configuration;
+            if is_any && sender.blocking_send(found).is_err() {
                 return;
             }
             if sender.is_closed() {

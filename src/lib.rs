@@ -12,6 +12,7 @@ pub mod admit;
 pub mod route;
 pub mod pool;
 pub mod health;
+pub mod discovery;
 
 pub mod tls;
 pub mod stream;

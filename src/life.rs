@@ -1,6 +1,7 @@
 //! The life of the process after its start: signals in, reloads and the drain out. Ends with the exit code.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
@@ -67,15 +68,16 @@ impl Signals {
 /// Where a reload reads the configuration again; `Err` is the report for the operator.
 pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
-/// Serves until a signal ends it.
+/// Serves until a signal ends it. `own` are the files of the configuration itself, which `process.watch` is about.
 pub async fn live(
     mut supervisor: Supervisor,
     mut admin: Admin,
     mut signals: Signals,
     mut asks: mpsc::Receiver<Ask>,
     source: Source,
+    own: Vec<PathBuf>,
 ) {
-    let mut changes = Changes::default();
+    let mut changes = Changes::new(own);
     loop {
         changes.attend(&supervisor.plane);
         let signal = tokio::select! {
@@ -103,7 +105,15 @@ pub async fn live(
                 continue;
             }
             found = changes.next() => {
+                let configuration = found.configuration;
                 supervisor.renew_files(found);
+                if configuration {
+                    drop(reload(&mut supervisor, &mut admin, &source).await);
+                }
+                continue;
+            }
+            found = supervisor.next_found() => {
+                supervisor.renew_found(found);
                 continue;
             }
         };

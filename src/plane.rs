@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
@@ -39,8 +39,14 @@ pub struct Plane {
     pub busy_poll_ns: AtomicU64,
     /// Set from SIGTERM on: `draining`, and readyz says 503.
     pub draining: AtomicBool,
+    /// Names of the start were not all asked for yet.
+    settling: AtomicBool,
+    since: Instant,
     next_session: AtomicU64,
 }
+
+/// Clients are not kept waiting for longer by names that nobody answers for.
+const SETTLING: Duration = Duration::from_secs(12);
 
 /// TCP and UDP may have the same address.
 pub type Bind = (Protocol, ListenAddr);
@@ -166,8 +172,19 @@ impl Plane {
             session_log,
             busy_poll_ns: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            settling: AtomicBool::new(false),
+            since: Instant::now(),
             next_session: AtomicU64::new(1),
         })
+    }
+
+    pub fn set_settling(&self, settling: bool) {
+        self.settling.store(settling, Relaxed);
+    }
+
+    /// Whether it is too early to be sent clients: backends are still being looked for, but not for too long.
+    pub fn is_settling(&self) -> bool {
+        self.settling.load(Relaxed) && self.since.elapsed() < SETTLING
     }
 
     pub fn next_session_id(&self) -> u64 {

@@ -2,6 +2,8 @@
 //! Runs on the control runtime; everything here is rare.
 
 mod bind;
+mod files;
+mod found;
 mod hands;
 mod packets;
 mod sessions;
@@ -10,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -21,7 +22,6 @@ use tokio::sync::mpsc;
 use crate::addr::ListenAddr;
 use crate::admit::Gate;
 use crate::config::{Config, Protocol, compare};
-use crate::file_watch::{Change, Content, Found};
 use crate::health::Means;
 use crate::health::monitor::Monitor;
 use crate::plane::{Bind, Cut, Plane, Served, SessionFilter};
@@ -37,6 +37,7 @@ use crate::udp;
 
 pub use bind::{BindError, Sockets};
 use bind::{Opened, no_thread, remove_socket_file};
+use found::Finds;
 use hands::Hands;
 use packets::Packets;
 pub use sessions::{ListFuture, wait_for_sessions};
@@ -52,7 +53,8 @@ pub struct Supervisor {
     packets: Packets,
     source_ports: Arc<SourcePorts>,
     monitor: Monitor,
-    /// What the files say, without what hands set.
+    finds: Finds,
+    /// What the files say and discovery found, without what hands set.
     base: Config,
     hands: Hands,
     /// What is bound, by the address the configuration names.
@@ -80,6 +82,7 @@ impl Supervisor {
         let events: Arc<Events> = Arc::default();
         let packets = Packets::default();
         let monitor = start_monitor(&events, &mailboxes, &packets, descriptors)?;
+        let finds = Finds::new(Arc::clone(&events));
         let stats = Arc::clone(&plane.source_ports);
         let mut supervisor = Supervisor {
             plane,
@@ -91,7 +94,8 @@ impl Supervisor {
             packets,
             source_ports: Arc::new(SourcePorts::new(PortRange::of_this_host(), stats)),
             monitor,
-            base: config.clone(),
+            finds,
+            base: Config::default(),
             hands: Hands::default(),
             served: BTreeMap::new(),
             descriptors,
@@ -99,7 +103,10 @@ impl Supervisor {
         supervisor.reloads.succeeded(supervisor.started);
         supervisor.start_workers(mails)?;
         supervisor.packets.start(&supervisor.plane, &config)?;
+        let config = supervisor.finds.fill(config);
+        supervisor.base = config.clone();
         supervisor.swap(Arc::new(config), opened);
+        supervisor.await_names();
         Ok(supervisor)
     }
 
@@ -157,6 +164,7 @@ impl Supervisor {
             pool.activate(now, SystemTime::now());
         }
         self.monitor.apply(&snapshot);
+        self.finds.attend(&snapshot);
         let packets = self.listen(&config, opened);
         // What is closed takes what it has queued as the listener it was, and is no longer served afterwards.
         let closed = self.unlisten(&config);
@@ -255,8 +263,8 @@ impl Supervisor {
         if !fixed.is_empty() {
             return Err(ReloadError::Fixed(fixed));
         }
-        let base = config.clone();
-        let config = self.hands.weigh(config);
+        let base = self.finds.fill(config);
+        let config = self.hands.weigh(base.clone());
         let changes = compare::changes(&before.config, &config);
         let opened =
             bind::open(&config, &self.served, self.workers()).map_err(ReloadError::Bind)?;
@@ -298,49 +306,6 @@ impl Supervisor {
         outcome
     }
 
-    /// Takes over what files of networks hold now: sessions and flows go on as they are. A file that cannot be read
-    /// leaves its list as it was.
-    pub fn renew_files(&mut self, found: Found) {
-        if !Arc::ptr_eq(&found.config, &self.plane.snapshot.load().config) {
-            return;
-        }
-        for Change { path, content } in found.changes {
-            let applied = content.and_then(|content| self.renew_file(&path, content));
-            let known = self.reloads.file_was_read(&path, applied.as_ref().err());
-            match applied {
-                Ok(None) => {}
-                Ok(Some(changes)) => {
-                    let what = format!("{} has changed: {}", path.display(), summary(&changes));
-                    self.events.note(EventKind::Reload, what);
-                }
-                // A file that stays wrong is not worth a line each time it is written.
-                Err(why) if known.as_ref() == Some(&why) => {}
-                Err(why) => {
-                    let what = format!("{why}; what was read before stays in force");
-                    self.events.warn(EventKind::Reload, what);
-                }
-            }
-        }
-    }
-
-    fn renew_file(&mut self, path: &Path, now: Content) -> Result<Option<Vec<String>>, String> {
-        let before = &self.base;
-        let config = match now {
-            Content::Nets(nets) => before.with_nets(path, &nets),
-            Content::Tls(renewed) => {
-                let now = jiff::Timestamp::now().as_second();
-                for expired in renewed.expired(now) {
-                    self.events.warn(EventKind::Reload, expired);
-                }
-                Ok(before.with_tls(&renewed))
-            }
-        };
-        match config.map_err(|why| format!("{}: {why}", path.display()))? {
-            Some(config) => self.reload(config).map(Some).map_err(|error| error.to_string()),
-            None => Ok(None),
-        }
-    }
-
     /// Stops accepting everywhere: what the kernel has queued is accepted first. UDP sockets stay open for the flows
     /// there, but nobody new is let in.
     pub async fn stop_accepting(&mut self) {
@@ -354,6 +319,7 @@ impl Supervisor {
     /// Ends the workers; sessions still open then are dropped with them.
     pub fn stop(mut self) {
         self.monitor.stop();
+        self.finds.discovery.stop();
         for worker in 0..self.workers() {
             self.send(worker, Command::Stop);
         }

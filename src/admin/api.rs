@@ -179,8 +179,16 @@ fn pool_json(pool: &Pool) -> Value {
         "name": &*pool.name,
         "balance": pool.config.balance.as_str(),
         "sessions_held": pool.shared.held.load(Relaxed),
+        "discovery": discovery_json(pool),
         "backends": pool.backends.iter().map(|backend| backend_json(backend)).collect::<Vec<_>>(),
     })
+}
+
+/// What discovery last did for this pool; null: it has none.
+fn discovery_json(pool: &Pool) -> Value {
+    let Some(last) = pool.shared.finding.last() else { return Value::Null };
+    let (failed, why) = last.failure.unzip();
+    json!({ "last_success": last.success.map(time), "last_failure": failed.map(time), "why": why })
 }
 
 pub(super) fn backend_json(backend: &Backend) -> Value {

@@ -262,6 +262,10 @@ async fn readiness(Extract(shared): Extract<Shared>) -> Response {
     if shared.state.sources.plane.draining.load(Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
+    if shared.state.sources.plane.is_settling() {
+        let message = "discovery has not answered yet\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, message).into_response();
+    }
     "ok\n".into_response()
 }
 

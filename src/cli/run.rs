@@ -52,8 +52,8 @@ impl Run {
             // Into the log, where colours would only be noise.
             Err(report) => Err(report.render(false)),
         };
-        let files = [run.files_on_disk(), loaded.files].concat();
-        match daemon::run(loaded.config, &files, Arc::new(source)) {
+        let own = run.files_on_disk();
+        match daemon::run(loaded.config, own, &loaded.files, Arc::new(source)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error[{}]: {error}", error.code());
@@ -67,9 +67,9 @@ impl Run {
         if !self.listen.is_empty() {
             return Vec::new();
         }
-        let paths = self.files.paths().into_iter();
-        // Standard input can be read only once.
-        paths.filter(|path| path.as_os_str() != "-").collect()
+        let paths = self.files.paths();
+        // Standard input can be read only once, and so can what is united with it.
+        if paths.iter().any(|path| path.as_os_str() == "-") { Vec::new() } else { paths }
     }
 
     fn load(&self) -> Result<Loaded, Report> {

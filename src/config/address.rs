@@ -4,7 +4,9 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::dns_name;
 use super::fault::{Code, quote};
+use super::value::BackendAddress;
 use crate::addr::{BackendAddr, ListenAddr, canonical};
 
 /// What is wrong with an address, and what to write instead.
@@ -17,6 +19,13 @@ pub struct BadAddress {
 
 /// The kernel's limit for the path of a unix socket, its final zero excluded.
 const MAX_UNIX_PATH: usize = 107;
+
+/// A host name in the place of a backend's address. Without a port it is the one that the client dialled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    pub host: String,
+    pub port: Option<u16>,
+}
 
 /// The part before the port.
 enum Host {
@@ -69,6 +78,11 @@ impl ListenRange {
         };
         let last = first.saturating_add(self.more);
         covers_ip && port.is_none_or(|port| port != 0 && (first..=last).contains(&port))
+    }
+
+    /// Of one address.
+    pub fn of(address: ListenAddr) -> ListenRange {
+        ListenRange { first: address, more: 0 }
     }
 
     pub fn is_unix(&self) -> bool {
@@ -135,13 +149,47 @@ pub fn backend(text: &str) -> Result<BackendAddr, BadAddress> {
         Some((Host::Ip(ip), port)) => {
             let port = port_number(text, port)?;
             if port == 0 {
-                let hint =
-                    "ports go from 1 to 65535; without a port it is the one the client dialled";
-                return Err(bad(text, "has port 0", hint.to_owned()));
+                return Err(bad_port_0(text));
             }
             Ok(BackendAddr::Inet(SocketAddr::new(reachable(text, ip)?, port)))
         }
     }
+}
+
+/// The same, or `db.internal:5432`.
+pub fn backend_or_name(text: &str) -> Result<BackendAddress, BadAddress> {
+    let bad = match backend(text) {
+        Ok(address) => return Ok(BackendAddress::At(address)),
+        Err(bad) => bad,
+    };
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (text, None),
+    };
+    let is_local = host.eq_ignore_ascii_case("localhost");
+    if bad.code != Code::HostName || is_local {
+        return Err(bad);
+    }
+    if is_mistyped_ipv4(host) {
+        return Err(self::bad(text, "is not an address", BACKEND_FORMS.to_owned()));
+    }
+    if let Some((wrong, hint)) = dns_name::wrong_with(host) {
+        let message = format!("{} {wrong}", quote(host));
+        return Err(BadAddress { code: Code::HostName, message, hint: hint.to_owned() });
+    }
+    let port = port.map(|port| port_number(text, port)).transpose()?;
+    if port == Some(0) {
+        return Err(bad_port_0(text));
+    }
+    // A dot at the end, which keeps search domains away, is part of the name.
+    Ok(BackendAddress::Named(HostPort { host: host.to_ascii_lowercase(), port }))
+}
+
+/// Four labels that begin as an address does: `10.0.0.1l`.
+fn is_mistyped_ipv4(host: &str) -> bool {
+    let labels: Vec<&str> = host.split('.').collect();
+    let is_number = |label: &&str| label.bytes().all(|byte| byte.is_ascii_digit());
+    labels.len() == 4 && labels[..3].iter().all(is_number)
 }
 
 /// `127.0.0.1:9900`, `:9900`.
@@ -182,7 +230,12 @@ pub fn ip(text: &str) -> Result<IpAddr, BadAddress> {
 const LISTEN_FORMS: &str =
     "write `:5432`, `127.0.0.1:5432`, `[::1]:5432`, `0.0.0.0:7000-7010` or `unix:/path`";
 const BACKEND_FORMS: &str =
-    "write `10.0.0.11:5432`, `[2001:db8::1]:5432`, `10.0.0.11` or `unix:/path`";
+    "write `10.0.0.11:5432`, `[2001:db8::1]:5432`, `10.0.0.11`, `db.internal:5432` or `unix:/path`";
+
+fn bad_port_0(text: &str) -> BadAddress {
+    let hint = "ports go from 1 to 65535; without a port it is the one the client dialled";
+    bad(text, "has port 0", hint.to_owned())
+}
 
 fn bad(text: &str, wrong: &str, hint: String) -> BadAddress {
     let noun = if wrong.starts_with("is not an") { "" } else { "the address " };
@@ -243,7 +296,7 @@ fn no_ip(text: &str, host: &str, port: &str, forms: &str) -> BadAddress {
     let hint = match (host, forms == BACKEND_FORMS) {
         ("localhost", _) if port.is_empty() => "write `127.0.0.1`".to_owned(),
         ("localhost", _) => format!("write {}", quote(&format!("127.0.0.1:{port}"))),
-        (_, true) => "write an IP address; host names will come with `discovery`".to_owned(),
+        (_, true) => BACKEND_FORMS.to_owned(),
         (_, false) => "write an IP address of this machine, or `:port` for all of them".to_owned(),
     };
     BadAddress { code: Code::HostName, message: format!("{} is a host name", quote(host)), hint }
@@ -383,6 +436,30 @@ mod tests {
             ["", ":1", "10.0.0.1:0", "0.0.0.0:1", "224.0.0.1:1", "10.0.0.1:", "a b", "1.2.3.4:1-2"]
         {
             assert!(backend(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_takes_the_place_of_an_address() {
+        let named = |text: &str| match backend_or_name(text) {
+            Ok(BackendAddress::Named(HostPort { host, port })) => Some((host, port)),
+            _ => None,
+        };
+        assert_eq!(named("DB.internal:5432"), Some(("db.internal".into(), Some(5432))));
+        assert_eq!(named("db"), Some(("db".into(), None)));
+        assert_eq!(named("db.internal.:1"), Some(("db.internal.".into(), Some(1))));
+        let mistyped = [
+            "10.0.0.1l:5432",
+            "10.0.0.256",
+            "db:x",
+            "db:0",
+            "a..b:1",
+            "localhost:1",
+            "-",
+            "db:1-2",
+        ];
+        for text in mistyped.into_iter().chain(["10.0.0.1:1", "::1", "unix:/x"]) {
+            assert_eq!(named(text), None, "{text}");
         }
     }
 

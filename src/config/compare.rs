@@ -50,7 +50,15 @@ fn head(config: &Config) -> Value {
 
 fn pool(old: &Arc<Pool>, new: &Arc<Pool>, what: &str) -> Vec<String> {
     let mut changes = Vec::new();
-    let own = |pool: &Pool| Pool { backends: Vec::new(), ..pool.clone() };
+    // Listed and found ones are compared by name; what a file of them holds is among them.
+    let own = |pool: &Pool| {
+        let mut own = Pool { backends: Vec::new(), ..pool.clone() };
+        if let Some(discovery) = own.discovery.as_mut().map(Arc::make_mut) {
+            discovery.listed.clear();
+            discovery.finders.iter_mut().for_each(|it| (it.after, it.read) = (0, None));
+        }
+        own
+    };
     let (old_own, new_own) = (own(old), own(new));
     if old_own != new_own {
         let (old, new) = (describe::pool_keys(&old_own), describe::pool_keys(&new_own));

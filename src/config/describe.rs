@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
+use super::discovery::{Asked, Finder, Origin, Question};
 use super::route::{NamePattern, Route};
 use super::{
     Admin, AdminSocket, Balance, Config, Expect, Health, Hold, LogFormat, LogLevel, OnDown,
@@ -51,6 +52,7 @@ fn process(process: &Process) -> Value {
     json!({
         "workers": auto(process.workers),
         "max_sessions": auto(process.max_sessions),
+        "watch": process.watch,
         "busy_poll": none(process.busy_poll.map(time)),
         "user": none(user.map(|user| user.name.as_str())),
         "group": none(user.map(|user| user.gid)),
@@ -197,7 +199,8 @@ pub(super) fn pool_keys(pool: &Pool) -> Value {
     json!({
         "balance": pool.balance.as_str(),
         "hash": hash(pool),
-        "backends": pool.backends.iter().map(backend).collect::<Vec<_>>(),
+        "backends": listed(pool),
+        "discovery": none(pool.finders().iter().find(|it| !is_backend(it)).map(finder)),
         "spill": pool.spill,
         "connect": { "timeout": time(pool.connect.timeout), "attempts": pool.connect.attempts },
         "source": pool.source.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -251,6 +254,54 @@ fn hash(pool: &Pool) -> Value {
         "table_size": pool.hash.table_size,
         "bounded_load": none(pool.hash.bounded_load.map(share)),
     })
+}
+
+/// Those that the configuration has, in its order; what was found is no part of it.
+fn listed(pool: &Pool) -> Vec<Value> {
+    let Some(discovery) = &pool.discovery else {
+        return pool.backends.iter().map(backend).collect();
+    };
+    let mut rows: Vec<Value> = discovery.listed.iter().map(backend).collect();
+    // From the last on, so that places before stay as they are.
+    for finder in discovery.finders.iter().rev().filter(|it| is_backend(it)) {
+        let Origin::Dns(question) = &finder.origin else { continue };
+        let port = finder.port.map_or_else(String::new, |port| format!(":{port}"));
+        let row = json!({
+            "address": format!("{}{port}", question.name),
+            "weight": finder.weight,
+            "tier": finder.tier,
+            "max_sessions": none(finder.max_sessions),
+        });
+        rows.insert(finder.after.min(rows.len()), row);
+    }
+    rows
+}
+
+/// Whether a host name among the backends says the same.
+fn is_backend(finder: &Finder) -> bool {
+    let is_plain = |it: &Question| it.record == Asked::Address && it.servers.is_empty();
+    matches!(&finder.origin, Origin::Dns(question) if is_plain(question))
+        && finder.refresh.is_none()
+}
+
+fn finder(finder: &Finder) -> Value {
+    match &finder.origin {
+        Origin::File(path) => json!({ "file": { "path": path.display().to_string() } }),
+        Origin::Dns(question) => {
+            let mut keys = object(json!({
+                "name": question.name,
+                "type": match question.record {
+                    Asked::Address => "address",
+                    Asked::Srv => "srv",
+                },
+                "refresh": finder.refresh.map_or_else(|| "auto".to_owned(), time),
+                "servers": question.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            }));
+            // Services bring their own.
+            keys.extend(finder.port.map(|port| ("port".to_owned(), port.into())));
+            json!({ "dns": keys })
+        }
+    }
 }
 
 pub(super) fn backend(backend: &pool::Backend) -> Value {

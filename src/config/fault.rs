@@ -188,6 +188,21 @@ impl Faults {
         }
     }
 
+    /// Notes that so many more were not even collected.
+    pub fn omit(&mut self, count: usize) {
+        self.omitted += count;
+    }
+
+    /// From `before` on they are no reason to refuse anything.
+    pub fn soften(&mut self, before: usize) {
+        for fault in self.list.iter_mut().skip(before) {
+            if fault.severity == Severity::Error {
+                fault.severity = Severity::Warning;
+                self.errors -= 1;
+            }
+        }
+    }
+
     pub fn count(&self) -> usize {
         self.list.len()
     }

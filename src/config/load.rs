@@ -14,8 +14,8 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 
-use super::Config;
 use super::account::Accounts;
+use super::backend_list;
 use super::check;
 use super::error::{Report, Source};
 use super::fault::{Code, Fault, Faults, Severity, quote};
@@ -24,6 +24,8 @@ use super::parse::{Ids, parse};
 use super::raw::File;
 use super::substitute::{Environment, substitute};
 use super::tree::{Node, Span};
+use super::{Answer, Config};
+use crate::pool::finding::{Failure, Reason};
 use crate::tls;
 
 /// A configuration that may be used, and what is odd about it all the same.
@@ -212,6 +214,11 @@ impl<'a> NetFiles<'a> {
         self.given.iter().chain(&self.read)
     }
 
+    /// The configuration's own files.
+    pub(super) fn given(&self) -> &[Source] {
+        self.given
+    }
+
     /// Where a path leads that is named at `at`.
     pub(super) fn resolve(&self, path: &Path, at: Span) -> PathBuf {
         net::resolve(path, &self.given[at.source()])
@@ -244,6 +251,38 @@ impl<'a> NetFiles<'a> {
         };
         self.nets.insert(path, nets.clone());
         nets
+    }
+
+    /// What a file of backends holds, which is named at `at`. `None`: nothing that could be used, which is a warning: it
+    /// may be there in a moment, and it changes without a reload.
+    pub(super) fn backends(
+        &mut self,
+        path: &Path,
+        at: Span,
+        faults: &mut Faults,
+    ) -> Option<Answer> {
+        let path = self.resolve(path, at);
+        let before = faults.count();
+        let answer = match read_plain(&path) {
+            Ok(text) => {
+                let source = Source { name: path.display().to_string(), text };
+                let answer =
+                    backend_list::read(&source, self.given.len() + self.read.len(), faults);
+                // Only for the sake of faults: what it holds is not the configuration.
+                if faults.count() > before {
+                    self.read.push(source);
+                }
+                answer
+            }
+            Err(unread) => {
+                let message = unread.describe(&path.display().to_string());
+                faults.push(Fault::error(unread.code(), at, message).hint(BACKEND_FILE));
+                None
+            }
+        };
+        faults.soften(before);
+        self.secrets.push(path);
+        answer
     }
 
     /// The text of the file with the token. `None`: it cannot be read, and that is reported.
@@ -291,6 +330,8 @@ impl<'a> NetFiles<'a> {
 const NET_FILE: &str =
     "write the path of a text file with one network a line; a relative one is beside this file";
 
+const BACKEND_FILE: &str = "write the path of a file with a list of backends; until it is there the pool goes without them";
+
 /// The text of a file, outside of a load. `Err` names it.
 pub fn read_text_file(path: &Path) -> Result<String, String> {
     read_plain(path).map_err(|unread| unread.describe(&path.display().to_string()))
@@ -303,8 +344,26 @@ pub fn read_nets(path: &Path) -> Result<Vec<IpNet>, String> {
     let source = Source { name, text };
     let mut faults = Faults::default();
     let nets = net::list(&source, 0, &mut faults);
+    summary(&source, faults).map(|()| nets)
+}
+
+/// The backends of a file, outside of a load. The failure names the file and the first line that is wrong.
+pub fn read_backends(path: &Path) -> Result<Answer, Failure> {
+    let unreadable = |why| Failure { reason: Reason::Unreadable, why };
+    let text = read_text_file(path).map_err(unreadable)?;
+    let source = Source { name: path.display().to_string(), text };
+    let mut faults = Faults::default();
+    let answer = backend_list::read(&source, 0, &mut faults);
+    let malformed = |why| Failure { reason: Reason::Malformed, why };
+    summary(&source, faults).map_err(malformed)?;
+    // Without a fault there is an answer.
+    answer.ok_or_else(|| malformed(format!("{} is no list of backends", source.name)))
+}
+
+/// Where the first fault is, and how many more there are.
+fn summary(source: &Source, faults: Faults) -> Result<(), String> {
     let (faults, omitted) = faults.into_sorted();
-    let Some(first) = faults.first() else { return Ok(nets) };
+    let Some(first) = faults.first() else { return Ok(()) };
     let line = first.at.map_or(0, |at| at.line);
     let more = match faults.len() - 1 + omitted {
         0 => String::new(),

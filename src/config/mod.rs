@@ -19,6 +19,7 @@ mod scalar;
 mod value;
 mod address;
 mod net;
+mod backend_list;
 mod dns_name;
 mod account;
 mod admin;
@@ -33,14 +34,18 @@ mod access;
 mod listener;
 mod route;
 mod pool;
+mod discovery;
 mod tls;
 
 pub use access::{Access, AccessFiles, NetFile};
 pub use admin::{AdminSocket, Token};
+pub use discovery::{
+    Answer, Answers, Asked, Composed, Discovery, Finder, LeftOut, Origin, Question, Service,
+};
 pub use error::{Report, Source};
 pub use grammar::time as parse_time;
 pub use listener::*;
-pub use load::{Loaded, load, read_nets, read_sources};
+pub use load::{Loaded, load, read_backends, read_nets, read_sources};
 pub use one_line::{OneLine, one_line, override_admin};
 pub use pool::*;
 pub use route::{NamePattern, Route};
@@ -60,6 +65,8 @@ pub struct Config {
     pub pools: Vec<Arc<Pool>>,
     /// SHA-256 over the text of all files, hexadecimal; `config_info{sha256}`.
     pub sha256: String,
+    /// The same over the configuration's own files alone.
+    pub own_sha256: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,6 +78,8 @@ pub struct Process {
     /// How long a worker looks for more to do before it sleeps; `None` = it sleeps at once.
     pub busy_poll: Option<Duration>,
     pub shutdown: Shutdown,
+    /// Whether the configuration is read anew when its files change.
+    pub watch: bool,
     /// `None`: who started it.
     pub user: Option<User>,
 }

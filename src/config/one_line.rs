@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_bad_flag_is_pointed_at() {
-        let (listen, backends) = (words(&[":5432"]), words(&["db:5432"]));
+        let (listen, backends) = (words(&[":5432"]), words(&["db:no"]));
         let flags = OneLine {
             listen: &listen,
             backends: &backends,
@@ -141,7 +141,7 @@ mod tests {
         let report = one_line(flags).unwrap_err();
         assert_eq!(report.faults.len(), 2, "{}", report.render(false));
         let text = report.render(false);
-        assert!(text.contains("--backend db:5432") && text.contains("--balance fair"), "{text}");
+        assert!(text.contains("--backend db:no") && text.contains("--balance fair"), "{text}");
     }
 
     #[test]

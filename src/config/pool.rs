@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::discovery::Discovery;
 use crate::addr::BackendAddr;
 use crate::tls::client::Client;
 
@@ -12,7 +13,10 @@ pub struct Pool {
     pub name: Arc<str>,
     pub balance: Balance,
     pub hash: Hash,
+    /// Those listed, and those that discovery found.
     pub backends: Vec<Backend>,
+    /// `None`: they are all listed.
+    pub discovery: Option<Arc<Discovery>>,
     pub spill: bool,
     pub connect: Connect,
     pub source: Vec<IpAddr>,
@@ -259,6 +263,7 @@ impl Default for Pool {
             balance: Balance::default(),
             hash: Hash { key: HashKey::ClientIp, table_size: 65_537, bounded_load: None },
             backends: Vec::new(),
+            discovery: None,
             spill: false,
             connect: Connect { timeout: Duration::from_secs(5), attempts: 3 },
             source: Vec::new(),

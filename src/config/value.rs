@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::address::{self, BadAddress, ListenRange};
+use super::address::{self, BadAddress, HostPort, ListenRange};
 use super::choice::{Chosen, Options, is_off, off_for_none, substitutable};
 use super::decode::{Decode, NAME_PATTERN, bad_name, decode_node};
 use super::fault::{Code, Fault, Faults, quote};
@@ -20,8 +20,31 @@ use crate::addr::BackendAddr;
 #[derive(Clone, Debug)]
 pub struct Bind(pub ListenRange);
 
+/// Where a backend is, or what to ask for where.
 #[derive(Clone, Debug)]
-pub struct BackendAddress(pub BackendAddr);
+pub enum BackendAddress {
+    At(BackendAddr),
+    Named(HostPort),
+}
+
+impl BackendAddress {
+    /// `None`: of a host name.
+    pub fn at(&self) -> Option<&BackendAddr> {
+        match self {
+            BackendAddress::At(address) => Some(address),
+            BackendAddress::Named(_) => None,
+        }
+    }
+
+    /// The host, if the port is to be the one that the client dialled.
+    pub fn without_port(&self) -> Option<String> {
+        match self {
+            BackendAddress::At(BackendAddr::InetClientPort(ip)) => Some(ip.to_string()),
+            BackendAddress::Named(HostPort { host, port: None }) => Some(host.clone()),
+            BackendAddress::At(_) | BackendAddress::Named(_) => None,
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 pub struct AdminAddress(pub SocketAddr);
@@ -108,8 +131,8 @@ text_value!(
 text_value!(
     BackendAddress,
     "an address such as `10.0.0.11:5432`",
-    json_schema!({ "type": "string", "pattern": "^(unix:/.+|[0-9a-fA-F.:\\[\\]]+)$" }),
-    |text, at| address::backend(text).map(BackendAddress).map_err(|bad| address_fault(bad, at))
+    json_schema!({ "type": "string", "pattern": "^(unix:/.+|[0-9a-zA-Z._:\\[\\]-]+)$" }),
+    |text, at| address::backend_or_name(text).map_err(|bad| address_fault(bad, at))
 );
 text_value!(
     AdminAddress,

@@ -12,6 +12,7 @@ pub mod backend;
 pub mod hand;
 pub mod balance;
 mod build;
+pub mod finding;
 pub mod fitness;
 pub mod latency;
 pub mod load;
@@ -34,6 +35,7 @@ use crate::addr::{BackendAddr, ClientAddr};
 use crate::config;
 use crate::telemetry::counters::{Histogram, PerWorker, SharedCounter};
 use backend::{Backend, CONNECT_BOUNDS, Live};
+use finding::Finding;
 use members::Ask;
 use slots::{Places, Weights};
 use tier::Tier;
@@ -70,6 +72,7 @@ pub struct Shared {
     /// `pool_no_backend_total`.
     pub no_backend: SharedCounter,
     pub counters: PerWorker<PoolCounters>,
+    pub finding: Finding,
     /// Backends ejected now; `passive.max_ejected` is held against it.
     pub ejected: AtomicU32,
     /// `probe_duration_seconds`, in `CONNECT_BOUNDS`. All probes run on one thread: its only writer.
@@ -225,6 +228,7 @@ impl Shared {
             ejected: AtomicU32::new(0),
             probe_duration: Histogram::default(),
             counters: PerWorker::new(workers),
+            finding: Finding::default(),
         }
     }
 

@@ -20,6 +20,7 @@ pub struct Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
     Backend,
+    Discovery,
     Drain,
     Kill,
     Reload,
@@ -30,6 +31,7 @@ impl EventKind {
     pub fn as_str(self) -> &'static str {
         match self {
             EventKind::Backend => "backend",
+            EventKind::Discovery => "discovery",
             EventKind::Drain => "drain",
             EventKind::Kill => "kill",
             EventKind::Reload => "reload",
@@ -52,6 +54,13 @@ impl Events {
     pub fn warn(&self, kind: EventKind, message: String) {
         tracing::warn!(kind = kind.as_str(), "{message}");
         self.push(Event { time: SystemTime::now(), kind, pool: None, backend: None, message });
+    }
+
+    /// Of what discovery found for a pool.
+    pub fn note_pool(&self, pool: &str, message: String) {
+        tracing::info!(kind = "discovery", pool, "{message}");
+        let (kind, pool) = (EventKind::Discovery, Some(pool.into()));
+        self.push(Event { time: SystemTime::now(), kind, pool, backend: None, message });
     }
 
     pub fn note_backend(&self, pool: &str, backend: &str, message: String) {

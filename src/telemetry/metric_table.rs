@@ -65,6 +65,16 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Value,
         "When the configuration in force was last read.",
     ),
+    (
+        "maitred_discovery_failures_total",
+        Counter,
+        "Times that looking for a pool's backends failed, by reason; what was found before stays.",
+    ),
+    (
+        "maitred_discovery_last_success_timestamp_seconds",
+        Value,
+        "When a pool's backends were last found, by the name or file where that is longest ago; 0: not all yet.",
+    ),
     ("maitred_draining", Value, "1 from the signal to drain on."),
     ("maitred_listener_received_bytes_total", Counter, "Payload bytes received from clients."),
     (

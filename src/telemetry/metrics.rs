@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
 
 use prometheus::core::Collector;
 use prometheus::proto::{
@@ -18,6 +19,7 @@ use super::record::{CloseReason, Stage, can_occur};
 use crate::config::Protocol;
 use crate::plane::Plane;
 use crate::pool::backend::{Backend, BackendState, CONNECT_BOUNDS, Live};
+use crate::pool::finding::Reason;
 use crate::pool::fitness::ProbeResult;
 use crate::pool::slots::{WEIGHT_UNIT, Weights};
 use crate::pool::{Pool, PoolCounters, SESSION_BOUNDS};
@@ -280,6 +282,7 @@ impl Page {
         for (backend, live) in pool.departed() {
             self.live(name, backend, &live);
         }
+        self.discovery(pool, labels);
         let cells = &pool.shared.counters;
         let connect = parts(cells, |cell| &cell.connect_duration);
         self.distribution(
@@ -299,6 +302,20 @@ impl Page {
         self.distribution("maitred_probe_duration_seconds", name, &CONNECT_BOUNDS, &probe);
         let session = parts(cells, |cell| &cell.session_duration);
         self.distribution("maitred_session_duration_seconds", name, &SESSION_BOUNDS, &session);
+    }
+
+    /// Of a pool that does not list all its backends.
+    fn discovery(&mut self, pool: &Pool, labels: Labels) {
+        let finding = &pool.shared.finding;
+        let Some(last) = finding.last() else { return };
+        let success = last.success.and_then(|it| it.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let seconds = success.map_or(0.0, |since| since.as_secs_f64());
+        self.value("maitred_discovery_last_success_timestamp_seconds", labels, seconds);
+        for reason in Reason::ALL {
+            let labels: Labels = &[("pool", &pool.name), ("reason", reason.as_str())];
+            let count = float(finding.failures(reason));
+            self.counter("maitred_discovery_failures_total", labels, count);
+        }
     }
 
     /// What only a backend of the configuration has.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use maitred::admin::http::Bounds;
-use maitred::config::{self, Protocol};
+use maitred::config::{self, Origin, Protocol};
+use maitred::pool::finding::{Failure, Reason};
 use maitred::pool::hand::{HandState, StateWish, Wish};
 use serde_json::{Value, json};
 
@@ -138,6 +139,12 @@ fn answers() -> BTreeMap<String, Vec<Value>> {
         weight: Some(Some(5)),
         until: Some(SystemTime::now() + Duration::from_secs(60)),
     };
+    let origin = Origin::File("absent".into());
+    let failure = Failure { reason: Reason::Unreadable, why: "no such file".into() };
+    let finding = &pool.shared.finding;
+    finding.attend(std::iter::once(origin.clone()));
+    finding.succeeded(&origin, SystemTime::now());
+    finding.failed(&origin, &failure, SystemTime::now());
     pool.backends[0].status().hand.grant(&wish, "root", SystemTime::now());
     let events = &balancer.supervisor().events;
     events.note_backend("main", "db", "down: refused".to_owned());

@@ -14,7 +14,7 @@ fn read(name: &str) -> String {
 
 #[test]
 fn every_configuration_in_the_readme_is_valid() {
-    let readme = read("README.md");
+    let readme = read("README.md") + &read("docs/discovery.md");
     let examples: Vec<&str> =
         readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 2);

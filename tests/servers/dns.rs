@@ -19,7 +19,7 @@ struct Server {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub enum Kind {
     Knot,
     Unbound,
 }
@@ -56,7 +56,8 @@ impl Server {
     }
 }
 
-fn run(kind: Kind, dir: &Path) -> Process {
+/// With the configuration in this folder.
+pub fn run(kind: Kind, dir: &Path) -> Process {
     let mut command = match kind {
         Kind::Knot => Command::new(program("knotd", "knot")),
         Kind::Unbound => Command::new(program("unbound", "unbound")),
@@ -90,7 +91,8 @@ remote-control:
     )
 }
 
-fn knot(port: u16, dir: &str) -> String {
+/// Answers from the zone in this folder.
+pub fn knot(port: u16, dir: &str) -> String {
     format!(
         "server:
     rundir: \"{dir}\"

@@ -9,6 +9,7 @@ mod browser;
 mod corpus;
 mod dashboards;
 mod descriptors;
+mod discovery;
 mod dns;
 mod flood;
 mod harness;

@@ -2,7 +2,7 @@
 
 use super::reference::Users;
 use crate::addr::BackendAddr;
-use crate::config::fault::{Code, Fault, Faults};
+use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::raw;
 use crate::config::{Health, Probe, StatusRange};
 
@@ -102,9 +102,11 @@ fn check_probed(raw: &raw::Pool, health: &Health, faults: &mut Faults) {
     }
     for backend in raw.backends.value().into_iter().flatten() {
         let Some(address) = backend.mapping.address.given() else { continue };
-        if let BackendAddr::InetClientPort(ip) = address.value.0 {
-            let message =
-                format!("the backend `{ip}` has no port to probe, so it always counts as up");
+        if let Some(host) = address.value.without_port() {
+            let message = format!(
+                "the backend {} has no port to probe, so it always counts as up",
+                quote(&host)
+            );
             let hint =
                 "write the port to probe in `health.port`, or say so with `health: {probe: none}`";
             faults.push(Fault::warning(Code::NotProbed, address.span, message).hint(hint));
@@ -120,7 +122,7 @@ fn check_unix(raw: &raw::Pool, health: &Health, faults: &mut Faults) {
     let Some(probe) = raw.health.value().and_then(|health| health.probe.span()) else { return };
     for backend in raw.backends.value().into_iter().flatten() {
         let Some(address) = backend.mapping.address.given() else { continue };
-        if let BackendAddr::Unix(_) = address.value.0 {
+        if let Some(BackendAddr::Unix(_)) = address.value.at() {
             let message = "a unix socket cannot be probed by UDP";
             let fault = Fault::error(Code::OtherProtocol, address.span, message);
             faults.push(fault.also(probe, "this probe").hint("choose another probe"));

@@ -9,7 +9,8 @@ mod reference;
 mod listener;
 mod access;
 mod routes;
-mod pool;
+pub(super) mod pool;
+mod discovery;
 mod health;
 mod send_proxy;
 mod tls;
@@ -79,6 +80,7 @@ pub fn check(
         listeners,
         pools,
         sha256: digest(nets.sources()),
+        own_sha256: digest(nets.given().iter()),
     })
 }
 

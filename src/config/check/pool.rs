@@ -3,17 +3,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::discovery::{self, Names};
 use super::reference::Users;
 use super::{health, send_proxy, tls};
 use crate::addr::BackendAddr;
-use crate::config::decode::Placed;
+use crate::config::decode::{Field, Placed};
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::load::NetFiles;
 use crate::config::raw;
 use crate::config::scalar::OrNone;
 use crate::config::tree::Span;
+use crate::config::value::BackendAddress;
 use crate::config::{
-    Backend, Balance, Connect, Hash, HashKey, Hold, OnDown, Passive, Pool, WhenFull, WhenNoneUp,
+    Backend, Balance, Connect, Discovery, Hash, HashKey, Hold, OnDown, Passive, Pool, WhenFull,
+    WhenNoneUp,
 };
 
 pub fn build(
@@ -24,7 +27,7 @@ pub fn build(
     faults: &mut Faults,
 ) -> Pool {
     let default = Pool::default();
-    let backends = backends(raw, faults);
+    let (backends, discovery) = backends(raw, files, faults);
     check_source(raw, faults);
     let balance = raw.balance.copied().unwrap_or(default.balance);
     warn_of_idle_hash(raw, balance, faults);
@@ -35,6 +38,7 @@ pub fn build(
         balance,
         hash: hash(raw.hash.value(), default.hash),
         backends,
+        discovery,
         spill: raw.spill.copied().map_or(default.spill, |switch| switch.0),
         connect: connect(raw.connect.value(), default.connect),
         source: raw.source.value().into_iter().flatten().map(|source| source.value.0).collect(),
@@ -110,27 +114,63 @@ fn warn_of_idle_hold(raw: &raw::Pool, users: Users, faults: &mut Faults) {
     }
 }
 
-fn backends(raw: &raw::Pool, faults: &mut Faults) -> Vec<Backend> {
-    let hint = "list them, as in `backends: [\"10.0.0.11:5432\"]`";
-    raw.backends.require("backends", raw.span, hint, faults);
-    let Some(given) = raw.backends.given() else { return Vec::new() };
-    let mut names: HashMap<Arc<str>, Span> = HashMap::with_capacity(given.value.len());
-    let mut addresses: HashMap<BackendAddr, Span> = HashMap::with_capacity(given.value.len());
-    let mut built = Vec::with_capacity(given.value.len());
-    for backend in &given.value {
-        backend.mapping.address.require(
-            "address",
-            backend.span,
-            "write where it is: `address: \"10.0.0.11:5432\"`",
-            faults,
-        );
-        let Some(backend) = build_backend(&backend.mapping) else { continue };
-        let Placed { value: (backend, address_span), span: name_span } = backend;
-        if let Some(first) = addresses.insert(backend.address.clone(), address_span) {
+fn backends(
+    raw: &raw::Pool,
+    files: &mut NetFiles,
+    faults: &mut Faults,
+) -> (Vec<Backend>, Option<Arc<Discovery>>) {
+    let is_listed = matches!(raw.discovery.value(), None | Some(raw::Discovery::None));
+    if is_listed && !matches!(raw.discovery, Field::Faulty) {
+        let hint = "list them, as in `backends: [\"10.0.0.11:5432\"]`";
+        raw.backends.require("backends", raw.span, hint, faults);
+    }
+    let given = raw.backends.given();
+    let (listed, names) = given.map_or_else(Default::default, |given| listed(&given.value, faults));
+    let discovery = discovery::build(raw, &listed, names.finders, files, faults);
+    if given.is_some() && discovery.is_none() && listed.iter().all(|it| it.weight == 0) {
+        let message = match listed.as_slice() {
+            [] => "this pool has no backend: it can serve nobody",
+            _ => "every backend of this pool has weight 0: it can serve nobody",
+        };
+        faults.push(Fault::warning(Code::NothingToDo, raw.span, message));
+    }
+    let Some(discovery) = discovery else { return (listed, None) };
+    // Only files have been looked at.
+    let read = discovery.finders.iter();
+    let read = read.filter_map(|it| Some((it.origin.clone(), Arc::clone(it.read.as_ref()?))));
+    let balance = raw.balance.copied().unwrap_or_default();
+    (discovery.compose(balance, &read.collect(), |_| false).backends, Some(discovery))
+}
+
+/// Those with an address, and the host names among them.
+pub fn listed(given: &[raw::Backend], faults: &mut Faults) -> (Vec<Backend>, Names) {
+    let mut names: HashMap<Arc<str>, Span> = HashMap::with_capacity(given.len());
+    let mut addresses: HashMap<BackendAddr, Span> = HashMap::with_capacity(given.len());
+    let mut hosts = Names::default();
+    let mut built = Vec::with_capacity(given.len());
+    for backend in given {
+        let raw = &backend.mapping;
+        let hint = "write where it is: `address: \"10.0.0.11:5432\"`";
+        raw.address.require("address", backend.span, hint, faults);
+        let Some(address) = raw.address.given() else { continue };
+        let at = match &address.value {
+            BackendAddress::At(at) => at.clone(),
+            BackendAddress::Named(host) => {
+                hosts.add(host, address.span, raw, built.len(), faults);
+                continue;
+            }
+        };
+        let name: Arc<str> = match raw.name.value() {
+            Some(name) => name.0.as_str().into(),
+            None => at.to_string().into(),
+        };
+        let name_span = raw.name.span().unwrap_or(address.span);
+        let backend = Backend { name, address: at, ..terms(raw) };
+        if let Some(first) = addresses.insert(backend.address.clone(), address.span) {
             let shown = quote(&backend.address.to_string());
             faults.push(backend_twice(
                 format!("the address {shown} is twice in this pool"),
-                address_span,
+                address.span,
                 first,
             ));
         } else if let Some(first) = names.insert(backend.name.clone(), name_span) {
@@ -143,38 +183,24 @@ fn backends(raw: &raw::Pool, faults: &mut Faults) -> Vec<Backend> {
         }
         built.push(backend);
     }
-    if built.iter().all(|backend| backend.weight == 0) {
-        let message = match built.as_slice() {
-            [] => "this pool has no backend: it can serve nobody",
-            _ => "every backend of this pool has weight 0: it can serve nobody",
-        };
-        faults.push(Fault::warning(Code::NothingToDo, raw.span, message));
-    }
-    built
+    (built, hosts)
 }
 
-/// With the place of its name, which may be that of its address.
-fn build_backend(raw: &raw::BackendMapping) -> Option<Placed<(Backend, Span)>> {
-    let address = raw.address.given()?;
-    let name_span = raw.name.span().unwrap_or(address.span);
+/// What is said of a backend besides name and address.
+pub fn terms(raw: &raw::BackendMapping) -> Backend {
     let default = Backend::default();
-    let backend = Backend {
-        name: match raw.name.value() {
-            Some(name) => name.0.as_str().into(),
-            None => address.value.0.to_string().into(),
-        },
-        address: address.value.0.clone(),
+    Backend {
         weight: raw.weight.copied().map_or(default.weight, |count| count.as_u32()),
         tier: raw.tier.copied().map_or(default.tier, |count| count.as_u32()),
         max_sessions: raw
             .max_sessions
             .copied()
             .map_or(default.max_sessions, |none| none.0.map(|count| count.as_u32())),
-    };
-    Some(Placed { value: (backend, address.span), span: name_span })
+        ..default
+    }
 }
 
-fn backend_twice(message: String, second: Span, first: Span) -> Fault {
+pub fn backend_twice(message: String, second: Span, first: Span) -> Fault {
     Fault::error(Code::BackendTwice, second, message)
         .also(first, "the first is here")
         .hint("remove one; for a larger share give a backend more `weight`")
@@ -190,11 +216,7 @@ fn check_source(raw: &raw::Pool, faults: &mut Faults) {
     }
     let families: Vec<bool> = backends
         .iter()
-        .filter_map(|backend| match &backend.mapping.address.value()?.0 {
-            BackendAddr::Inet(address) => Some(address.is_ipv4()),
-            BackendAddr::InetClientPort(ip) => Some(ip.is_ipv4()),
-            BackendAddr::Unix(_) => None,
-        })
+        .filter_map(|backend| Some(backend.mapping.address.value()?.at()?.ip()?.is_ipv4()))
         .collect();
     let fits = |source: &Placed<_>| {
         let crate::config::value::SourceAddress(ip) = source.value;

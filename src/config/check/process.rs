@@ -30,6 +30,7 @@ pub fn build(
             delay: shutdown.delay.copied().map_or(default.shutdown.delay, |time| time.0),
             timeout: shutdown.timeout.copied().map_or(default.shutdown.timeout, |time| time.0),
         }),
+        watch: raw.watch.copied().map_or(default.watch, |switch| switch.0),
         user: user(raw, accounts, faults),
     }
 }

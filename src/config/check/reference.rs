@@ -104,9 +104,10 @@ fn check_ports(listener: &raw::Listener, pool: &str, pools: &[NamedPool], faults
     let Some((_, Some(pool))) = pool else { return };
     for backend in pool.backends.value().into_iter().flatten() {
         let Some(address) = backend.mapping.address.given() else { continue };
-        if let BackendAddr::InetClientPort(ip) = address.value.0 {
+        if let Some(host) = address.value.without_port() {
+            let host = quote(&host);
             let message =
-                format!("the backend `{ip}` has no port, and a client of a unix socket dials none");
+                format!("the backend {host} has no port, and a client of a unix socket dials none");
             faults.push(
                 Fault::error(Code::NoPort, address.span, message)
                     .also(unix.span, "this listener uses the pool")
@@ -129,12 +130,13 @@ fn check_circle(
     let Some((_, Some(pool))) = pool else { return };
     for backend in pool.backends.value().into_iter().flatten() {
         let Some(address) = backend.mapping.address.given() else { continue };
-        let Some(bind) = binds.iter().find(|bind| bind.value.0.covers(&address.value.0)) else {
+        let Some(at) = address.value.at() else { continue };
+        let Some(bind) = binds.iter().find(|bind| bind.value.0.covers(at)) else {
             continue;
         };
         let message = format!(
             "the backend {} is the listener {} itself",
-            quote(&address.value.0.to_string()),
+            quote(&at.to_string()),
             quote(name)
         );
         faults.push(
@@ -150,7 +152,7 @@ fn check_unix(pool: &raw::Pool, users: Users, faults: &mut Faults) {
     let Some(listener) = users.udp else { return };
     for backend in pool.backends.value().into_iter().flatten() {
         let Some(address) = backend.mapping.address.given() else { continue };
-        if matches!(address.value.0, BackendAddr::Unix(_)) {
+        if matches!(address.value.at(), Some(BackendAddr::Unix(_))) {
             let message = "a backend of a UDP listener cannot be a unix socket";
             faults.push(
                 Fault::error(Code::OtherProtocol, address.span, message)

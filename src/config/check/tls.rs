@@ -141,7 +141,7 @@ fn server_name(own: &raw::PoolTls, faults: &mut Faults) -> Option<ServerName<'st
 fn check_unix(raw: &raw::Pool, at: Span, faults: &mut Faults) {
     let backends = raw.backends.value().into_iter().flatten();
     let mut addresses = backends.filter_map(|backend| backend.mapping.address.given());
-    let unix = addresses.find(|address| matches!(address.value.0, BackendAddr::Unix(_)));
+    let unix = addresses.find(|address| matches!(address.value.at(), Some(BackendAddr::Unix(_))));
     if let Some(unix) = unix {
         let message = "a backend on a unix socket has no address that a certificate could be for";
         let fault = Fault::error(Code::MissingKey, at, message);

@@ -1,10 +1,12 @@
 //! What a file says: every key, before defaults and before any check that looks at two keys at once. The
-//! reader, the merge of `defaults` and the JSON Schema all come from the lists of keys here, in `listener` and in
-//! `pool`.
+//! reader, the merge of `defaults` and the JSON Schema all come from the lists of keys here, in `listener`, `pool`
+//! and `discovery`.
 
 mod listener;
 mod pool;
+mod discovery;
 
+pub use discovery::*;
 pub use listener::*;
 pub use pool::*;
 
@@ -14,7 +16,7 @@ use super::choice::words;
 use super::decode::{Named, decode_node, mapping};
 use super::fault::{Code, Fault, Faults};
 use super::net::FilePath;
-use super::scalar::{Count, DAY, HOUR, OrAuto, OrNone, SECOND, Time};
+use super::scalar::{Count, DAY, HOUR, OrAuto, OrNone, SECOND, Switch, Time};
 use super::tree::{Node, Value};
 use super::value::{AdminAddress, Version};
 use super::{LogFormat, LogLevel, SessionLog};
@@ -41,7 +43,7 @@ mapping! {
 
 mapping! {
     /// The process as a whole.
-    Process, later ["watch"], {
+    Process, later [], {
         /// Threads that serve sessions; auto: the CPUs this process may use.
         workers: OrAuto<Count<1, 1_024>>,
         /// Sessions in all; at this number accepting pauses. auto: what the descriptor limit allows.
@@ -54,6 +56,8 @@ mapping! {
         group: AccountName,
         /// What happens after SIGTERM.
         shutdown: Shutdown,
+        /// true: the configuration is read anew when its files change.
+        watch: Switch,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a file says of a pool.
 
+use super::Discovery;
 use crate::config::choice::{choice, words};
 use crate::config::decode::{Decode, Field, Placed, mapping, wrong_shape};
 use crate::config::dns_name::DnsName;
@@ -16,15 +17,17 @@ use crate::config::{Balance, DnsRecord, HashKey, ProxyDatagrams, SourcePorts, St
 
 mapping! {
     /// A group of backends with one balancing policy.
-    Pool, later ["discovery", "on_down_reasons"], {
+    Pool, later ["on_down_reasons"], {
         /// How a backend is chosen.
         balance: Balance,
         /// What steers clients, with consistent_hash and ip_hash.
         hash: Hash,
-        /// The backends: `10.0.0.11:5432`, or a mapping with address and more. Required.
+        /// The backends: `10.0.0.11:5432`, or a mapping with address and more. Required, unless there is discovery.
         backends: Vec<Backend>,
         /// true: a full tier overflows into the next; false: the next serves only when nobody in this one is up.
         spill: Switch,
+        /// Where further backends are found; none: they are those listed.
+        discovery: Discovery,
         /// How a backend is connected to.
         connect: Connect,
         /// Addresses to connect from; empty: the kernel chooses.
@@ -71,7 +74,7 @@ mapping! {
 mapping! {
     /// One backend.
     BackendMapping, required ["address"], later [], {
-        /// `10.0.0.11:5432`; without a port: the port the client dialled; `unix:/path`. Required.
+        /// `10.0.0.11:5432`; without a port: the port the client dialled; `unix:/path`; `db.internal:5432`: all it stands for. Required.
         address: BackendAddress,
         /// What it is called; else its address.
         name: Name,

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use maitred::addr::{BackendAddr, ListenAddr};
 use maitred::config::describe::describe;
-use maitred::config::{Backend, Config, Health, Listener, Pool, Probe, Protocol, schema};
+use maitred::config::{Backend, Config, Health, Listener, Pool, Probe, Protocol, load, schema};
 use serde_json::Value;
 
-use super::{files_in, load_text, second_reader};
+use super::{environment, files_in, load_text, second_reader, source};
 
 fn sample(name: &str) -> String {
     files_in("conf", ".yaml").into_iter().find(|(file, _)| file == name).unwrap().1
@@ -20,7 +20,8 @@ fn every_recipe_loads_without_a_warning() {
     for (name, text) in
         recipes.into_iter().chain([("minimal.yaml".to_owned(), sample("minimal.yaml"))])
     {
-        match load_text(&text) {
+        // With the files that they name, beside them.
+        match load(&[source(&format!("conf/recipes/{name}"), &text)], &environment) {
             Ok(loaded) => {
                 assert!(
                     loaded.warnings.is_empty(),
@@ -76,6 +77,7 @@ fn the_reference_says_the_defaults() {
         listeners: vec![listener.into(), dns.into()],
         pools: vec![pool.into(), resolvers.into()],
         sha256: config.sha256.clone(),
+        own_sha256: config.sha256.clone(),
         ..Default::default()
     };
     assert_eq!(config, expected);
@@ -173,7 +175,8 @@ fn what_is_described_in_full_is_read_as_the_same_again() {
         let described = describe(&config).to_string().replace('$', "$$");
         let again = load_text(&described);
         let again = again.unwrap_or_else(|report| panic!("{}", report.render(false))).config;
-        assert_eq!(again, Config { sha256: again.sha256.clone(), ..config }, "{described}");
+        let (sha256, own_sha256) = (again.sha256.clone(), again.own_sha256.clone());
+        assert_eq!(again, Config { sha256, own_sha256, ..config }, "{described}");
         count += 1;
     }
     assert!(count > 10);
@@ -182,7 +185,7 @@ fn what_is_described_in_full_is_read_as_the_same_again() {
 /// What is not a default anywhere.
 const EVERY_CHOICE: &str = r#"
 version: 1
-process: {workers: 3, max_sessions: 1000, busy_poll: 1ms, shutdown: {delay: 1s, timeout: 1m30s}}
+process: {watch: true, workers: 3, max_sessions: 1000, busy_poll: 1ms, shutdown: {delay: 1s, timeout: 1m30s}}
 admin: {listen: none, socket: /tmp/a.sock}
 log: {level: debug, format: text, sessions: failures}
 listeners:
@@ -233,6 +236,10 @@ pools:
     send_proxy_datagrams: every
     health: {probe: {dns: {name: example.com, type: AAAA}}}
     passive: {failures: 2, window: 3s, eject_for: 4s, max_ejected: 5%}
+    discovery: {dns: {name: _dns._udp.example.com, type: srv, refresh: 7s, servers: ["192.0.2.1", "[2001:db8::1]:54"]}}
     on_down: reset
     when_none_up: try_all
+  three:
+    backends: ["10.0.0.4:1", "db.internal:5432", "10.0.0.5:1", {address: "other.example.", weight: 3, tier: 1, max_sessions: 9}]
+    discovery: {dns: {name: more.internal, port: 9, refresh: 1h}}
 "#;

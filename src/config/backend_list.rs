@@ -1,0 +1,54 @@
+//! A file that lists the backends of a pool, in YAML or JSON: the same forms as `backends`, but addresses only.
+
+use super::check::pool;
+use super::decode::decode_node;
+use super::error::Source;
+use super::fault::{Code, Fault, Faults};
+use super::parse::{Ids, parse};
+use super::raw;
+use super::tree::Value;
+use super::value::BackendAddress;
+use super::{Answer, Backend};
+
+/// Reads `source`, number `index` of its load. `None`: something is wrong with it.
+pub fn read(source: &Source, index: usize, faults: &mut Faults) -> Option<Answer> {
+    let mut own = Faults::default();
+    let backends = list(source, index, &mut own);
+    let failed = own.has_errors();
+    let (list, omitted) = own.into_sorted();
+    for mut fault in list {
+        if let Some(at) = &mut fault.at {
+            // No node of the configuration, so no key path.
+            at.id = u32::MAX;
+        }
+        faults.push(fault);
+    }
+    faults.omit(omitted);
+    backends.filter(|_| !failed).map(Answer::Backends)
+}
+
+fn list(source: &Source, index: usize, faults: &mut Faults) -> Option<Vec<Backend>> {
+    let tree = match parse(source, index, &mut Ids::default()) {
+        Ok(tree) => tree,
+        Err(fault) => {
+            faults.push(*fault);
+            return None;
+        }
+    };
+    if matches!(tree.value, Value::Null) {
+        let fault = Fault::error(Code::EmptyValue, tree.span, "there is nothing in this file");
+        faults.push(fault.hint("for a pool without backends write `[]`"));
+        return None;
+    }
+    let raw: Vec<raw::Backend> = decode_node(&tree, faults)?;
+    for backend in &raw {
+        if let Some(given) = backend.mapping.address.given()
+            && let BackendAddress::Named(_) = given.value
+        {
+            let message = "a file of backends holds addresses, and this is a host name";
+            let fault = Fault::error(Code::HostName, given.span, message);
+            faults.push(fault.hint("write it among the `backends` of the configuration"));
+        }
+    }
+    Some(pool::listed(&raw, faults).0)
+}
