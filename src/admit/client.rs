@@ -10,6 +10,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use super::rate::Bucket;
+use crate::sys::keyed::Keyed;
 
 /// Who counts as one client: an IPv4 address, or an IPv6 /64, which one household or one machine commands as a
 /// whole. IPv4-mapped addresses are IPv4.
@@ -33,7 +34,7 @@ impl ClientNet {
 }
 
 /// Keyed anew in each process: clients choose their addresses, and must not be able to choose their buckets.
-type Table<V> = DashMap<ClientNet, V, ahash::RandomState>;
+type Table<V> = DashMap<ClientNet, V, Keyed>;
 
 /// Open sessions or flows of each client that has any. As large as there are clients with something open, which the
 /// other limits bound.

@@ -5,6 +5,7 @@
 pub mod ancillary;
 pub mod clock;
 pub mod datagram;
+pub mod keyed;
 pub mod limits;
 pub mod pipe;
 pub mod port_range;

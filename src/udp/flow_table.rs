@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::flow::{Flow, Rules};
+use crate::sys::keyed::Keyed;
 
 /// A flow's place, good until the flow ends: another flow in the same place has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,7 +28,7 @@ pub struct FlowTable<K, T> {
     slots: Vec<Slot<K, T>>,
     free: Vec<u32>,
     /// Flows that take their client's datagrams. One that has all its `requests` is no longer here.
-    by_key: HashMap<K, u32, ahash::RandomState>,
+    by_key: HashMap<K, u32, Keyed>,
     queues: Vec<Queue>,
     /// The latest time that was passed in: a clock that seems to go back must not break the queues' order.
     now_ms: u64,
