@@ -5,6 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 mod browser;
+// The integration tests use more of it.
+#[allow(dead_code)]
+#[path = "../it/balancer.rs"]
+mod balancer;
 #[path = "../corpus/mod.rs"]
 mod corpus;
 mod dashboards;
@@ -25,6 +29,9 @@ mod mutated;
 mod names;
 mod namespace;
 mod nginx;
+// The same as there, but of what ships, and of far more sessions.
+#[path = "../it/oracle.rs"]
+mod oracle;
 mod postgresql;
 mod privileges;
 mod promtool;
