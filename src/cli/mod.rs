@@ -103,6 +103,12 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Whether these arguments, the program's name first, would run, or what is wrong with them. For the test that reads the
+/// documents.
+pub fn parse_only(arguments: &[String]) -> Result<(), String> {
+    Cli::try_parse_from(arguments).map(drop).map_err(|error| error.to_string())
+}
+
 /// Whether text on standard error may be coloured.
 pub fn color_on_stderr() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

@@ -17,6 +17,7 @@ mod config;
 mod connect;
 mod discovery;
 mod doctor;
+mod documents;
 mod door;
 mod health;
 #[path = "../corpus/hello.rs"]

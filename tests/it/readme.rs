@@ -1,34 +1,9 @@
 //! What the README and the Dockerfiles say is true.
 
-use std::process::Command;
-
 use maitred::config::Protocol;
 use maitred::telemetry::record::{CloseReason, Stage, can_occur};
 
-use crate::binary;
-
-fn read(name: &str) -> String {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    std::fs::read_to_string(path).unwrap()
-}
-
-#[test]
-fn every_configuration_in_the_readme_is_valid() {
-    let readme = read("README.md") + &read("docs/discovery.md");
-    let examples: Vec<&str> =
-        readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(examples.len() >= 2);
-    // Of TLS, named in one of them.
-    let files = crate::tls::Files::new();
-    for example in examples {
-        let mut check = Command::new(env!("CARGO_BIN_EXE_maitred"));
-        let check = check.args(["check", "--config", "-"]).current_dir(files.path(""));
-        let check = binary::start(check, example);
-        let output = check.wait_with_output().unwrap();
-        let faults = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && faults.is_empty(), "{faults}\nin\n{example}");
-    }
-}
+use crate::documents::read;
 
 #[test]
 fn whoever_is_refused_finds_out_why_in_the_documents() {

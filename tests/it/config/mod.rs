@@ -54,3 +54,12 @@ fn files_in(folder: &str, ending: &str) -> Vec<(String, String)> {
     files.sort();
     files
 }
+
+/// The recipes by name, with the files of TLS that they name.
+fn recipes(files: &crate::tls::Files) -> Vec<(String, String)> {
+    let with_files = |text: String| text.replace("/etc/maitred/tls/", &files.path(""));
+    files_in("conf/recipes", ".yaml")
+        .into_iter()
+        .map(|(name, text)| (name, with_files(text)))
+        .collect()
+}

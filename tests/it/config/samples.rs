@@ -7,7 +7,7 @@ use maitred::config::describe::describe;
 use maitred::config::{Backend, Config, Health, Listener, Pool, Probe, Protocol, load, schema};
 use serde_json::Value;
 
-use super::{environment, files_in, load_text, second_reader, source};
+use super::{environment, files_in, load_text, recipes, second_reader, source};
 
 fn sample(name: &str) -> String {
     files_in("conf", ".yaml").into_iter().find(|(file, _)| file == name).unwrap().1
@@ -15,8 +15,9 @@ fn sample(name: &str) -> String {
 
 #[test]
 fn every_recipe_loads_without_a_warning() {
-    let recipes = files_in("conf/recipes", ".yaml");
-    assert!(recipes.len() >= 9);
+    let files = crate::tls::Files::new();
+    let recipes = recipes(&files);
+    assert!(recipes.len() >= 14);
     for (name, text) in
         recipes.into_iter().chain([("minimal.yaml".to_owned(), sample("minimal.yaml"))])
     {
@@ -162,7 +163,8 @@ fn walk(value: &Value, path: &str, seen: &mut BTreeSet<String>) {
 /// Commented alternatives of the reference, too: a description of what was read is read as the same.
 #[test]
 fn what_is_described_in_full_is_read_as_the_same_again() {
-    let texts = files_in("conf/recipes", ".yaml").into_iter().map(|(_, text)| text);
+    let files = crate::tls::Files::new();
+    let texts = recipes(&files).into_iter().map(|(_, text)| text);
     let mut count = 0;
     for text in texts.chain([sample("reference.yaml"), EVERY_CHOICE.to_owned()]) {
         let loaded = load_text(&text);
