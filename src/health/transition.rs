@@ -34,6 +34,7 @@ pub fn settle(
     let mut is_first = false;
     let changed = backend.change(now, wall, |status| {
         status.verdict = verdict;
+        status.verdict_why.clone_from(&reason);
         is_first = status.state == BackendState::Starting;
         let by_hand = matches!(status.state, BackendState::Drain | BackendState::Maintenance);
         (!by_hand).then_some((to, reason))
@@ -107,7 +108,7 @@ pub fn by_hand(
         let (to, why) = match &hand.state {
             Some(set) => (set.value.into(), set_by_hand(set)),
             None if is_set && is_ejected => (BackendState::Ejected, LIFTED.to_owned()),
-            None if is_set => (status.verdict.into(), LIFTED.to_owned()),
+            None if is_set => (status.verdict.into(), status.verdict_why.clone()),
             None => (status.state, status.why.clone()),
         };
         status.hand = hand;

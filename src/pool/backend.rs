@@ -134,6 +134,8 @@ pub struct Status {
     pub hand: Hand,
     /// What the probes say, also while a hand or an ejection overrules them.
     pub verdict: Standing,
+    /// Why they say so.
+    pub verdict_why: String,
     pub since: SystemTime,
     /// Monotonic, for slow start.
     pub up_since: Option<Instant>,
@@ -154,6 +156,7 @@ impl Status {
             why: why.into(),
             hand: Hand::default(),
             verdict,
+            verdict_why: why.into(),
             since: wall,
             up_since: None,
             transitions: [0; 6],
@@ -269,6 +272,7 @@ impl Backend {
         if !self.is_probed {
             self.change(now, wall, |status| {
                 status.verdict = Standing::Up;
+                status.verdict_why = WITHOUT_PROBES.into();
                 let state = status.state;
                 matches!(state, BackendState::Starting | BackendState::Down)
                     .then(|| (BackendState::Up, WITHOUT_PROBES.into()))

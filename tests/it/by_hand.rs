@@ -150,7 +150,12 @@ fn drain_takes_nothing_new_keeps_what_is_open_and_outlives_a_reload() {
     assert_eq!(served(address), "bbbbbbbbbb");
     program.does(&["backend", "up", "main", "a"]);
     wait_for("a to serve again", || served(address).contains('a'));
-    assert_eq!(program.backend("a")["set_by_hand"], Value::Null);
+    let backend = program.backend("a");
+    assert_eq!(backend["set_by_hand"], Value::Null);
+    assert!(
+        backend["why"].as_str().unwrap().contains("probe"),
+        "what the probes say again: {backend}"
+    );
     // Whoever was open all the while still is.
     for stream in &mut open {
         stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();

@@ -9,6 +9,14 @@ use crate::config::tree::Span;
 
 /// Before `defaults` are merged: what the listener itself says must be of its protocol.
 pub fn check(own: &raw::Listener, protocol: Protocol, faults: &mut Faults) {
+    let sizes = own.socket_buffers.value().is_some_and(|auto| auto.0.is_some());
+    if let (Protocol::Udp, true, Some(span)) = (protocol, sizes, own.socket_buffers.span()) {
+        let message = "`socket_buffers` does nothing for UDP listeners yet: they ask for 8 MiB and flows for 2 MiB";
+        let fault = Fault::warning(Code::WithoutEffect, span, message);
+        faults.push(
+            fault.hint("remove it; `sysctl net.core.rmem_max` says how much of that is given"),
+        );
+    }
     let limits = own.limits.value();
     let given: Vec<(&str, Option<Span>)> = match protocol {
         Protocol::Tcp => vec![
