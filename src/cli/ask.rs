@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
+use super::show::visible;
 use crate::config::Token;
 
 /// Each of connecting, asking, and any pause in the answer; a change may wait for a reload before it.
@@ -142,7 +143,10 @@ impl Where {
         if !(200..300).contains(&status) {
             let error = value.as_ref().and_then(|value| value["error"].as_str());
             let text = || String::from_utf8_lossy(&body).trim_end().to_owned();
-            return Err(Unanswered::Refused(status, error.map_or_else(text, str::to_owned)));
+            let why = error.map_or_else(text, str::to_owned);
+            // The faults of a reload have lines, and nothing else that a terminal would obey.
+            let lines: Vec<String> = why.lines().map(visible).collect();
+            return Err(Unanswered::Refused(status, lines.join("\n")));
         }
         value.ok_or_else(|| Unanswered::Refused(status, "its answer is no JSON".to_owned()))
     }

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::ask::{Where, percent};
+use super::show::visible;
 
 /// Set by hand what happens with a backend: at once, over reloads, until a hand lifts it
 #[derive(Args, Debug)]
@@ -118,7 +119,7 @@ impl Where {
 }
 
 fn summary(pool: &str, backend: &Value) -> String {
-    let text = |key: &str| backend[key].as_str().unwrap_or("?").to_owned();
+    let text = |key: &str| visible(backend[key].as_str().unwrap_or("?"));
     let open = &backend["sessions_active"];
     format!(
         "{pool}/{} is {} ({}), weight {}, {open} sessions open\n",

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::ask::Where;
+use super::show::visible;
 
 /// Make a running maitred read its configuration again: all of it is applied, or nothing
 #[derive(Args, Debug)]
@@ -18,7 +19,9 @@ impl Reload {
         match self.at.json("POST", "/api/v1/reload", None) {
             Ok(answer) => {
                 let changes = answer["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
-                super::print(&super::diff::text(changes.iter().filter_map(|it| it.as_str())));
+                let changes: Vec<String> =
+                    changes.iter().filter_map(|it| it.as_str()).map(visible).collect();
+                super::print(&super::diff::text(changes.iter().map(String::as_str)));
                 ExitCode::SUCCESS
             }
             Err(error) => error.report(),

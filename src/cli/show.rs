@@ -187,15 +187,24 @@ fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => visible(text),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(" "),
         Value::Object(pairs) if pairs.is_empty() => "-".to_owned(),
         Value::Object(pairs) => {
-            let each = pairs.iter().map(|(key, value)| format!("{key}={}", cell(value)));
+            let each = pairs.iter().map(|(key, value)| format!("{}={}", visible(key), cell(value)));
             each.collect::<Vec<_>>().join(" ")
         }
         other => other.to_string(),
     }
+}
+
+/// Whoever answers is not to write on somebody's terminal.
+pub fn visible(text: &str) -> String {
+    let shown = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    text.chars().map(shown).collect()
 }
 
 /// RFC 4180, but for the line's end.
@@ -250,6 +259,15 @@ mod tests {
             csv.ends_with("\nmain,tcp,127.0.0.1:1 [::1]:1,-,1,20,9,denied=3 over_limit=1,0,0\n")
         );
         assert_eq!(show(What::Listeners, Output::Json).text(&answer), format!("{answer:#}\n"));
+    }
+
+    #[test]
+    fn nobody_writes_on_the_terminal() {
+        let backend = json!({ "name": "\u{1b}[2Jone", "why": "a\nb", "weight": 1 });
+        let answer = json!({ "pools": [{ "name": "db", "backends": [backend] }] });
+        let text = show(What::Pools, Output::Table).text(&answer);
+        assert!(text.contains("\\u{1b}[2Jone") && text.contains("a\\nb"), "{text}");
+        assert_eq!(text.lines().count(), 2);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::pool::hand::{Hand, MOST, NotSet, StateWish, Wish};
 use crate::snapshot::Snapshot;
 
 /// By pool, then by backend.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Hands(BTreeMap<String, BTreeMap<String, Hand>>);
 
 impl Hands {
@@ -122,11 +122,15 @@ impl Supervisor {
         if !has_backend {
             return Err(NotSet::NoBackend);
         }
+        let before = self.hands.clone();
         if !self.hands.grant(pool, backend, wish, who, SystemTime::now()) {
             return Err(NotSet::Full);
         }
+        if let Err(why) = self.show_hands(pool).await {
+            self.hands = before;
+            return Err(why);
+        }
         self.events.note_backend(pool, backend, format!("{pool}/{backend} {}", words(wish, who)));
-        self.show_hands(pool).await?;
         let snapshot = self.plane.snapshot.load();
         let found = snapshot
             .pools
