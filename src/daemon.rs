@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -84,6 +85,8 @@ pub fn run(
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     runtime.block_on(life::live(supervisor, admin, signals, asks, source, own));
+    // Whoever still waits for a file system is not waited for.
+    runtime.shutdown_background();
     log.output.flush();
     Ok(())
 }
@@ -192,6 +195,7 @@ impl Admin {
             flows: Box::new(supervisor.flow_lister()),
             token: ArcSwapOption::empty(),
             asks,
+            has_socket: AtomicBool::new(false),
         };
         Admin { state: Arc::new(state), wanted: None, serving: None, socket: None, log }
     }
@@ -239,6 +243,7 @@ impl Admin {
         match http::serve_socket(bound, Arc::clone(&self.state), Bounds::default()) {
             Ok(serving) => {
                 tracing::info!(socket = %serving.path().display(), "admin listening");
+                self.state.has_socket.store(true, Relaxed);
                 self.socket = Some(serving);
             }
             Err(error) => tracing::error!(%error, "the admin socket cannot be served"),

@@ -149,9 +149,10 @@ impl Watch {
 fn digest(files: &[PathBuf]) -> String {
     let mut hash = Sha256::new();
     for path in files {
-        match std::fs::read(path) {
-            Ok(bytes) => hash.update(bytes),
-            Err(error) => hash.update(error.to_string()),
+        // Within the same bounds as it is read in: it may have become a pipe, or be without end.
+        match config::read_text_file(path) {
+            Ok(text) => hash.update(text),
+            Err(why) => hash.update(why),
         }
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()

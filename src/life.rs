@@ -167,7 +167,8 @@ fn kill(
         while let Some(count) = counts.recv().await {
             killed += count;
         }
-        events.note(EventKind::Kill, format!("{killed} sessions killed by {who}: {what}"));
+        let plural = if killed == 1 { "" } else { "s" };
+        events.note(EventKind::Kill, format!("{killed} session{plural} killed by {who}: {what}"));
         // Who asked may have left.
         let _ = answer.send(killed);
     });
@@ -181,9 +182,14 @@ async fn reload(
 ) -> Result<Vec<String>, String> {
     let source = Arc::clone(source);
     let begun = Instant::now();
-    let read = tokio::task::spawn_blocking(move || source()).await;
-    let read =
-        read.unwrap_or_else(|panic| Err(format!("reading the configuration failed: {panic}")));
+    // Meanwhile nothing else is done, not even what a signal asks for.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let reading = tokio::task::spawn_blocking(move || source());
+    let read = match tokio::time::timeout(PATIENCE, reading).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(panic)) => Err(format!("reading the configuration failed: {panic}")),
+        Err(_) => Err(format!("reading the configuration takes longer than {PATIENCE:?}")),
+    };
     // Bound before anything is changed, like every socket.
     let bound = read.and_then(|config| {
         let bound = admin.rebind(config.admin.listen).map_err(|error| error.to_string())?;

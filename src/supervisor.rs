@@ -297,7 +297,11 @@ impl Supervisor {
             }
             Err(report) => {
                 let first = report.lines().next().unwrap_or_default();
-                self.reloads.was_refused(first);
+                // With its place, where it has one.
+                let place = report.lines().nth(1).map_or("", str::trim);
+                let place =
+                    if place.starts_with("-->") { format!(" {place}") } else { String::new() };
+                self.reloads.was_refused(&format!("{first}{place}"));
                 let what = format!("reload refused, the configuration in force stays: {first}");
                 self.events.warn(EventKind::Reload, what);
                 tracing::error!("why the reload was refused:\n{report}");

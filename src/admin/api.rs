@@ -17,7 +17,6 @@ use serde_json::{Map, Value, json};
 
 use super::http::Shared;
 use super::{Lister, State};
-use crate::config::AdminSocket;
 use crate::config::describe::describe;
 use crate::plane::{SessionFilter, SessionRow};
 use crate::pool::Pool;
@@ -82,6 +81,7 @@ pub(super) fn info(state: &State) -> Value {
     let stale = stale.iter().map(|(path, why)| (path.display().to_string(), why.as_str().into()));
     json!({
         "version": state.version,
+        "pid": std::process::id(),
         "started": time(state.started),
         "uptime_seconds": uptime.as_secs(),
         "workers": plane.workers.len(),
@@ -103,8 +103,7 @@ fn changes(state: &State) -> Option<&'static str> {
     if state.token.load().is_some() {
         return Some("token");
     }
-    let socket = &state.sources.plane.snapshot.load().config.admin.socket;
-    (*socket != AdminSocket::None).then_some("socket")
+    state.has_socket.load(Relaxed).then_some("socket")
 }
 
 pub(super) fn listeners(state: &State) -> Value {

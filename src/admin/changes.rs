@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, patch, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
 use super::http::Shared;
@@ -133,7 +133,10 @@ async fn set_by_hand(
     Path((pool, backend)): Path<(String, String)>,
     body: Bytes,
 ) -> Response {
-    let change: Change = match serde_json::from_slice(&body) {
+    // A map, for a list would be taken in the order of the keys.
+    let keys: Result<Map<String, Value>, _> = serde_json::from_slice(&body);
+    let change = keys.and_then(|keys| serde_json::from_value::<Change>(Value::Object(keys)));
+    let change = match change {
         Ok(change) => change,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("{error}: {FORM}")),
     };
@@ -144,7 +147,8 @@ async fn set_by_hand(
     let place = (pool.clone(), backend.clone());
     let who = caller.name();
     match asked(&shared, |answer| Ask::SetByHand { place, wish, who, answer }).await {
-        Some(Ok(backend)) => Json(api::backend_json(&backend)).into_response(),
+        Some(Ok(Some(found))) => Json(api::backend_json(&found)).into_response(),
+        Some(Ok(None)) => Json(json!({ "name": backend, "state": null })).into_response(),
         Some(Err(why)) => not_set(&shared, &pool, &backend, &why),
         None => ending(),
     }
@@ -165,9 +169,13 @@ fn not_set(shared: &Shared, pool: &str, backend: &str, why: &NotSet) -> Response
         }
         NotSet::Full | NotSet::Refused(_) => ("", Vec::new()),
     };
+    // Another address is another server.
+    let is_address = name.contains([':', '/']) || name.parse::<IpAddr>().is_ok();
+    let names = if is_address { Vec::new() } else { names };
     let hint = nearest::nearest(name, names)
         .map_or_else(String::new, |it| format!("; did you mean `{it}`?"));
-    refuse(status, format!("{why}: {pool}/{backend}{hint}"))
+    let slash = if backend.is_empty() { "" } else { "/" };
+    refuse(status, format!("{why}: {pool}{slash}{backend}{hint}"))
 }
 
 /// Which sessions and flows; at least one is to be named.
@@ -192,7 +200,21 @@ async fn kill_matching(
         let why = "name at least one of ?pool=, backend= and client=, or one session: /api/v1/sessions/ID";
         return refuse(StatusCode::BAD_REQUEST, why.to_owned());
     }
+    if let Some(name) = unknown_pool(&shared, pool.as_deref()) {
+        return not_set(&shared, name, "", &NotSet::NoPool);
+    }
+    let client = client.map(|client| client.to_canonical());
     kill(&shared, caller, SessionFilter { id: None, pool, backend, client }).await
+}
+
+/// One that is removed may still have sessions.
+fn unknown_pool<'a>(shared: &Shared, pool: Option<&'a str>) -> Option<&'a str> {
+    let plane = &shared.state.sources.plane;
+    pool.filter(|name| {
+        let departed = plane.departed.load();
+        !plane.snapshot.load().pools.contains_key(*name)
+            && departed.pools.iter().all(|pool| *pool.name != **name)
+    })
 }
 
 async fn kill_one(

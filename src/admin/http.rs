@@ -10,8 +10,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body;
 use axum::extract::{Extension, Request, State as Extract};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -25,6 +26,7 @@ use tokio::task::JoinHandle;
 use super::changes::Caller;
 use super::guard::{self, Door};
 use super::listen::{Bound, BoundSocket, SocketFile};
+use super::patient::Patient;
 use super::{State, api, changes, page};
 use crate::telemetry::metrics;
 
@@ -35,6 +37,8 @@ pub struct Bounds {
     pub connections: usize,
     /// From the first byte of a request to the end of its headers, and between requests.
     pub headers: Duration,
+    /// A body, and what waits to be read by the other side.
+    pub stall: Duration,
     /// A whole connection, so that none is held for ever: then no further request is taken.
     pub connection: Duration,
     /// After that, for the answer under way.
@@ -46,6 +50,7 @@ impl Default for Bounds {
         Bounds {
             connections: 64,
             headers: Duration::from_secs(10),
+            stall: Duration::from_secs(10),
             connection: Duration::from_secs(60),
             last_answer: Duration::from_secs(60),
         }
@@ -227,7 +232,8 @@ async fn connection(stream: Box<dyn Stream>, router: Router, bounds: Bounds) {
         .max_buf_size(HEAD)
         .max_headers(HEADERS);
     let service = TowerToHyperService::new(router);
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut connection =
+        pin!(http.serve_connection(TokioIo::new(Patient::new(stream, bounds.stall)), service));
     if tokio::time::timeout(bounds.connection, connection.as_mut()).await.is_err() {
         connection.as_mut().graceful_shutdown();
         let _ = tokio::time::timeout(bounds.last_answer, connection).await;
@@ -249,6 +255,10 @@ async fn guard(Extract(shared): Extract<Shared>, request: Request, next: Next) -
         }
         return response;
     }
+    let request = match whole(request).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -256,6 +266,20 @@ async fn guard(Extract(shared): Extract<Shared>, request: Request, next: Next) -
     let policy = page::policy::header();
     headers.insert(HeaderName::from_static("content-security-policy"), policy);
     response
+}
+
+/// A change is made of a whole body only, and that is there soon.
+async fn whole(request: Request) -> Result<Request, Response> {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(request);
+    }
+    let (head, body) = request.into_parts();
+    let body = body::to_bytes(body, guard::BODY);
+    match tokio::time::timeout(Bounds::default().stall, body).await {
+        Ok(Ok(body)) => Ok(Request::from_parts(head, body.into())),
+        Ok(Err(_)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "no body is as long\n").into_response()),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body does not come\n").into_response()),
+    }
 }
 
 async fn readiness(Extract(shared): Extract<Shared>) -> Response {

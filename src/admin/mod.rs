@@ -3,6 +3,7 @@
 
 pub mod listen;
 mod guard;
+mod patient;
 pub mod http;
 pub mod api;
 mod changes;
@@ -11,6 +12,7 @@ pub mod page;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
@@ -39,7 +41,8 @@ pub enum Ask {
         place: (String, String),
         wish: Wish,
         who: String,
-        answer: oneshot::Sender<Result<Arc<Backend>, NotSet>>,
+        /// None: lifted from one that is not there.
+        answer: oneshot::Sender<Result<Option<Arc<Backend>>, NotSet>>,
     },
     /// How many.
     Kill {
@@ -61,4 +64,6 @@ pub struct State {
     /// A reload may change it.
     pub token: ArcSwapOption<Token>,
     pub asks: mpsc::Sender<Ask>,
+    /// Whether the admin socket is served.
+    pub has_socket: AtomicBool,
 }

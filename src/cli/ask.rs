@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::Value;
@@ -16,6 +16,9 @@ use crate::config::Token;
 
 /// Each of connecting, asking, and any pause in the answer; a change may wait for a reload before it.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A whole answer.
+const WHOLE: Duration = Duration::from_secs(30);
 
 /// The longest answer: every session of a full machine.
 const ANSWER: u64 = 256 << 20;
@@ -205,8 +208,17 @@ impl Request<'_> {
         head += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
         stream.write_all(head.as_bytes())?;
         let mut answer = Vec::new();
-        stream.take(ANSWER).read_to_end(&mut answer)?;
-        Ok(read(answer))
+        let begun = Instant::now();
+        let mut stream = stream.take(ANSWER);
+        let mut piece = [0; 16 << 10];
+        // Whoever answers a byte at a time does not answer.
+        while begun.elapsed() < WHOLE {
+            match stream.read(&mut piece)? {
+                0 => return Ok(read(answer)),
+                count => answer.extend_from_slice(&piece[..count]),
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 
@@ -232,7 +244,13 @@ impl Unanswered {
 
     /// Says it, and with what to exit.
     pub fn report(&self) -> ExitCode {
-        eprintln!("error[{}]: {self}", self.code());
+        match self {
+            // The faults of a configuration have codes of their own.
+            Unanswered::Refused(_, why) if why.starts_with("error[") => {
+                eprintln!("{why}\n\nmore about it: maitred explain {}", &why[6..why.len().min(11)]);
+            }
+            _ => eprintln!("error[{}]: {self}", self.code()),
+        }
         match self {
             Unanswered::NoAddress(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
@@ -268,6 +286,10 @@ impl fmt::Display for Unanswered {
                     "refused: {why}\n  hint: `--admin unix:/run/maitred/admin.sock` or `--token-file FILE`"
                 )
             }
+            Unanswered::Refused(401, _) => f.write_str(
+                "a change over TCP takes the token that the configuration has as admin.token_file\n  hint: \
+                 `--token-file FILE` or MAITRED_TOKEN_FILE; if you gave one, it holds another token",
+            ),
             Unanswered::Refused(_, why) => f.write_str(why),
         }
     }

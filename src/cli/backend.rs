@@ -120,12 +120,19 @@ impl Where {
 
 fn summary(pool: &str, backend: &Value) -> String {
     let text = |key: &str| visible(backend[key].as_str().unwrap_or("?"));
-    let open = &backend["sessions_active"];
+    if backend["state"].is_null() {
+        return format!(
+            "{pool}/{} is not there now; what was set by hand is lifted\n",
+            text("name")
+        );
+    }
+    let number = |key: &str| backend[key].as_u64().unwrap_or(0);
+    let open = number("sessions_active");
     format!(
         "{pool}/{} is {} ({}), weight {}, {open} sessions open\n",
         text("name"),
         text("state"),
         text("why"),
-        backend["weight"],
+        number("weight"),
     )
 }

@@ -12,6 +12,9 @@ use crate::config::{Config, Loaded, Report};
 pub struct Check {
     #[command(flatten)]
     files: ConfigFiles,
+    /// The same as `--config FILE`
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Vec<std::path::PathBuf>,
     /// How to print what was found
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -27,7 +30,11 @@ enum Format {
 
 impl Check {
     pub fn run(&self) -> ExitCode {
-        match self.files.load() {
+        let files = match self.file.is_empty() {
+            true => &self.files,
+            false => &ConfigFiles { config: self.file.clone() },
+        };
+        match files.load() {
             Ok(loaded) => {
                 self.accept(&loaded);
                 ExitCode::SUCCESS

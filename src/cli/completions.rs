@@ -47,7 +47,11 @@ impl Man {
         match written {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error[E0130]: the manual cannot be written: {error}");
+                let folder = self
+                    .all
+                    .as_deref()
+                    .map_or_else(String::new, |it| format!(" into {}", it.display()));
+                eprintln!("error[E0130]: the manual cannot be written{folder}: {error}");
                 ExitCode::FAILURE
             }
         }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::color_on_stderr;
+use super::{color_on_stderr, explain};
 use crate::config::{self, Config, compare};
 use crate::reload::fixed_keys_changed;
 
@@ -47,6 +47,7 @@ fn load(path: &PathBuf) -> Option<Config> {
         Ok(loaded) => Some(loaded.config),
         Err(report) => {
             eprint!("{}", report.render(color_on_stderr()));
+            explain::offer(&report);
             None
         }
     }

@@ -25,8 +25,11 @@ mod doctor;
 mod completions;
 mod version;
 
+const EXITS: &str = "Exit codes: 0 well, 1 refused or failed (configuration, address, a finding), 2 wrong usage.\n\
+    `maitred explain CODE` says more about an error; docs/ has all the rest.";
+
 #[derive(Debug, Parser)]
-#[command(name = "maitred", version, about, max_term_width = 100)]
+#[command(name = "maitred", version, about, max_term_width = 100, after_help = EXITS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -28,6 +28,8 @@ enum What {
     Flows,
     /// Every key with the value in force, as a file could say it
     Config,
+    /// What happened lately
+    Events,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -61,6 +63,7 @@ impl What {
             What::Sessions => "sessions",
             What::Flows => "flows",
             What::Config => "config",
+            What::Events => "events",
         }
     }
 
@@ -84,7 +87,9 @@ impl What {
                 "backend",
                 "address",
                 "state",
+                "since",
                 "why",
+                "by_hand",
                 "weight",
                 "tier",
                 "sessions_active",
@@ -92,6 +97,7 @@ impl What {
                 "received_bytes",
                 "sent_bytes",
             ],
+            What::Events => &["time", "kind", "pool", "backend", "message"],
             What::Sessions | What::Flows => SESSION,
         }
     }
@@ -123,7 +129,11 @@ impl What {
                         let name = backend.remove("name").unwrap_or_default();
                         backend.insert("backend".to_owned(), name);
                         backend.insert("pool".to_owned(), pool["name"].clone());
+                        backend.insert("by_hand".to_owned(), by_hand(&backend));
                         rows.push(backend);
+                    }
+                    if pool["backends"].as_array().is_some_and(Vec::is_empty) {
+                        rows.push(nobody(&pool));
                     }
                 }
                 rows
@@ -145,7 +155,7 @@ impl Show {
 
     fn text(&self, answer: &Value) -> String {
         if self.output == Output::Json {
-            return format!("{answer:#}\n");
+            return visible_json(answer);
         }
         let columns = self.what.columns();
         let rows = self.what.rows(answer);
@@ -159,6 +169,31 @@ impl Show {
             Output::Table | Output::Json => table(&lines),
         }
     }
+}
+
+/// What was set, by whom and until when.
+fn by_hand(backend: &Map<String, Value>) -> Value {
+    let Some(set) = backend.get("set_by_hand").and_then(Value::as_object) else {
+        return Value::Null;
+    };
+    let each = ["state", "weight"].into_iter().filter_map(|key| {
+        let set = set.get(key)?.as_object()?;
+        let text = |key: &str| set.get(key).map(cell).unwrap_or_default();
+        let until = match set.get("until")?.as_str() {
+            Some(until) => format!(" until {until}"),
+            None => String::new(),
+        };
+        Some(format!("{key} {} ({}){until}", text("value"), text("who")))
+    });
+    each.collect::<Vec<_>>().join(", ").into()
+}
+
+/// A pool without backends is not to be overlooked.
+fn nobody(pool: &Map<String, Value>) -> Map<String, Value> {
+    let why = pool.get("discovery").and_then(|it| it["why"].as_str());
+    let why = why.unwrap_or("this pool has no backends");
+    let pairs = [("pool", pool["name"].clone()), ("state", "none".into()), ("why", why.into())];
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// A row for each key, by its path.
@@ -200,11 +235,26 @@ fn cell(value: &Value) -> String {
 
 /// Whoever answers is not to write on somebody's terminal.
 pub fn visible(text: &str) -> String {
-    let shown = |letter: char| match letter.is_control() {
+    let shown = |letter: char| match commands(letter) {
         true => letter.escape_default().to_string(),
         false => letter.to_string(),
     };
     text.chars().map(shown).collect()
+}
+
+/// The same for JSON, which has its own way to write such letters.
+fn visible_json(value: &Value) -> String {
+    let shown = |letter: char| match commands(letter) && letter != '\n' {
+        true => format!("\\u{:04x}", u32::from(letter)),
+        false => letter.to_string(),
+    };
+    format!("{value:#}\n").chars().map(shown).collect()
+}
+
+/// What a terminal obeys, and what turns the direction of writing round.
+fn commands(letter: char) -> bool {
+    let turns = matches!(letter, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    letter.is_control() || turns
 }
 
 /// RFC 4180, but for the line's end.
@@ -268,6 +318,8 @@ mod tests {
         let text = show(What::Pools, Output::Table).text(&answer);
         assert!(text.contains("\\u{1b}[2Jone") && text.contains("a\\nb"), "{text}");
         assert_eq!(text.lines().count(), 2);
+        let json = show(What::Pools, Output::Json).text(&json!({ "x": "\u{9b}\u{202e}" }));
+        assert!(json.contains("\\u009b\\u202e"), "{json}");
     }
 
     #[test]
@@ -276,6 +328,12 @@ mod tests {
         let answer =
             json!({ "pools": [{ "name": "db", "backends": [backend("one"), backend("two")] }] });
         let csv = show(What::Pools, Output::Csv).text(&answer);
-        assert!(csv.contains("\ndb,one,-,-,\"last: a, \"\"b\"\"\",2,-,-,-,-,-\ndb,two,"), "{csv}");
+        assert!(
+            csv.contains("\ndb,one,-,-,-,\"last: a, \"\"b\"\"\",-,2,-,-,-,-,-\ndb,two,"),
+            "{csv}"
+        );
+        let empty = json!({ "pools": [{ "name": "db", "backends": [], "discovery": { "why": "no such name" } }] });
+        let text = show(What::Pools, Output::Table).text(&empty);
+        assert!(text.contains("db    -        -        none   -      no such name"), "{text}");
     }
 }

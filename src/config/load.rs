@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -127,11 +128,8 @@ fn read_source(path: &Path) -> Result<Source, Box<Fault>> {
     } else {
         path.display().to_string()
     };
-    let read = if path == Path::new("-") {
-        read_text(std::io::stdin().lock())
-    } else {
-        std::fs::File::open(path).map_err(Unread::Failed).and_then(read_text)
-    };
+    let read =
+        if path == Path::new("-") { read_text(std::io::stdin().lock()) } else { read_named(path) };
     read.map(|text| Source { name: name.clone(), text }).map_err(|unread| {
         let fault = Fault::whole(unread.code(), unread.describe(&name));
         Box::new(match unread {
@@ -372,13 +370,28 @@ fn summary(source: &Source, faults: Faults) -> Result<(), String> {
     Err(format!("{}:{line}: {}{more}", source.name, first.message))
 }
 
-/// Only a plain file: opening a pipe could wait for ever.
+/// A shell's `<(…)` is a pipe that somebody writes to; any other could be waited for for ever.
+fn read_named(path: &Path) -> Result<String, Unread> {
+    let is_given = ["/dev/fd", "/dev/stdin", "/proc/self/fd"].iter().any(|it| path.starts_with(it));
+    if is_given {
+        return read_text(std::fs::File::open(path).map_err(Unread::Failed)?);
+    }
+    read_plain(path)
+}
+
+/// Only a plain file, and none that is a pipe by the time it is opened.
 fn read_plain(path: &Path) -> Result<String, Unread> {
-    let metadata = std::fs::metadata(path).map_err(Unread::Failed)?;
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(Unread::Failed)?;
+    let metadata = file.metadata().map_err(Unread::Failed)?;
+    if metadata.is_dir() {
+        return Err(Unread::Failed(std::io::Error::from_raw_os_error(libc::EISDIR)));
+    }
     if !metadata.is_file() {
         return Err(Unread::Failed(std::io::Error::other("it is not a plain file")));
     }
-    read_text(std::fs::File::open(path).map_err(Unread::Failed)?)
+    read_text(file)
 }
 
 /// Sorts the faults and gives each its key path.

@@ -45,7 +45,7 @@ pub use discovery::{
 pub use error::{Report, Source};
 pub use grammar::time as parse_time;
 pub use listener::*;
-pub use load::{Loaded, load, read_backends, read_nets, read_sources};
+pub use load::{Loaded, load, read_backends, read_nets, read_sources, read_text_file};
 pub use one_line::{OneLine, one_line, override_admin};
 pub use pool::*;
 pub use route::{NamePattern, Route};

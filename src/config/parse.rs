@@ -82,7 +82,7 @@ fn explain_syntax(text: &str) -> (String, Option<&'static str>) {
         (
             "did not find expected key",
             "the value ended before this",
-            "quote the whole value, as in `\"[::]:5432\"`",
+            "indent this line as its siblings are; or quote the whole value, as in `\"[::]:5432\"`",
         ),
         (
             "simple key expected",

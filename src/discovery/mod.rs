@@ -299,7 +299,10 @@ async fn attend(asker: Rc<Asker>, question: Question, state: Rc<RefCell<State>>)
 
 fn told(pool: &str, origin: &Origin, failure: &Failure) -> String {
     let Failure { reason, why } = failure;
-    format!("{pool}: {origin}: {} ({why}); what was found before stays", reason.as_str())
+    format!(
+        "{pool}: {origin}: {} ({why}); what was found before, if anything was, stays",
+        reason.as_str()
+    )
 }
 
 impl Asker {

@@ -171,19 +171,26 @@ fn difference(before: &[Backend], now: &[Backend]) -> String {
     let stays = |it: &Backend, all: &BTreeMap<Arc<str>, Backend>| {
         all.get(&it.name).is_some_and(|other| is_same(it, other))
     };
-    let added = now.values().filter(|it| !stays(it, &before)).count();
-    let gone = before.values().filter(|it| !stays(it, &now)).count();
+    let added = now.values().filter(|it| !stays(it, &before)).collect();
+    let gone = before.values().filter(|it| !stays(it, &now)).collect();
     let changed = now.values().filter(|it| stays(it, &before) && before.get(&it.name) != Some(it));
-    let counts = [(added, "added"), (gone, "gone"), (changed.count(), "changed")];
-    let mut parts = counts.into_iter().filter(|(count, _)| *count > 0);
-    let Some((first, what)) = parts.next() else {
-        return "the same backends in another order".to_owned();
-    };
-    let mut text = format!("{first} backend{} {what}", if first == 1 { "" } else { "s" });
-    for (count, what) in parts {
-        text.push_str(&format!(", {count} {what}"));
+    let lists = [(added, "added"), (gone, "gone"), (changed.collect(), "changed")];
+    let parts: Vec<String> = lists.iter().filter_map(|(list, what)| named(list, what)).collect();
+    if parts.is_empty() {
+        "the same backends in another order".to_owned()
+    } else {
+        parts.join(", ")
     }
-    text
+}
+
+/// `2 backends added (a, b)`, with the first few.
+fn named(backends: &Vec<&Backend>, what: &str) -> Option<String> {
+    const NAMED: usize = 3;
+    let count = backends.len();
+    let plural = if count == 1 { "" } else { "s" };
+    let names: Vec<&str> = backends.iter().take(NAMED).map(|it| &*it.name).collect();
+    let more = if count > NAMED { ", …" } else { "" };
+    (count > 0).then(|| format!("{count} backend{plural} {what} ({}{more})", names.join(", ")))
 }
 
 #[cfg(test)]
@@ -201,10 +208,10 @@ mod tests {
         let told = |now: &[Backend]| difference(&before, now);
         assert_eq!(
             told(&[backend(1, 1), backend(3, 1), backend(4, 1)]),
-            "2 backends added, 1 gone"
+            "2 backends added (192.0.2.3:1, 192.0.2.4:1), 1 backend gone (192.0.2.2:1)"
         );
-        assert_eq!(told(&[backend(1, 1)]), "1 backend gone");
-        assert_eq!(told(&[backend(2, 1), backend(1, 9)]), "1 backend changed");
+        assert_eq!(told(&[backend(1, 1)]), "1 backend gone (192.0.2.2:1)");
+        assert_eq!(told(&[backend(2, 1), backend(1, 9)]), "1 backend changed (192.0.2.1:1)");
         assert_eq!(told(&[backend(2, 1), backend(1, 1)]), "the same backends in another order");
     }
 }

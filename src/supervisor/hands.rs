@@ -106,21 +106,22 @@ fn settle(backend: &Backend, hand: Hand) -> Option<transition::Transition> {
 }
 
 impl Supervisor {
-    /// Sets or lifts something by hand: at once, and for good unless `wish` says until when.
+    /// Sets or lifts something by hand: at once, and for good unless `wish` says until when. `None`: lifted from one that
+    /// is not there.
     pub async fn set_by_hand(
         &mut self,
         pool: &str,
         backend: &str,
         wish: &Wish,
         who: &str,
-    ) -> Result<Arc<Backend>, NotSet> {
+    ) -> Result<Option<Arc<Backend>>, NotSet> {
         let has_backend = {
             let snapshot = self.plane.snapshot.load();
             let pool = snapshot.pools.get(pool).ok_or(NotSet::NoPool)?;
             pool.backends.iter().any(|it| *it.name == *backend)
         };
         if !has_backend {
-            return Err(NotSet::NoBackend);
+            return self.lift_absent(pool, backend, wish, who);
         }
         let before = self.hands.clone();
         if !self.hands.grant(pool, backend, wish, who, SystemTime::now()) {
@@ -136,7 +137,24 @@ impl Supervisor {
             .pools
             .get(pool)
             .and_then(|it| it.backends.iter().find(|it| *it.name == *backend));
-        found.map(Arc::clone).ok_or(NotSet::NoBackend)
+        found.map(|it| Some(Arc::clone(it))).ok_or(NotSet::NoBackend)
+    }
+
+    /// One that discovery no longer finds may come back; what is set on it can be lifted all the same.
+    fn lift_absent(
+        &mut self,
+        pool: &str,
+        backend: &str,
+        wish: &Wish,
+        who: &str,
+    ) -> Result<Option<Arc<Backend>>, NotSet> {
+        let lifts = wish.state == Some(StateWish::Up) && wish.weight.is_none();
+        if !lifts || self.hands.of(pool, backend).is_none() {
+            return Err(NotSet::NoBackend);
+        }
+        self.hands.grant(pool, backend, wish, who, SystemTime::now());
+        self.events.note_backend(pool, backend, format!("{pool}/{backend} {}", words(wish, who)));
+        Ok(None)
     }
 
     /// When something set by hand is over.

@@ -102,7 +102,10 @@ fn a_list_is_in_force_from_the_start_and_after_each_change() {
     fs::write(site.path(), "[]").unwrap();
     site.look_twice();
     assert!(site.backends().is_empty(), "said in so many words");
-    let told = ["main: 1 backend added, 1 gone, 1 changed", "main: 2 backends gone"];
+    let told = [
+        "main: 1 backend added (192.0.2.3:1), 1 backend gone (192.0.2.2:1), 1 backend changed (one)",
+        "main: 2 backends gone (192.0.2.3:1, one)",
+    ];
     assert_eq!(site.told(), told);
 }
 

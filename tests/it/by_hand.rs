@@ -144,6 +144,8 @@ fn drain_takes_nothing_new_keeps_what_is_open_and_outlives_a_reload() {
     let alone = format!("backends: [{{address: \"{}\", name: b}}]", b.address);
     program.write(&alone);
     assert!(program.does(&["reload"]).contains("backend a removed"));
+    let said = program.maitred(&["backend", "drain", "main", "a"]);
+    assert_eq!(said.code, 1, "nobody can be sure what that would be: {said:?}");
     program.write(&pools(&a, &b, ""));
     program.does(&["reload"]);
     assert_eq!(program.backend("a")["state"], "drain");
@@ -162,6 +164,36 @@ fn drain_takes_nothing_new_keeps_what_is_open_and_outlives_a_reload() {
         let error = stream.read(&mut [0]).unwrap_err();
         assert!(matches!(error.kind(), std::io::ErrorKind::WouldBlock), "{error}");
     }
+}
+
+#[test]
+fn what_is_set_on_one_that_is_gone_can_be_lifted() {
+    let (a, b) = two();
+    let program = Program::start(&pools(&a, &b, ""));
+    program.does(&["backend", "drain", "main", "a"]);
+    program.write(&format!("backends: [{{address: \"{}\", name: b}}]", b.address));
+    program.does(&["reload"]);
+    let said = program.does(&["backend", "up", "main", "a"]);
+    assert_eq!(said, "main/a is not there now; what was set by hand is lifted\n");
+    program.write(&pools(&a, &b, ""));
+    program.does(&["reload"]);
+    assert_ne!(program.backend("a")["state"], "drain");
+}
+
+/// Nobody writes to it: reading it would be waiting for ever, and with it every signal.
+#[test]
+fn a_configuration_that_became_a_pipe_is_refused_and_nothing_waits_for_it() {
+    let (a, b) = two();
+    let program = Program::start(&pools(&a, &b, ""));
+    let file = program.dir.path().join("maitred.yaml");
+    fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let outcome = program.maitred(&["reload"]);
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.err.contains("it is not a plain file"), "{outcome:?}");
+    program.does(&["backend", "drain", "main", "a"]);
+    let check = program.maitred(&["check", &file.display().to_string()]);
+    assert_eq!(check.code, 1, "{check:?}");
 }
 
 #[test]

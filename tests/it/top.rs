@@ -1,12 +1,23 @@
 //! `maitred top` on a real terminal, of `script`: what it shows, and what its keys do.
 
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use crate::balancer::wait_for;
 use crate::by_hand::Program;
 use crate::server::{Conduct, Server};
+
+/// Also if the test fails before it would be.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Its terminal goes with it, and so does whoever is on it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 #[test]
 fn a_dead_backend_is_seen_and_another_drained_and_lifted_from_the_keyboard() {
@@ -18,7 +29,7 @@ fn a_dead_backend_is_seen_and_another_drained_and_lifted_from_the_keyboard() {
     let program = Program::start(&pools);
     let gone = b.kill();
     let top = "stty cols 150 rows 30; exec \"$MAITRED\" top --interval 100ms";
-    let mut terminal = Command::new("script")
+    let terminal = Command::new("script")
         .args(["-qfec", top, "/dev/null"])
         .env("MAITRED", env!("CARGO_BIN_EXE_maitred"))
         .env("MAITRED_ADMIN", program.admin())
@@ -27,6 +38,8 @@ fn a_dead_backend_is_seen_and_another_drained_and_lifted_from_the_keyboard() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut terminal = Ended(terminal);
+    let terminal = &mut terminal.0;
     let mut keys = terminal.stdin.take().unwrap();
     let mut out = terminal.stdout.take().unwrap();
     let seen = Arc::new(Mutex::new(String::new()));
@@ -38,7 +51,7 @@ fn a_dead_backend_is_seen_and_another_drained_and_lifted_from_the_keyboard() {
         }
     });
     let shows = |text: &str| wait_for(text, || seen.lock().unwrap().contains(text));
-    shows("1 of 2 backends do not serve");
+    shows("1 of 2 backends does not serve");
     keys.write_all(b"d").unwrap();
     shows("Set main/alive to drain?");
     assert_ne!(program.backend("alive")["state"], "drain", "not before yes");

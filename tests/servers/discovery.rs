@@ -101,7 +101,11 @@ pools:
     drop(clients);
     maitred.wait_for_no_session();
     wait_for("the series of the one that is gone to go", || !maitred.get("/metrics").contains(&b));
-    assert!(maitred.log().contains("main: 1 backend gone, 1 changed"), "{}", maitred.log());
+    assert!(
+        maitred.log().contains(&format!("main: 1 backend gone ({b}), 1 backend changed")),
+        "{}",
+        maitred.log()
+    );
     println!("discovery: {} failures counted without a server", failures());
 }
 

@@ -247,6 +247,7 @@ impl Stage {
             flows: Box::new(self.supervisor.flow_lister()),
             token: ArcSwapOption::from_pointee(token.map(|token| Token::read(token).unwrap())),
             asks,
+            has_socket: true.into(),
         }
     }
 }
@@ -272,7 +273,7 @@ impl Admin {
                 let living = async {
                     while let Some(Ask::SetByHand { place, wish, who, answer }) = asked.recv().await
                     {
-                        let changed = change(&state.sources.plane, &place, &wish, &who);
+                        let changed = change(&state.sources.plane, &place, &wish, &who).map(Some);
                         assert!(answer.send(changed).is_ok());
                     }
                 };

@@ -206,7 +206,7 @@ fn row(
     cell(page, "bytes to", "n", &known(byte_rate, |rates| rates.sent_bytes))?;
     cell(page, "connect p50", "n", &quantiles(&backend["connect_ms"]))?;
     cell(page, "failed", "any", &reasons(&backend["connect_failures"]))?;
-    let is_by_hand = backend["set_by_hand"].is_object();
+    let is_by_hand = backend["set_by_hand"]["state"].is_object();
     let act = if is_by_hand { "up" } else { "drain" };
     let button = format!(
         "<button type=button class=act data-act={act} data-pool=\"{}\" data-backend=\"{name}\" \

@@ -65,6 +65,7 @@ impl Model {
 
     fn press_in_list(&mut self, code: KeyCode) -> Step {
         const PAGE: isize = 10;
+        self.said.clear();
         match code {
             KeyCode::Char('q') => return Step::Quit,
             KeyCode::Up | KeyCode::Char('k') => self.step(-1),

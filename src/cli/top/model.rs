@@ -225,7 +225,7 @@ impl Row {
         let up = backends.iter().filter(|it| matches!(&*it.state, "up" | "starting")).count();
         let total = |count: fn(&Row) -> u64| backends.iter().map(count).sum();
         let worst = |of: fn(&Row) -> Option<f64>| backends.iter().filter_map(of).reduce(f64::max);
-        let state = if up == backends.len() && up > 0 { "up" } else { "down" };
+        let state = if up > 0 { "up" } else { "down" };
         Row {
             pool: pool.to_owned(),
             state: state.to_owned(),

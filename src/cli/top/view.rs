@@ -45,15 +45,23 @@ fn header(model: &Model) -> Vec<Line<'static>> {
     let down = model.rows.iter().filter(|row| !row.backend.is_empty());
     let all = down.clone().count();
     let down = down.filter(|row| !matches!(&*row.state, "up" | "starting")).count();
-    let health = match down {
-        0 => format!("all {all} backends serve").green(),
-        _ => format!("{down} of {all} backends do not serve").red().bold(),
+    let nobody = model.rows.iter().find(|row| row.backend.is_empty() && row.state == "down");
+    let health = match (down, nobody) {
+        (_, Some(pool)) => format!("nobody serves pool {}", pool.pool).red().bold(),
+        (0, None) => format!("all {all} backends serve").green(),
+        (1, None) => format!("1 of {all} backends does not serve").red().bold(),
+        (_, None) => format!("{down} of {all} backends do not serve").red().bold(),
+    };
+    let reload = match info["reload_refused"].is_string() {
+        true => "  last reload refused".yellow().bold(),
+        false => Span::raw(""),
     };
     vec![
         Line::from(vec![
             format!("maitred {}", text(info, "version")).bold(),
             format!("  up {}  ", age(number(info, "uptime_seconds"))).into(),
             health,
+            reload,
             state,
         ]),
         Line::from(format!(
@@ -189,8 +197,12 @@ fn footer(model: &Model) -> Line<'static> {
             } else {
                 format!("  [filter: {}]", model.filter)
             };
-            let keys = "q quit  ↑↓ choose  d drain  m maintenance  u up  x kill  p pools  s sort  r reverse  / filter  ? help";
-            Line::from(vec![keys.dim(), filter.into(), format!("  {}", model.said).bold()])
+            let keys = "? help  q quit  ↑↓ choose  d drain  m maintenance  u up  x kill  p pools  s sort  r reverse  / filter";
+            // An answer is to be seen on any terminal: it stands in place of the keys until the next one is pressed.
+            match model.said.lines().next() {
+                Some(said) => Line::from(said.to_owned()).bold(),
+                None => Line::from(vec![keys.dim(), filter.into()]),
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod process;
 mod admin;
 mod protocol;
 mod bound;
+mod circles;
 mod reference;
 mod listener;
 mod access;

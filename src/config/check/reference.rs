@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::circles;
 use crate::addr::BackendAddr;
 use crate::config::Protocol;
 use crate::config::decode::Placed;
@@ -10,8 +11,8 @@ use crate::config::nearest::nearest;
 use crate::config::raw;
 use crate::config::tree::Span;
 
-type NamedListener = (Placed<String>, Option<raw::Listener>);
-type NamedPool = (Placed<String>, Option<raw::Pool>);
+pub(super) type NamedListener = (Placed<String>, Option<raw::Listener>);
+pub(super) type NamedPool = (Placed<String>, Option<raw::Pool>);
 
 /// A guess looks at every pool.
 const MAX_GUESSES: usize = 100;
@@ -31,7 +32,7 @@ pub fn check<'a>(
 ) -> HashMap<&'a str, Users> {
     let known: HashSet<&str> = pools.iter().map(|(name, _)| name.value.as_str()).collect();
     let mut used: HashMap<&str, Users> = HashMap::new();
-    for (own_name, listener) in listeners {
+    for (_, listener) in listeners {
         let Some(listener) = listener else { continue };
         listener.pool.require(
             "pool",
@@ -54,9 +55,9 @@ pub fn check<'a>(
             };
             of_protocol.get_or_insert(reference.span);
             check_ports(listener, name, pools, faults);
-            check_circle(&own_name.value, listener, name, pools, faults);
         }
     }
+    circles::check(listeners, pools, faults);
     for (name, pool) in pools {
         if let (Some(pool), Some(users)) = (pool, used.get(name.value.as_str())) {
             check_unix(pool, *users, faults);
@@ -114,36 +115,6 @@ fn check_ports(listener: &raw::Listener, pool: &str, pools: &[NamedPool], faults
                     .hint("give the backend a port"),
             );
         }
-    }
-}
-
-/// A listener whose backend is the listener itself would serve its own connections until nothing is left.
-fn check_circle(
-    name: &str,
-    listener: &raw::Listener,
-    pool: &str,
-    pools: &[NamedPool],
-    faults: &mut Faults,
-) {
-    let binds = listener.bind.value().map_or(&[][..], |bind| &bind.0);
-    let pool = pools.iter().find(|(name, _)| name.value == pool);
-    let Some((_, Some(pool))) = pool else { return };
-    for backend in pool.backends.value().into_iter().flatten() {
-        let Some(address) = backend.mapping.address.given() else { continue };
-        let Some(at) = address.value.at() else { continue };
-        let Some(bind) = binds.iter().find(|bind| bind.value.0.covers(at)) else {
-            continue;
-        };
-        let message = format!(
-            "the backend {} is the listener {} itself",
-            quote(&at.to_string()),
-            quote(name)
-        );
-        faults.push(
-            Fault::error(Code::Circular, address.span, message)
-                .also(bind.span, "the listener binds it here")
-                .hint("write the address of another program"),
-        );
     }
 }
 

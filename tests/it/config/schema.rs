@@ -65,7 +65,7 @@ fn the_samples_fit_the_schema() {
 /// is no YAML in the first place.
 #[test]
 fn the_schema_refuses_what_a_schema_can_see() {
-    const BEYOND: [&str; 45] = [
+    const BEYOND: [&str; 46] = [
         "admin-socket-long",
         "backend-twice",
         "bad-backend",
@@ -78,6 +78,7 @@ fn the_schema_refuses_what_a_schema_can_see() {
         "bound-twice",
         "bound-twice-udp",
         "circular",
+        "circular-round",
         "defaults-then-conflict",
         "empty-bind",
         "fraction-keepalive",

@@ -96,7 +96,7 @@ fn rates_are_of_the_time_between_two_samples() {
     let row = model.rows.iter().find(|row| row.backend == "db1").unwrap();
     assert_eq!((row.sessions, row.received, row.sent), (50.0, 4_096_000.0, 35_000.0));
     let pool = model.rows.iter().find(|row| row.pool == "cache" && row.backend.is_empty()).unwrap();
-    assert_eq!((pool.sessions, &*pool.why, &*pool.state), (150.0, "1 of 2 up", "down"));
+    assert_eq!((pool.sessions, &*pool.why, &*pool.state), (150.0, "1 of 2 up", "up"));
     assert_eq!((model.total.sessions, model.total.refused), (200.0, 5.0));
 }
 
@@ -110,6 +110,7 @@ fn nothing_is_done_before_yes() {
     assert_eq!(press(&mut model, KeyCode::Enter), Step::Stay);
     assert_eq!(model.said, "nothing was done");
     press(&mut model, KeyCode::Char('x'));
+    assert_eq!(model.said, "", "an answer stays until the next key");
     let kill = Act::Kill { pool: "db".into(), backend: "db2".into() };
     assert_eq!(press(&mut model, KeyCode::Char('y')), Step::Act(kill));
     // A whole pool is none of its backends.
