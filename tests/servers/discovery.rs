@@ -191,7 +191,7 @@ pools: {{main: {{discovery: {{dns: {{name: db.test, port: 1, servers: [\"{}\"]}}
         silent.local_addr().unwrap()
     );
     fs::write(dir.path().join("config"), config).unwrap();
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_maitred"));
+    let mut command = std::process::Command::new(crate::harness::binary());
     let command = command.args(["run", "--config"]).arg(dir.path().join("config"));
     let _maitred = Process::start(command.stdout(std::process::Stdio::null()));
     let ready = || try_get(([127, 0, 0, 1], admin).into(), "/readyz");

@@ -16,8 +16,18 @@ use tempfile::TempDir;
 /// How long anything may take that takes well below a second.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The program.
-pub const MAITRED: &str = env!("CARGO_BIN_EXE_maitred");
+/// The program: what ships, if it is named, or else what was built with the tests.
+pub fn binary() -> PathBuf {
+    let named = std::env::var_os("MAITRED_BINARY").map(PathBuf::from);
+    // Tests run it in other folders.
+    let named = named.map(|path| fs::canonicalize(&path).unwrap_or(path));
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_maitred").into())
+}
+
+/// Whether it is as small and as fast as what ships.
+pub fn is_optimized() -> bool {
+    !cfg!(debug_assertions) || std::env::var_os("MAITRED_BINARY").is_some()
+}
 
 /// Starts maitred as it is.
 pub const SHELL: &str = "exec \"$0\" \"$@\"";
@@ -253,7 +263,7 @@ impl Maitred {
         let config = dir.path().join("maitred.yaml");
         fs::write(&config, format!("{head}{rest}")).unwrap();
         let mut command = Command::new("sh");
-        command.args(["-c", shell, env!("CARGO_BIN_EXE_maitred"), "run", "--config"]).arg(config);
+        command.args(["-c", shell]).arg(binary()).args(["run", "--config"]).arg(config);
         let mut process = Process::start(command.stdout(out).stderr(err));
         let is_ready = || {
             let error = fs::read_to_string(dir.path().join("err")).unwrap();
@@ -296,7 +306,7 @@ impl Maitred {
     /// Of a backend of the pool `main`.
     /// What `maitred show` says.
     pub fn show(&self, what: &str) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_maitred"));
+        let mut command = Command::new(binary());
         succeed(command.args(["show", what, "--admin", &self.admin.to_string()]))
     }
 

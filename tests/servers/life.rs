@@ -194,7 +194,7 @@ fn exit_codes_tell_refusal_from_wrong_usage() {
     let dir = tempfile::tempdir().unwrap();
     let bad = dir.path().join("bad.yaml");
     std::fs::write(&bad, "version: 1\nlisteners: {main: {bind: nowhere}}\n").unwrap();
-    let maitred = || Command::new(env!("CARGO_BIN_EXE_maitred"));
+    let maitred = || Command::new(crate::harness::binary());
     let refused = output(maitred().args(["run", "--config"]).arg(&bad));
     assert!(ended_with(refused.status, 1), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("bad.yaml:2:"), "{refused:?}");

@@ -1,14 +1,11 @@
 //! Tests of the real binary with real servers and clients. They need the packages of those (each test names the
-//! one it misses) and root: `cargo test --release --test servers -- --test-threads 2`.
+//! one it misses) and root: `cargo test --test servers -- --test-threads 1`. `MAITRED_BINARY` names another binary than the
+//! one built with them: what ships.
 
 // A test that meets what it does not expect is to fail on the spot; its numbers are small, and metrics are floats.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 mod browser;
-// The integration tests use more of it.
-#[allow(dead_code)]
-#[path = "../it/balancer.rs"]
-mod balancer;
 #[path = "../corpus/mod.rs"]
 mod corpus;
 mod dashboards;
@@ -29,9 +26,6 @@ mod mutated;
 mod names;
 mod namespace;
 mod nginx;
-// The same as there, but of what ships, and of far more sessions.
-#[path = "../it/oracle.rs"]
-mod oracle;
 mod postgresql;
 mod privileges;
 mod promtool;

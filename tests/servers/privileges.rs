@@ -205,7 +205,7 @@ fn what_the_user_cannot_read_is_said_at_the_start() {
 /// The program where anybody may start it.
 fn program(dir: &TempDir) -> PathBuf {
     let program = dir.path().join("maitred");
-    fs::copy(env!("CARGO_BIN_EXE_maitred"), &program).unwrap();
+    fs::copy(crate::harness::binary(), &program).unwrap();
     program
 }
 
@@ -251,7 +251,7 @@ fn root_that_stays_root_gives_up_its_capabilities_and_without_the_key_gains_none
         assert!(own.contains(&fields["CapEff"]), "{name}");
     }
     // `doctor` judges for the user.
-    let mut doctor = Command::new(env!("CARGO_BIN_EXE_maitred"));
+    let mut doctor = Command::new(crate::harness::binary());
     doctor.args(["doctor", "--config"]).arg(maitred.dir.path().join("maitred.yaml"));
     let output = doctor.output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("as user 0;"));

@@ -52,7 +52,7 @@ pools:
             .replace("udp: {backends", "more: {backends: []}\n  udp: {backends"),
     );
     let socket = format!("unix:{}", maitred.dir.path().join("admin.sock").display());
-    succeed(Command::new(crate::harness::MAITRED).args(["reload", "--admin", &socket]));
+    succeed(Command::new(crate::harness::binary()).args(["reload", "--admin", &socket]));
     // The tracer hands the signal on and ends with the traced.
     let traced =
         fs::read_to_string(format!("/proc/{0}/task/{0}/children", maitred.process.id())).unwrap();
