@@ -69,6 +69,13 @@ impl fmt::Display for NotSet {
     }
 }
 
+impl Wish {
+    /// Whether nothing is set by it.
+    pub fn only_lifts(&self) -> bool {
+        self.state == Some(StateWish::Up) && self.weight.is_none()
+    }
+}
+
 impl HandState {
     pub fn as_str(self) -> &'static str {
         match self {

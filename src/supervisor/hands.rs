@@ -7,8 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use super::Supervisor;
 use crate::config::Config;
-use crate::health::transition;
-use crate::pool::Pool;
+use crate::health::transition::{self, Transition};
 use crate::pool::backend::Backend;
 use crate::pool::hand::{Hand, MOST, NotSet, StateWish, Wish};
 use crate::snapshot::Snapshot;
@@ -44,10 +43,8 @@ impl Hands {
     fn expire(&mut self, now: SystemTime) -> Vec<String> {
         let mut lifted = Vec::new();
         for (pool, backends) in &mut self.0 {
-            // All of them, so no `any`, which stops at the first.
-            let count =
-                backends.values_mut().filter_map(|hand| hand.expire(now).then_some(())).count();
-            if count > 0 {
+            // Each of them, also after the first.
+            if backends.values_mut().fold(false, |any, hand| hand.expire(now) | any) {
                 lifted.push(pool.clone());
             }
         }
@@ -79,35 +76,32 @@ impl Hands {
         config
     }
 
-    /// Brings the book into backends that were built anew or come back; before anybody can pick them.
+    /// Brings the book into backends that were built anew or come back; before anybody can pick them, so that nothing
+    /// follows from it.
     pub fn apply(&self, snapshot: &Snapshot) {
-        for (pool, backend) in backends(snapshot.pools.values()) {
-            let hand = self.of(&pool.name, &backend.name).cloned().unwrap_or_default();
-            // Nobody is on them, so nothing follows from it.
-            if let Some(it) = settle(backend, hand) {
-                let (state, why) = (it.to.as_str(), it.why);
-                tracing::info!(pool = &*pool.name, backend = &*backend.name, "{state}: {why}");
+        for pool in snapshot.pools.values() {
+            for backend in &pool.backends {
+                if let Some(it) = self.obey(backend) {
+                    let (state, why) = (it.to.as_str(), it.why);
+                    tracing::info!(pool = &*pool.name, backend = &*backend.name, "{state}: {why}");
+                }
             }
         }
     }
-}
 
-fn backends<'a>(
-    pools: impl Iterator<Item = &'a Arc<Pool>>,
-) -> impl Iterator<Item = (&'a Arc<Pool>, &'a Arc<Backend>)> {
-    pools.flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)))
-}
-
-fn settle(backend: &Backend, hand: Hand) -> Option<transition::Transition> {
-    if backend.status().hand == hand {
-        return None;
+    /// What becomes of a backend by what the book says of it, if that is new to it.
+    fn obey(&self, backend: &Backend) -> Option<Transition> {
+        let hand = self.of(&backend.pool, &backend.name).cloned().unwrap_or_default();
+        if backend.status().hand == hand {
+            return None;
+        }
+        transition::by_hand(backend, hand, Instant::now(), SystemTime::now())
     }
-    transition::by_hand(backend, hand, Instant::now(), SystemTime::now())
 }
 
 impl Supervisor {
     /// Sets or lifts something by hand: at once, and for good unless `wish` says until when. `None`: lifted from one that
-    /// is not there.
+    /// is not there. Discovery may find it again, and then it is not to be what it was.
     pub async fn set_by_hand(
         &mut self,
         pool: &str,
@@ -115,13 +109,9 @@ impl Supervisor {
         wish: &Wish,
         who: &str,
     ) -> Result<Option<Arc<Backend>>, NotSet> {
-        let has_backend = {
-            let snapshot = self.plane.snapshot.load();
-            let pool = snapshot.pools.get(pool).ok_or(NotSet::NoPool)?;
-            pool.backends.iter().any(|it| *it.name == *backend)
-        };
-        if !has_backend {
-            return self.lift_absent(pool, backend, wish, who);
+        let can_be_absent = wish.only_lifts() && self.hands.of(pool, backend).is_some();
+        if !can_be_absent {
+            self.backend(pool, backend)?;
         }
         let before = self.hands.clone();
         if !self.hands.grant(pool, backend, wish, who, SystemTime::now()) {
@@ -129,32 +119,18 @@ impl Supervisor {
         }
         if let Err(why) = self.show_hands(pool).await {
             self.hands = before;
+            self.tell_hands(pool).await;
             return Err(why);
         }
         self.events.note_backend(pool, backend, format!("{pool}/{backend} {}", words(wish, who)));
-        let snapshot = self.plane.snapshot.load();
-        let found = snapshot
-            .pools
-            .get(pool)
-            .and_then(|it| it.backends.iter().find(|it| *it.name == *backend));
-        found.map(|it| Some(Arc::clone(it))).ok_or(NotSet::NoBackend)
+        Ok(self.backend(pool, backend).ok())
     }
 
-    /// One that discovery no longer finds may come back; what is set on it can be lifted all the same.
-    fn lift_absent(
-        &mut self,
-        pool: &str,
-        backend: &str,
-        wish: &Wish,
-        who: &str,
-    ) -> Result<Option<Arc<Backend>>, NotSet> {
-        let lifts = wish.state == Some(StateWish::Up) && wish.weight.is_none();
-        if !lifts || self.hands.of(pool, backend).is_none() {
-            return Err(NotSet::NoBackend);
-        }
-        self.hands.grant(pool, backend, wish, who, SystemTime::now());
-        self.events.note_backend(pool, backend, format!("{pool}/{backend} {}", words(wish, who)));
-        Ok(None)
+    fn backend(&self, pool: &str, backend: &str) -> Result<Arc<Backend>, NotSet> {
+        let snapshot = self.plane.snapshot.load();
+        let backends = &snapshot.pools.get(pool).ok_or(NotSet::NoPool)?.backends;
+        let found = backends.iter().find(|it| *it.name == *backend);
+        found.map(Arc::clone).ok_or(NotSet::NoBackend)
     }
 
     /// When something set by hand is over.
@@ -170,23 +146,24 @@ impl Supervisor {
         }
     }
 
-    /// Brings what the book says of a pool into its backends.
+    /// Brings what the book says of a pool into its backends: states first, so that sessions follow them, then weights, by
+    /// which tables are built.
     async fn show_hands(&mut self, pool: &str) -> Result<(), NotSet> {
+        self.tell_hands(pool).await;
         let weighed = self.hands.weigh(self.base.clone());
         if weighed.pools != self.plane.snapshot.load().config.pools {
-            // Tables are built by weight.
             self.reload(self.base.clone()).map_err(|error| NotSet::Refused(error.to_string()))?;
         }
-        let Some(pool) = self.plane.snapshot.load().pools.get(pool).map(Arc::clone) else {
-            return Ok(());
-        };
+        Ok(())
+    }
+
+    async fn tell_hands(&self, pool: &str) {
+        let Some(pool) = self.plane.snapshot.load().pools.get(pool).map(Arc::clone) else { return };
         for backend in &pool.backends {
-            let hand = self.hands.of(&pool.name, &backend.name).cloned().unwrap_or_default();
-            if let Some(transition) = settle(backend, hand) {
+            if let Some(transition) = self.hands.obey(backend) {
                 self.monitor.tell(Arc::clone(&pool), Arc::clone(backend), transition).await;
             }
         }
-        Ok(())
     }
 }
 

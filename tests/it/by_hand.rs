@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::admin::ask_socket_with;
 use crate::balancer::wait_for;
 use crate::server::{Conduct, Server, first_byte, served_by};
 
@@ -44,7 +45,7 @@ impl Program {
         format!("unix:{}", self.socket().display())
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.dir.path().join("admin.sock")
     }
 
@@ -220,6 +221,24 @@ fn maintenance_ends_sessions_as_on_down_says_and_stops_probes() {
     program.does(&["backend", "up", "main", "a"]);
     wait_for("the probes to find it dead", || program.backend("a")["state"] == "down");
     drop(gone);
+}
+
+#[test]
+fn a_maintenance_ends_sessions_also_when_a_weight_is_set_with_it() {
+    let (a, b) = two();
+    let program = Program::start(&pools(&a, &b, ", on_down: reset"));
+    let address = program.address();
+    let mut open: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
+    assert!(open.iter_mut().all(|stream| first_byte(stream).is_some()));
+    let route = "PATCH /api/v1/pools/main/backends/a";
+    let body = r#"{"state": "maintenance", "weight": 7}"#;
+    let (status, changed) = ask_socket_with(&program.socket(), route, body);
+    assert_eq!(
+        (status, &changed["state"], &changed["weight"]),
+        (200, &"maintenance".into(), &7.into())
+    );
+    wait_for("its session to be gone", || program.backend("a")["sessions_active"] == 0);
+    assert_eq!(program.backend("b")["sessions_active"], 1);
 }
 
 #[test]
