@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::http::Shared;
 use super::{Lister, State};
-use crate::config::describe::describe;
+use crate::config::describe::{describe, hide_secrets};
 use crate::plane::{SessionFilter, SessionRow};
 use crate::pool::Pool;
 use crate::pool::backend::{Backend, BackendCounters, CONNECT_BOUNDS};
@@ -284,18 +284,12 @@ fn session_json(row: &SessionRow) -> Value {
     })
 }
 
-/// What is in force, in the grammar of the file, with every default said. What a probe sends may be a password.
+/// What is in force, in the grammar of the file, with every default said.
 fn config(state: &State) -> Value {
     let snapshot = state.sources.plane.snapshot.load();
     let mut keys = describe(&snapshot.config);
+    hide_secrets(&mut keys);
     keys["sha256"] = snapshot.config.sha256.as_str().into();
-    for pool in keys["pools"].as_object_mut().into_iter().flat_map(|pools| pools.values_mut()) {
-        for kind in ["exchange", "udp"] {
-            if let Some(send) = pool.pointer_mut(&format!("/health/probe/{kind}/send")) {
-                *send = "(not shown)".into();
-            }
-        }
-    }
     keys
 }
 

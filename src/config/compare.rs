@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::describe::{self, describe};
+use super::describe::{self, describe, hide_secrets};
 use super::{Config, Pool};
 
 /// Longer values are cut: a list of networks may have thousands.
@@ -120,7 +120,9 @@ fn changed(what: &str, old: &Value, new: &Value, unseen: &str) -> String {
 
 fn differences(path: &str, old: &Value, new: &Value, keys: &mut Vec<String>) {
     let (Value::Object(was), Value::Object(is)) = (old, new) else {
-        if old != new {
+        if old != new && path.ends_with(".send") {
+            keys.push(format!("{path} (not shown)"));
+        } else if old != new {
             keys.push(format!("{path} {} → {}", short(old), short(new)));
         }
         return;
@@ -142,7 +144,9 @@ fn is_choice(old: &Map<String, Value>, new: &Map<String, Value>) -> bool {
 }
 
 fn short(value: &Value) -> String {
-    let text = match value {
+    let mut value = value.clone();
+    hide_secrets(&mut value);
+    let text = match &value {
         Value::Null => "absent".to_owned(),
         Value::String(text) => text.escape_debug().to_string(),
         other => other.to_string(),
@@ -156,7 +160,7 @@ fn short(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Backend, Balance, Hold, Listener, WhenFull, WhenNoneUp};
+    use crate::config::{Backend, Balance, Health, Hold, Listener, Probe, WhenFull, WhenNoneUp};
     use std::time::Duration;
 
     fn config(pool: Pool) -> Config {
@@ -203,6 +207,20 @@ mod tests {
             config(Pool { when_full: WhenFull::Hold(hold), ..Pool::default() })
         };
         assert_eq!(changes(&full(1), &full(2)), ["pool main changed: when_full.hold.max 1 → 2"]);
+    }
+
+    #[test]
+    fn what_a_probe_sends_is_not_told() {
+        let with = |send: &str| {
+            let probe = Probe::Exchange { send: Some(send.into()), expect: None };
+            config(Pool { health: Health { probe, ..Pool::default().health }, ..Pool::default() })
+        };
+        assert_eq!(
+            changes(&with("AUTH one"), &with("AUTH two")),
+            ["pool main changed: health.probe.exchange.send (not shown)"]
+        );
+        let [other] = &changes(&config(Pool::default()), &with("AUTH one"))[..] else { panic!() };
+        assert!(other.contains("(not shown)") && !other.contains("AUTH"), "{other}");
     }
 
     #[test]

@@ -47,6 +47,22 @@ pub fn describe(config: &Config) -> Value {
     })
 }
 
+/// Without what probes send, which may hold a password: for log, API and everybody who reads them.
+pub fn hide_secrets(value: &mut Value) {
+    match value {
+        Value::Object(keys) => {
+            for (key, value) in keys {
+                if key == "send" && *value != "none" {
+                    *value = "(not shown)".into();
+                }
+                hide_secrets(value);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(hide_secrets),
+        _ => {}
+    }
+}
+
 fn process(process: &Process) -> Value {
     let user = process.user.as_ref();
     json!({
