@@ -76,12 +76,24 @@ fn places() -> Vec<(PathBuf, u32)> {
     [(PathBuf::from("/run"), 0o755)].into_iter().chain(of_user).collect()
 }
 
+/// Where maitred has its socket if nobody says so, the likeliest first.
+pub fn usual_sockets() -> impl Iterator<Item = PathBuf> {
+    places().into_iter().map(|(place, _)| socket_in(&place.join(FOLDER)))
+}
+
+/// In a folder of the system's or the user's.
+const FOLDER: &str = "maitred";
+
+fn socket_in(folder: &Path) -> PathBuf {
+    folder.join("admin.sock")
+}
+
 fn bind_first(places: &[(PathBuf, u32)]) -> Result<BoundSocket, String> {
     let mut why = Vec::new();
     for (place, mode) in places {
-        let folder = place.join("maitred");
+        let folder = place.join(FOLDER);
         let is_made = DirBuilder::new().mode(*mode).create(&folder).is_ok();
-        let path = folder.join("admin.sock");
+        let path = socket_in(&folder);
         match bind_socket(&path) {
             Ok(mut bound) => {
                 bound.file.folder = is_made.then_some(folder);

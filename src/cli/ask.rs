@@ -1,27 +1,35 @@
 //! One question to the admin server of a running maitred, over its socket or TCP, by HTTP, within bounds.
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use axum::body::{self, Body};
+use axum::http::{Request, header};
 use clap::Args;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 
 use super::show::visible;
+use crate::admin::listen::usual_sockets;
 use crate::config::Token;
 
-/// Each of connecting, asking, and any pause in the answer; a change may wait for a reload before it.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// To connect.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A whole answer.
-const WHOLE: Duration = Duration::from_secs(30);
+/// For a whole answer; a change may wait for a reload before it, which has 30 s.
+const WHOLE: Duration = Duration::from_secs(40);
 
 /// The longest answer: every session of a full machine.
-const ANSWER: u64 = 256 << 20;
+const ANSWER: usize = 256 << 20;
 
 /// Whom to ask; shared by the subcommands that talk to a running maitred.
 #[derive(Args, Clone, Debug, Default)]
@@ -61,8 +69,8 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-trait Stream: Read + Write {}
-impl<T: Read + Write> Stream for T {}
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,30 +99,30 @@ impl Place {
         Some(Place::Tcp(address))
     }
 
-    fn connect(&self) -> io::Result<Box<dyn Stream>> {
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        let connecting = async {
+            Ok(match self {
+                Place::Tcp(address) => {
+                    Box::new(TcpStream::connect(address).await?) as Box<dyn Stream>
+                }
+                Place::Socket(path) => Box::new(UnixStream::connect(path).await?),
+            })
+        };
+        timeout(PATIENCE, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// The Host that it expects.
+    fn host(&self) -> String {
         match self {
-            Place::Tcp(address) => {
-                let stream = TcpStream::connect_timeout(address, PATIENCE)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
-                Ok(Box::new(stream))
-            }
-            Place::Socket(path) => {
-                let stream = UnixStream::connect(path)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
-                Ok(Box::new(stream))
-            }
+            Place::Tcp(address) => address.to_string(),
+            Place::Socket(_) => "localhost".to_owned(),
         }
     }
 }
 
-/// Where maitred has its socket if nobody says so, as far as there is something.
+/// Where it is if nobody says so, as far as there is something.
 fn usual() -> Vec<Place> {
-    let of_user = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
-    let folders = [Some("/run".into()), of_user.map(PathBuf::from)];
-    let sockets = folders.into_iter().flatten().map(|folder| folder.join("maitred/admin.sock"));
-    let sockets = sockets.filter(|path| path.exists()).map(Place::Socket);
+    let sockets = usual_sockets().filter(|path| path.exists()).map(Place::Socket);
     sockets.chain([Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 9900)))]).collect()
 }
 
@@ -128,10 +136,6 @@ impl Where {
                 place.map(|it| vec![it]).ok_or_else(|| Unanswered::NoAddress(text.clone()))
             }
         }
-    }
-
-    pub fn get(&self, path: &str) -> Result<Answer, Unanswered> {
-        self.ask("GET", path, None)
     }
 
     /// The JSON of an answer that is no refusal.
@@ -161,21 +165,21 @@ impl Where {
         body: Option<&Value>,
     ) -> Result<Answer, Unanswered> {
         let token = self.token_file.as_deref().map(token).transpose()?;
-        let mut failed = Vec::new();
-        for place in self.places()? {
-            match place.connect() {
-                Ok(stream) => {
-                    let request = Request { method, path, body, token: token.as_deref() };
-                    return match request.send(stream, &place) {
-                        Ok(Some(answer)) => Ok(answer),
-                        Ok(None) => Err(Unanswered::Foreign(place, "no HTTP".to_owned())),
-                        Err(error) => Err(Unanswered::Foreign(place, error.to_string())),
-                    };
+        let question = Question { method, path, body, token };
+        let places = self.places()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime =
+            runtime.map_err(|error| Unanswered::Foreign(places[0].clone(), error.to_string()))?;
+        runtime.block_on(async {
+            let mut failed = Vec::new();
+            for place in places {
+                match place.connect().await {
+                    Ok(stream) => return question.send(stream, &place).await,
+                    Err(error) => failed.push((place, error)),
                 }
-                Err(error) => failed.push((place, error)),
             }
-        }
-        Err(Unanswered::Unreachable(failed))
+            Err(Unanswered::Unreachable(failed))
+        })
     }
 }
 
@@ -186,49 +190,40 @@ fn token(path: &Path) -> Result<String, Unanswered> {
     Ok(text.trim().to_owned())
 }
 
-struct Request<'a> {
+struct Question<'a> {
     method: &'a str,
     path: &'a str,
     body: Option<&'a Value>,
-    token: Option<&'a str>,
+    token: Option<String>,
 }
 
-impl Request<'_> {
-    fn send(&self, mut stream: Box<dyn Stream>, place: &Place) -> io::Result<Option<Answer>> {
-        let host = match place {
-            Place::Tcp(address) => address.to_string(),
-            Place::Socket(_) => "localhost".to_owned(),
-        };
-        let Request { method, path, body, token } = self;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
-        if let Some(token) = token {
-            head += &format!("Authorization: Bearer {token}\r\n");
+impl Question<'_> {
+    async fn send(&self, stream: Box<dyn Stream>, place: &Place) -> Result<Answer, Unanswered> {
+        match timeout(WHOLE, self.exchange(stream, place)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(Unanswered::Foreign(place.clone(), error.to_string())),
+            Err(_) => Err(Unanswered::Foreign(place.clone(), format!("not within {WHOLE:?}"))),
         }
-        let body = body.map_or_else(String::new, Value::to_string);
-        head += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
-        stream.write_all(head.as_bytes())?;
-        let mut answer = Vec::new();
-        let begun = Instant::now();
-        let mut stream = stream.take(ANSWER);
-        let mut piece = [0; 16 << 10];
-        // Whoever answers a byte at a time does not answer.
-        while begun.elapsed() < WHOLE {
-            match stream.read(&mut piece)? {
-                0 => return Ok(read(answer)),
-                count => answer.extend_from_slice(&piece[..count]),
-            }
-        }
-        Err(io::ErrorKind::TimedOut.into())
     }
-}
 
-/// Status and body; `None`: this is no HTTP.
-fn read(mut answer: Vec<u8>) -> Option<Answer> {
-    let line = answer.strip_prefix(b"HTTP/1.1 ")?;
-    let status = str::from_utf8(line.get(..3)?).ok()?.parse().ok()?;
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let body = answer.split_off(end + 4);
-    Some(Answer { status, body })
+    async fn exchange(
+        &self,
+        stream: Box<dyn Stream>,
+        place: &Place,
+    ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // How it ends is seen in the answer.
+        tokio::spawn(connection);
+        let mut request = Request::builder().method(self.method).uri(self.path);
+        request = request.header(header::HOST, place.host()).header(header::CONNECTION, "close");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let body = self.body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let (head, body) = sender.send_request(request.body(body)?).await?.into_parts();
+        let body = body::to_bytes(Body::new(body), ANSWER).await?;
+        Ok(Answer { status: head.status.as_u16(), body: body.into() })
+    }
 }
 
 impl Unanswered {
@@ -295,18 +290,9 @@ impl fmt::Display for Unanswered {
     }
 }
 
-/// Bytes as they may stand in a path or query of a request.
+/// A name as it may stand in a path or query of a request.
 pub fn percent(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl Demo {
                 if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
             }
             Err(error) => {
-                eprintln!("error: {error}");
+                eprintln!("error[E0133]: {error}");
                 ExitCode::FAILURE
             }
         }

@@ -62,7 +62,7 @@ impl Explain {
                 let hint = nearest(code, sections().map(|section| section.code));
                 let hint = hint.map_or_else(String::new, |it| format!("; did you mean `{it}`?"));
                 eprintln!(
-                    "error: there is no code or close reason `{code}`{hint}; `maitred explain` lists all"
+                    "error[E0134]: there is no code or close reason `{code}`{hint}; `maitred explain` lists all"
                 );
                 ExitCode::from(2)
             }
@@ -93,8 +93,8 @@ mod tests {
     }
 
     /// With which commands end.
-    const COMMANDS: [&str; 12] = [
+    const COMMANDS: [&str; 16] = [
         "E0101", "E0102", "E0103", "E0104", "E0105", "E0110", "E0120", "E0121", "E0122", "E0123",
-        "E0124", "E0130",
+        "E0124", "E0130", "E0131", "E0132", "E0133", "E0134",
     ];
 }

@@ -16,10 +16,10 @@ pub struct Health {
 
 impl Health {
     pub fn run(&self) -> ExitCode {
-        match self.at.get("/livez") {
+        match self.at.ask("GET", "/livez", None) {
             Ok(answer) if answer.status == 200 => ExitCode::SUCCESS,
             Ok(answer) => {
-                eprintln!("error: the answer is {}", answer.status);
+                eprintln!("error[E0131]: the answer is {}", answer.status);
                 ExitCode::FAILURE
             }
             Err(error) => error.report(),

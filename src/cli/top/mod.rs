@@ -53,7 +53,9 @@ enum News {
 impl Top {
     pub fn run(&self) -> ExitCode {
         if !io::stdout().is_terminal() {
-            eprintln!("error: `top` needs a terminal; `maitred show pools` prints the same once");
+            eprintln!(
+                "error[E0132]: `top` needs a terminal; `maitred show pools` prints the same once"
+            );
             return ExitCode::from(2);
         }
         // Before the screen is taken: a wrong address is to be read.
@@ -68,7 +70,7 @@ impl Top {
         let mut terminal = match ratatui::try_init() {
             Ok(terminal) => terminal,
             Err(error) => {
-                eprintln!("error: the terminal cannot be used: {error}");
+                eprintln!("error[E0132]: the terminal cannot be used: {error}");
                 return ExitCode::FAILURE;
             }
         };
@@ -77,7 +79,7 @@ impl Top {
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: the terminal failed: {error}");
+                eprintln!("error[E0132]: the terminal failed: {error}");
                 ExitCode::FAILURE
             }
         }
