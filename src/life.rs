@@ -140,13 +140,14 @@ pub async fn live(
     }
 }
 
-/// Until that time of the wall clock, or at most a minute, for that clock may be set; for ever without one.
+/// Until that time of the wall clock, or at most a minute; for ever without one.
 async fn until(time: Option<SystemTime>) {
     const LOOK: Duration = Duration::from_secs(60);
     match time {
         None => std::future::pending().await,
         Some(time) => {
             let left = time.duration_since(SystemTime::now()).unwrap_or_default();
+            // The clock may be set meanwhile.
             tokio::time::sleep(left.min(LOOK)).await;
         }
     }

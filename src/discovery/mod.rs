@@ -113,7 +113,7 @@ impl Discovery {
     }
 
     /// What was found since the last time, if anything was.
-    pub fn take(&self) -> Outcomes {
+    fn take(&self) -> Outcomes {
         std::mem::take(&mut *self.board.outcomes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -122,6 +122,7 @@ impl Discovery {
         loop {
             let changed = self.board.changed.notified();
             if !self.board.is_empty() {
+                // What comes with it is one change and not many.
                 tokio::time::sleep(GATHER).await;
                 return self.take();
             }
@@ -293,6 +294,7 @@ async fn attend(asker: Rc<Asker>, question: Question, state: Rc<RefCell<State>>)
                 schedule::after_failure(failures, fastrand::f64())
             }
         };
+        // Until the answer is no longer good, or it is worth to try again.
         tokio::time::sleep(pause).await;
     }
 }

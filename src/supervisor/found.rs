@@ -71,12 +71,6 @@ impl Supervisor {
         self.finds.discovery.next().await
     }
 
-    /// Takes over what was found, if anything was.
-    pub fn take_found(&mut self) {
-        let outcomes = self.finds.discovery.take();
-        self.renew_found(outcomes);
-    }
-
     /// Sessions and flows go on as they are; those on a backend that is gone, as `removed` says.
     pub fn renew_found(&mut self, outcomes: Outcomes) {
         for (question, outcome) in outcomes {

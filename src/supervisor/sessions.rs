@@ -90,6 +90,7 @@ pub async fn wait_for_sessions(plane: &Plane, deadline: Option<Instant>) -> bool
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return false;
         }
+        // Sessions end on other threads, which tell nobody of each.
         tokio::time::sleep(LOOK).await;
     }
     true

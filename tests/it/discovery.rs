@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use maitred::config::{Config, Origin, Source, load};
 use maitred::pool::Pool;
-use maitred::telemetry::metrics::{Sources, exposition};
 
 use crate::balancer::{Balancer, wait_for};
 use crate::name_server::{NameServer, Say, alias, records, srv};
+use crate::reload::scrape;
 use crate::server::{Conduct, Server, first_byte};
 
 fn ip(text: &str) -> IpAddr {
@@ -64,25 +64,25 @@ fn addresses(balancer: &Balancer) -> Vec<String> {
     pool(balancer).backends.iter().map(|backend| backend.address.to_string()).collect()
 }
 
+/// For something that is found.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// Takes over what is found until it is so.
 fn settle(balancer: &mut Balancer, what: &str, condition: impl Fn(&Balancer) -> bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     wait_for(what, || {
-        balancer.supervisor.as_mut().unwrap().take_found();
+        let supervisor = balancer.supervisor.as_mut().unwrap();
+        // Longer than what comes together is gathered.
+        let next = async { tokio::time::timeout(LOOK, supervisor.next_found()).await };
+        if let Ok(found) = runtime.block_on(next) {
+            supervisor.renew_found(found);
+        }
         condition(balancer)
     });
 }
 
 fn settle_to(balancer: &mut Balancer, expected: &[&str]) {
     settle(balancer, &format!("{expected:?}"), |balancer| addresses(balancer) == expected);
-}
-
-fn scrape(balancer: &Balancer) -> String {
-    let supervisor = balancer.supervisor();
-    exposition(&Sources {
-        plane: Arc::clone(&supervisor.plane),
-        reloads: Arc::clone(&supervisor.reloads),
-        log_dropped: Arc::default(),
-    })
 }
 
 fn failures(balancer: &Balancer, reason: &str) -> u64 {

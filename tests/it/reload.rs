@@ -41,7 +41,7 @@ fn address_of(balancer: &Balancer, name: &str) -> Option<SocketAddr> {
     }
 }
 
-fn scrape(balancer: &Balancer) -> String {
+pub fn scrape(balancer: &Balancer) -> String {
     let supervisor = balancer.supervisor();
     exposition(&Sources {
         plane: Arc::clone(&supervisor.plane),

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::dns::{Kind, knot, run};
+use crate::dns::{Kind, knot, run, unbound_at};
 use crate::harness::{Maitred, Process, SHELL, backends, free_port, succeed, try_get, wait_for};
 use crate::local::{Conduct, backend, backend_at, connect, exchange};
 use crate::namespace::alone;
@@ -120,26 +120,12 @@ fn pretend(dir: &Path, resolv_conf: &str, hosts: &str) {
 }
 
 fn unbound(dir: &Path) -> Process {
-    let place = dir.display();
-    let config = format!(
-        "server:
-  interface: 127.0.0.53
-  username: \"\"
-  chroot: \"\"
-  directory: \"{place}\"
-  pidfile: \"{place}/pid\"
-  use-syslog: no
-  logfile: \"{place}/log\"
-  num-threads: 1
-  module-config: \"iterator\"
-  local-zone: \"test.\" static
-  local-data: \"db.prod.test. 1 IN A 127.0.3.1\"
-  local-data: \"db.prod.test. 1 IN A 127.0.3.2\"
-  local-data: \"db.stage.test. 1 IN A 127.0.3.3\"
-remote-control:
-  control-enable: no
-"
-    );
+    let data = [
+        "db.prod.test. 1 IN A 127.0.3.1",
+        "db.prod.test. 1 IN A 127.0.3.2",
+        "db.stage.test. 1 IN A 127.0.3.3",
+    ];
+    let config = unbound_at("127.0.0.53", dir.to_str().unwrap(), "test.", &data);
     fs::write(dir.join("config"), config).unwrap();
     let server = run(Kind::Unbound, dir);
     wait_for("unbound", || TcpStream::connect(("127.0.0.53", 53)).is_ok());

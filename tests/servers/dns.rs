@@ -69,12 +69,17 @@ pub fn run(kind: Kind, dir: &Path) -> Process {
     Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
-/// Answers from its configuration and asks nobody.
 fn unbound(port: u16, dir: &str) -> String {
+    let data = format!("{NAME}. 60 IN A 192.0.2.1");
+    unbound_at(&format!("127.0.0.1@{port}"), dir, "example.test.", &[&data])
+}
+
+/// Answers from its configuration and asks nobody.
+pub fn unbound_at(interface: &str, dir: &str, zone: &str, data: &[&str]) -> String {
+    let data: String = data.iter().map(|it| format!("  local-data: \"{it}\"\n")).collect();
     format!(
         "server:
-  interface: 127.0.0.1
-  port: {port}
+  interface: {interface}
   username: \"\"
   chroot: \"\"
   directory: \"{dir}\"
@@ -83,9 +88,8 @@ fn unbound(port: u16, dir: &str) -> String {
   logfile: \"{dir}/log\"
   num-threads: 1
   module-config: \"iterator\"
-  local-zone: \"example.test.\" static
-  local-data: \"{NAME}. 60 IN A 192.0.2.1\"
-remote-control:
+  local-zone: \"{zone}\" static
+{data}remote-control:
   control-enable: no
 "
     )
