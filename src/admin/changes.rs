@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Extension, Path, Query, State as Extract};
+use axum::extract::{Extension, Path, Query, State as Extract};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, patch, post};
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
 use super::http::Shared;
-use super::{Ask, api, guard};
+use super::{Ask, api};
 use crate::config::nearest;
 use crate::plane::SessionFilter;
 use crate::pool::hand::{HandState, NotSet, StateWish, Wish};
@@ -27,7 +27,6 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/api/v1/pools/{pool}/backends/{backend}", patch(set_by_hand))
         .route("/api/v1/sessions", delete(kill_matching))
         .route("/api/v1/sessions/{id}", delete(kill_one))
-        .layer(DefaultBodyLimit::max(guard::BODY))
 }
 
 /// Who asks, for the log and for whoever wonders later who set something.

@@ -88,6 +88,7 @@ pub(super) struct Shared {
     pub state: Arc<State>,
     pages: Arc<Semaphore>,
     door: Door,
+    stall: Duration,
 }
 
 /// Serves on the runtime of the caller.
@@ -95,7 +96,7 @@ pub fn serve(bound: Bound, state: Arc<State>, bounds: Bounds) -> io::Result<Serv
     let address = bound.address;
     let listener = Listener::Tcp(TcpListener::from_std(bound.listener)?);
     let door = if address.ip().is_loopback() { Door::Loopback } else { Door::Network };
-    let task = tokio::spawn(accept(listener, router(state, door), bounds));
+    let task = tokio::spawn(accept(listener, router(state, door, bounds.stall), bounds));
     Ok(Serving { task, address })
 }
 
@@ -106,12 +107,12 @@ pub fn serve_socket(
     bounds: Bounds,
 ) -> io::Result<ServingSocket> {
     let listener = Listener::Unix(UnixListener::from_std(bound.listener)?);
-    let task = tokio::spawn(accept(listener, router(state, Door::Socket), bounds));
+    let task = tokio::spawn(accept(listener, router(state, Door::Socket, bounds.stall), bounds));
     Ok(ServingSocket { task, file: bound.file })
 }
 
-fn router(state: Arc<State>, door: Door) -> Router {
-    let shared = Shared { state, pages: Arc::new(Semaphore::new(PAGES)), door };
+fn router(state: Arc<State>, door: Door, stall: Duration) -> Router {
+    let shared = Shared { state, pages: Arc::new(Semaphore::new(PAGES)), door, stall };
     Router::new()
         .route("/", get(status_page))
         .route("/metrics", get(exposition))
@@ -255,7 +256,7 @@ async fn guard(Extract(shared): Extract<Shared>, request: Request, next: Next) -
         }
         return response;
     }
-    let request = match whole(request).await {
+    let request = match whole(request, shared.stall).await {
         Ok(request) => request,
         Err(response) => return response,
     };
@@ -269,13 +270,13 @@ async fn guard(Extract(shared): Extract<Shared>, request: Request, next: Next) -
 }
 
 /// A change is made of a whole body only, and that is there soon.
-async fn whole(request: Request) -> Result<Request, Response> {
+async fn whole(request: Request, stall: Duration) -> Result<Request, Response> {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(request);
     }
     let (head, body) = request.into_parts();
     let body = body::to_bytes(body, guard::BODY);
-    match tokio::time::timeout(Bounds::default().stall, body).await {
+    match tokio::time::timeout(stall, body).await {
         Ok(Ok(body)) => Ok(Request::from_parts(head, body.into())),
         Ok(Err(_)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "no body is as long\n").into_response()),
         Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body does not come\n").into_response()),

@@ -273,6 +273,18 @@ fn connections_beyond_the_bound_wait_and_do_not_keep_the_socket_from_answering()
     assert_eq!(answer(&mut third), (200, "ok\n".to_owned()));
 }
 
+#[test]
+fn a_body_that_does_not_come_is_given_up() {
+    let bounds = Bounds { stall: Duration::from_millis(100), ..Bounds::default() };
+    let admin = Admin::start("127.0.0.1:0", None, bounds);
+    let mut stream = UnixStream::connect(admin.socket()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head =
+        "PATCH /api/v1/pools/main/backends/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n";
+    write!(stream, "{head}Content-Length: 20\r\n\r\n{{\"state\"").unwrap();
+    assert_eq!(answer(&mut stream), (408, "the body does not come\n".to_owned()));
+}
+
 /// The real binary, which reads its configuration again.
 struct Running {
     child: Child,
