@@ -109,15 +109,7 @@ impl What {
             items.filter_map(Value::as_object).cloned().collect()
         };
         match self {
-            What::Info => {
-                let pairs = answer.as_object().into_iter().flatten();
-                let row = |(key, value): (&String, &Value)| {
-                    let pair = [("key", Value::from(key.as_str())), ("value", value.clone())];
-                    pair.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()
-                };
-                pairs.map(row).collect()
-            }
-            What::Config => {
+            What::Info | What::Config => {
                 let mut rows = Vec::new();
                 flatten("", answer, &mut rows);
                 rows
@@ -125,15 +117,16 @@ impl What {
             What::Pools => {
                 let mut rows = Vec::new();
                 for pool in list(answer, "pools") {
-                    for mut backend in list(&Value::Object(pool.clone()), "backends") {
+                    let backends = list(&Value::Object(pool.clone()), "backends");
+                    if backends.is_empty() {
+                        rows.push(nobody(&pool));
+                    }
+                    for mut backend in backends {
                         let name = backend.remove("name").unwrap_or_default();
                         backend.insert("backend".to_owned(), name);
-                        backend.insert("pool".to_owned(), pool["name"].clone());
+                        backend.insert("pool".to_owned(), name_of(&pool));
                         backend.insert("by_hand".to_owned(), by_hand(&backend));
                         rows.push(backend);
-                    }
-                    if pool["backends"].as_array().is_some_and(Vec::is_empty) {
-                        rows.push(nobody(&pool));
                     }
                 }
                 rows
@@ -188,11 +181,16 @@ fn by_hand(backend: &Map<String, Value>) -> Value {
     each.collect::<Vec<_>>().join(", ").into()
 }
 
+/// Who answers may be anybody.
+fn name_of(pool: &Map<String, Value>) -> Value {
+    pool.get("name").cloned().unwrap_or_default()
+}
+
 /// A pool without backends is not to be overlooked.
 fn nobody(pool: &Map<String, Value>) -> Map<String, Value> {
     let why = pool.get("discovery").and_then(|it| it["why"].as_str());
     let why = why.unwrap_or("this pool has no backends");
-    let pairs = [("pool", pool["name"].clone()), ("state", "none".into()), ("why", why.into())];
+    let pairs = [("pool", name_of(pool)), ("state", "none".into()), ("why", why.into())];
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
@@ -318,6 +316,8 @@ mod tests {
         let text = show(What::Pools, Output::Table).text(&answer);
         assert!(text.contains("\\u{1b}[2Jone") && text.contains("a\\nb"), "{text}");
         assert_eq!(text.lines().count(), 2);
+        let odd = json!({ "pools": [{}, { "backends": [{}] }] });
+        assert_eq!(show(What::Pools, Output::Table).text(&odd).lines().count(), 3);
         let json = show(What::Pools, Output::Json).text(&json!({ "x": "\u{9b}\u{202e}" }));
         assert!(json.contains("\\u009b\\u202e"), "{json}");
     }
