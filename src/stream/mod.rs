@@ -1,17 +1,17 @@
-//! One connected stream, TCP or unix, plain or in TLS, registered with this worker's event loop. tokio's TcpStream only issues
-//! recv, send and shutdown on its descriptor, which act alike on both families, so one type serves both.
+//! One connected stream, TCP or unix, plain or in TLS, registered with this worker's event loop.
 
+mod plain;
 pub mod tls;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use rustls::server::{Accepted, Acceptor};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use self::plain::Plain;
 use self::tls::Tls;
 use crate::sys::pipe::Pipe;
 use crate::sys::socket;
@@ -20,13 +20,13 @@ pub struct Stream(Kind);
 
 /// As small as a plain one: there may be hundreds of thousands.
 enum Kind {
-    Plain(TcpStream),
+    Plain(Plain),
     /// `None` only while it becomes so; a third kind would not fit into what a plain stream leaves unused.
     Encrypted(Option<Box<Encrypted>>),
 }
 
 struct Encrypted {
-    tcp: TcpStream,
+    plain: Plain,
     tls: Tls,
 }
 
@@ -35,46 +35,65 @@ const GONE: &str = "a stream is gone only while it becomes encrypted";
 impl Stream {
     /// `socket` is non-blocking already.
     pub fn new(socket: OwnedFd) -> io::Result<Stream> {
-        TcpStream::from_std(socket.into()).map(Stream::from)
+        Plain::new(socket).map(|plain| Stream(Kind::Plain(plain)))
     }
 
-    fn tcp(&self) -> &TcpStream {
+    fn plain(&self) -> &Plain {
         match &self.0 {
-            Kind::Plain(tcp) => tcp,
-            Kind::Encrypted(Some(own)) => &own.tcp,
+            Kind::Plain(plain) => plain,
+            Kind::Encrypted(Some(own)) => &own.plain,
             Kind::Encrypted(None) => unreachable!("{GONE}"),
         }
     }
 
-    /// Reads once; a short read also tells the event loop that the socket is dry.
+    /// Reads once.
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let tcp = match &mut self.0 {
-            Kind::Plain(tcp) => tcp,
-            Kind::Encrypted(Some(own)) => return own.tls.poll_read(&mut own.tcp, cx, buffer),
+        match &mut self.0 {
+            Kind::Plain(plain) => plain.poll_read(cx, buffer),
+            Kind::Encrypted(Some(own)) => own.tls.poll_read(&own.plain, cx, buffer),
             Kind::Encrypted(None) => unreachable!("{GONE}"),
-        };
-        let mut buffer = ReadBuf::new(buffer);
-        ready!(Pin::new(tcp).poll_read(cx, &mut buffer))?;
-        Poll::Ready(Ok(buffer.filled().len()))
+        }
     }
 
-    /// Writes once; a short write also tells the event loop that the socket is full.
+    /// Writes once.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
-            Kind::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Kind::Encrypted(Some(own)) => own.tls.poll_write(&mut own.tcp, cx, bytes),
+            Kind::Plain(plain) => plain.poll_write(cx, bytes),
+            Kind::Encrypted(Some(own)) => own.tls.poll_write(&own.plain, cx, bytes),
             Kind::Encrypted(None) => unreachable!("{GONE}"),
+        }
+    }
+
+    /// Urgent data was announced; TLS knows no such thing.
+    pub fn is_urgent(&self) -> bool {
+        matches!(&self.0, Kind::Plain(plain) if plain.is_urgent())
+    }
+
+    /// Takes the byte of urgent data, if all before it has been read.
+    pub fn take_urgent(&self) -> Option<u8> {
+        match &self.0 {
+            Kind::Plain(plain) => plain.take_urgent(),
+            Kind::Encrypted(_) => None,
+        }
+    }
+
+    /// Writes a byte of urgent data, where there is such a thing.
+    pub fn poll_write_urgent(&self, cx: &mut Context<'_>, byte: u8) -> Poll<io::Result<usize>> {
+        let Kind::Plain(plain) = &self.0 else { return Poll::Ready(Ok(1)) };
+        match ready!(plain.poll_write_urgent(cx, byte)) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Poll::Ready(Ok(1)),
+            result => Poll::Ready(result),
         }
     }
 
     /// Ready when all that was written is with the kernel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Encrypted(Some(own)) => own.tls.poll_flush(&mut own.tcp, cx),
+            Kind::Encrypted(Some(own)) => own.tls.poll_flush(&own.plain, cx),
             Kind::Plain(_) | Kind::Encrypted(None) => Poll::Ready(Ok(())),
         }
     }
@@ -88,22 +107,22 @@ impl Stream {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Accepted>> {
         match &mut self.0 {
-            Kind::Plain(tcp) => tls::poll_hello(tcp, acceptor, read, most, cx),
+            Kind::Plain(plain) => tls::poll_hello(plain, acceptor, read, most, cx),
             Kind::Encrypted(_) => unreachable!("a hello comes before it is encrypted"),
         }
     }
 
     /// From now on everything is encrypted.
     pub fn encrypt(&mut self, connection: impl Into<rustls::Connection>) {
-        if let Kind::Plain(tcp) = std::mem::replace(&mut self.0, Kind::Encrypted(None)) {
+        if let Kind::Plain(plain) = std::mem::replace(&mut self.0, Kind::Encrypted(None)) {
             let tls = Tls::new(connection.into());
-            self.0 = Kind::Encrypted(Some(Box::new(Encrypted { tcp, tls })));
+            self.0 = Kind::Encrypted(Some(Box::new(Encrypted { plain, tls })));
         }
     }
 
     pub fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Encrypted(Some(own)) => own.tls.poll_handshake(&mut own.tcp, cx),
+            Kind::Encrypted(Some(own)) => own.tls.poll_handshake(&own.plain, cx),
             Kind::Plain(_) | Kind::Encrypted(None) => Poll::Ready(Ok(())),
         }
     }
@@ -127,73 +146,45 @@ impl Stream {
         }
     }
 
-    /// This socket → `pipe`, which is empty: WouldBlock can only mean that the socket is dry.
+    /// This socket → `pipe`, which is empty: WouldBlock can only mean that the socket is dry, or at a mark.
     pub fn poll_fill(
         &self,
         cx: &mut Context<'_>,
         pipe: &mut Pipe,
         most: usize,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.tcp().poll_read_ready(cx))?;
-            match self.tcp().try_io(Interest::READABLE, || pipe.fill(self.tcp(), most)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return Poll::Ready(result),
-            }
-        }
+        self.plain().poll_fill(cx, pipe, most)
     }
 
     /// `pipe`, which holds bytes, → this socket: WouldBlock can only mean that the socket is full.
     pub fn poll_drain(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.tcp().poll_write_ready(cx))?;
-            match self.tcp().try_io(Interest::WRITABLE, || pipe.drain(self.tcp())) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return Poll::Ready(result),
-            }
-        }
+        self.plain().poll_drain(cx, pipe)
     }
 
     /// Ready once a connect() has an outcome; the outcome is the result.
     pub fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.tcp().poll_write_ready(cx))?;
-        // One that failed comes with an error or a hang-up, and so closed for writing: the kernel need not be asked
-        // about the others.
-        let ready = pin!(self.tcp().ready(Interest::WRITABLE));
-        if let Poll::Ready(Ok(ready)) = ready.poll(&mut Context::from_waker(Waker::noop()))
-            && !ready.is_write_closed()
-        {
-            return Poll::Ready(Ok(()));
-        }
-        Poll::Ready(match self.tcp().take_error()? {
-            Some(error) => Err(error),
-            None => Ok(()),
-        })
+        self.plain().poll_connected(cx)
     }
 
     /// Ready when anything arrived: bytes, an end, a reset.
     pub fn poll_arrival(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.tcp().poll_read_ready(cx)
+        self.plain().poll_arrival(cx)
     }
 
     /// Forgets the arrival just seen, so that the next `poll_arrival` waits for another one. Only for looking
     /// without taking: `Relay` reads until the kernel itself says there is no more.
     pub fn forget_arrival(&self) {
-        let _ = self.tcp().try_io(Interest::READABLE, || -> io::Result<()> {
-            Err(io::ErrorKind::WouldBlock.into())
-        });
+        self.plain().forget_arrival();
     }
 
     /// After `forget_arrival`, what was seen has to be announced again to whoever reads next.
     pub fn into_fresh(self) -> io::Result<Stream> {
-        let fresh = |tcp: TcpStream| TcpStream::from_std(tcp.into_std()?);
+        let fresh = |plain: Plain| Plain::new(plain.into_inner());
         Ok(Stream(match self.0 {
-            Kind::Plain(tcp) => Kind::Plain(fresh(tcp)?),
+            Kind::Plain(plain) => Kind::Plain(fresh(plain)?),
             Kind::Encrypted(Some(own)) => {
-                let Encrypted { tcp, tls } = *own;
-                Kind::Encrypted(Some(Box::new(Encrypted { tcp: fresh(tcp)?, tls })))
+                let Encrypted { plain, tls } = *own;
+                Kind::Encrypted(Some(Box::new(Encrypted { plain: fresh(plain)?, tls })))
             }
             Kind::Encrypted(None) => Kind::Encrypted(None),
         }))
@@ -201,17 +192,11 @@ impl Stream {
 
     /// Sends the FIN. A socket that is gone already needs none.
     pub fn finish(&self) {
-        let _ = socket2::SockRef::from(self.tcp()).shutdown(std::net::Shutdown::Write);
+        let _ = socket2::SockRef::from(self.plain()).shutdown(std::net::Shutdown::Write);
     }
 
     pub fn reset_on_close(&self) {
-        socket::reset_on_close(self.tcp());
-    }
-}
-
-impl From<TcpStream> for Stream {
-    fn from(tcp: TcpStream) -> Stream {
-        Stream(Kind::Plain(tcp))
+        socket::reset_on_close(self.plain());
     }
 }
 
@@ -248,6 +233,6 @@ impl AsyncWrite for Stream {
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.tcp().as_fd()
+        self.plain().as_fd()
     }
 }

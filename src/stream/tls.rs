@@ -3,13 +3,12 @@
 //! within what one turn fills.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustls::Connection;
 use rustls::server::{Accepted, Acceptor};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::plain::Plain;
 
 /// A connection that is or becomes encrypted.
 pub struct Tls {
@@ -34,15 +33,15 @@ impl Tls {
     /// Ready when both sides agree and all that takes is with the kernel.
     pub fn poll_handshake(
         &mut self,
-        tcp: &mut TcpStream,
+        plain: &Plain,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.poll_flush(tcp, cx))?;
+            ready!(self.poll_flush(plain, cx))?;
             if !self.connection.is_handshaking() {
                 return Poll::Ready(Ok(()));
             }
-            if ready!(self.poll_receive(tcp, cx))? == 0 {
+            if ready!(self.poll_receive(plain, cx))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }
@@ -50,14 +49,14 @@ impl Tls {
 
     pub fn poll_read(
         &mut self,
-        tcp: &mut TcpStream,
+        plain: &Plain,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         loop {
             match self.connection.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.poll_receive(tcp, cx))?;
+                    ready!(self.poll_receive(plain, cx))?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     self.is_truncated = true;
@@ -71,13 +70,13 @@ impl Tls {
     /// Takes some of `bytes`; ready before they are with the kernel, so `poll_flush` is to follow.
     pub fn poll_write(
         &mut self,
-        tcp: &mut TcpStream,
+        plain: &Plain,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_flush(tcp, cx))?;
+        ready!(self.poll_flush(plain, cx))?;
         let count = self.connection.writer().write(bytes)?;
-        match self.poll_flush(tcp, cx) {
+        match self.poll_flush(plain, cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(count)),
         }
@@ -85,11 +84,11 @@ impl Tls {
 
     pub fn poll_flush(
         &mut self,
-        tcp: &mut TcpStream,
+        plain: &Plain,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while self.connection.wants_write() {
-            match self.connection.write_tls(&mut Wire { tcp, cx }) {
+            match self.connection.write_tls(&mut Wire { plain, cx }) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
@@ -107,17 +106,17 @@ impl Tls {
     /// Reads once from the socket; zero is its end.
     fn poll_receive(
         &mut self,
-        tcp: &mut TcpStream,
+        plain: &Plain,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let count = match self.connection.read_tls(&mut Wire { tcp, cx }) {
+        let count = match self.connection.read_tls(&mut Wire { plain, cx }) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
             result => result?,
         };
         let processed = self.connection.process_new_packets();
         // An alert about what was wrong, or an answer to a change of keys; if there is no room now, the next flush
         // takes it along.
-        let _ = self.poll_flush(tcp, cx);
+        let _ = self.poll_flush(plain, cx);
         processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         Poll::Ready(Ok(count))
     }
@@ -125,14 +124,14 @@ impl Tls {
 
 /// Ready with the ClientHello, which may be `most` bytes long.
 pub fn poll_hello(
-    tcp: &mut TcpStream,
+    plain: &Plain,
     acceptor: &mut Acceptor,
     read: &mut usize,
     most: usize,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Accepted>> {
     loop {
-        let count = match acceptor.read_tls(&mut Wire { tcp, cx }) {
+        let count = match acceptor.read_tls(&mut Wire { plain, cx }) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
             result => result?,
         };
@@ -149,7 +148,7 @@ pub fn poll_hello(
             }
             Err((error, mut alert)) => {
                 // Who cannot be told is told by the end of the connection.
-                let _ = alert.write(&mut Wire { tcp, cx });
+                let _ = alert.write(&mut Wire { plain, cx });
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
             }
         }
@@ -158,27 +157,23 @@ pub fn poll_hello(
 
 /// The socket as rustls wants it: what is not ready would block, and the task is woken once it is.
 struct Wire<'a, 'b> {
-    tcp: &'a mut TcpStream,
+    plain: &'a Plain,
     cx: &'a mut Context<'b>,
 }
 
 impl Read for Wire<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut buffer = ReadBuf::new(buffer);
-        match Pin::new(&mut *self.tcp).poll_read(self.cx, &mut buffer) {
-            Poll::Ready(result) => result.map(|()| buffer.filled().len()),
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        now(self.plain.poll_read(self.cx, buffer))
     }
 }
 
 impl Write for Wire<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        now(Pin::new(&mut *self.tcp).poll_write(self.cx, bytes))
+        now(self.plain.poll_write(self.cx, bytes))
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        now(Pin::new(&mut *self.tcp).poll_write_vectored(self.cx, parts))
+        now(self.plain.poll_write_vectored(self.cx, parts))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -4,6 +4,7 @@
 
 pub mod ancillary;
 pub mod clock;
+pub mod connection;
 pub mod datagram;
 pub mod keyed;
 pub mod limits;

@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::io;
-use std::mem::{MaybeUninit, size_of};
+use std::mem::size_of;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -268,31 +268,6 @@ pub fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Whether both ends agreed on TCP timestamps: only then may a port in TIME_WAIT be used again at once.
-pub fn timestamps_agreed(socket: impl AsFd) -> io::Result<bool> {
-    const TCPI_OPT_TIMESTAMPS: u8 = 1;
-    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
-    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap_or(0);
-    // Why not safe code: neither socket2 nor rustix wraps TCP_INFO.
-    // SAFETY: the descriptor is open for the length of the borrow; the kernel writes at most `length` bytes,
-    // the size of the buffer it is given.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: every field of tcp_info is an integer, for which the zeroes written above are valid.
-    let info = unsafe { info.assume_init() };
-    Ok(info.tcpi_options & TCPI_OPT_TIMESTAMPS != 0)
 }
 
 /// What a refused client may have sent already is read before the close, up to this.

@@ -66,6 +66,8 @@ pub enum State {
 enum Pending {
     Buffer(Bytes),
     Pipe(Pipe),
+    /// A byte of urgent data; TCP keeps one at a time.
+    Urgent(Option<u8>),
 }
 
 /// One direction.
@@ -179,6 +181,15 @@ impl Half {
                         (count, false)
                     }
                 },
+                Pending::Urgent(urgent) => match urgent.map(|byte| sink.poll_write_urgent(cx, byte)) {
+                    Some(Poll::Pending) => return Poll::Pending,
+                    Some(Poll::Ready(Err(error))) => return Poll::Ready(Err(error)),
+                    Some(Poll::Ready(Ok(count))) => {
+                        *urgent = None;
+                        (count, false)
+                    }
+                    None => (0, false),
+                },
                 Pending::Pipe(pipe) => match sink.poll_drain(cx, pipe) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Err(error)) if is_unsupported(&error) => {
@@ -198,6 +209,7 @@ impl Half {
             let is_empty = self.pending.as_deref().is_none_or(|pending| match pending {
                 Pending::Buffer(bytes) => bytes.is_empty(),
                 Pending::Pipe(pipe) => pipe.bytes() == 0,
+                Pending::Urgent(byte) => byte.is_none(),
             });
             if is_empty {
                 self.drop_pending(session);
@@ -214,7 +226,14 @@ impl Half {
         session: &Session,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Taken, Fault>> {
-        if self.splicing {
+        // At a mark of urgent data splice(2) finds nothing, for ever.
+        let is_urgent = source.is_urgent();
+        if is_urgent && let Some(byte) = source.take_urgent() {
+            session.taken(self.from == Side::Client, 1);
+            self.pending = Some(Box::new(Pending::Urgent(Some(byte))));
+            return Poll::Ready(Ok(Taken::Bytes(0)));
+        }
+        if self.splicing && !is_urgent {
             let pipe = session.worker.pipes.borrow_mut().borrow();
             if let Some(pipe) = pipe {
                 return self.poll_fill(pipe, source, most, session, cx);
@@ -242,8 +261,7 @@ impl Half {
         }
         match outcome {
             Poll::Pending => Poll::Pending,
-            // The end, or a mark of urgent data with bytes behind it: only a real read can tell, and takes the
-            // urgent byte away, which would make a reset of our close.
+            // The end; only a real read can tell.
             Poll::Ready(Ok(0)) => {
                 self.splicing = false;
                 Poll::Ready(Ok(Taken::Bytes(0)))

@@ -29,7 +29,7 @@ use super::port_book::{Book, End, REST};
 use crate::config::SourcePorts as Mode;
 use crate::plane::PortStats;
 use crate::sys::port_range::PortRange;
-use crate::sys::socket;
+use crate::sys::{connection, socket};
 
 /// Ports tried for one connection before the kernel is asked again.
 const TRIES: usize = 8;
@@ -215,7 +215,7 @@ impl Lease {
         let now = Instant::now();
         let mut book = lock(&self.destination);
         if book.asks(now) {
-            book.timestamps = socket::timestamps_agreed(socket).ok().map(|agreed| (now, agreed));
+            book.timestamps = connection::timestamps_agreed(socket).ok().map(|agreed| (now, agreed));
         }
     }
 

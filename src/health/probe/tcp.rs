@@ -39,7 +39,8 @@ pub(super) async fn connect(
         return Err(Fault { result: ProbeResult::Refused, detail: None });
     }
     let ip = address.as_socket().map(|address| address.ip());
-    let mut stream = Stream::from(stream);
+    let stream = stream.into_std().map(Into::into).and_then(Stream::new);
+    let mut stream = stream.map_err(|error| Fault::connecting(&error))?;
     let header = match proxy {
         None => Vec::new(),
         Some(ProxyVersion::V1) => v1::write(None),
