@@ -91,6 +91,16 @@ impl PackedClientAddr {
     }
 }
 
+impl ListenAddr {
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            ListenAddr::DualStack(port) => Some(*port),
+            ListenAddr::Inet(address) => Some(address.port()),
+            ListenAddr::Unix(_) => None,
+        }
+    }
+}
+
 impl LocalAddr {
     pub fn new(address: SocketAddr) -> Self {
         LocalAddr::Inet(canonical(address))

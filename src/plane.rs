@@ -12,7 +12,7 @@ use crossbeam_utils::CachePadded;
 use tokio::runtime::RuntimeMetrics;
 use tokio::sync::mpsc;
 
-use crate::addr::{ListenAddr, LocalAddr};
+use crate::addr::{BackendAddr, ListenAddr, LocalAddr};
 use crate::admit::Gate;
 use crate::config::Protocol;
 use crate::pool::Pool;
@@ -123,13 +123,17 @@ pub struct SessionFilter {
     pub id: Option<u64>,
     pub pool: Option<String>,
     pub backend: Option<String>,
+    /// Of the backend: a reload may have given its name to another one.
+    pub address: Option<BackendAddr>,
+    /// How far they have come.
+    pub stage: Option<Stage>,
     /// An address without a port.
     pub client: Option<std::net::IpAddr>,
 }
 
 impl fmt::Display for SessionFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let SessionFilter { id, pool, backend, client } = self;
+        let SessionFilter { id, pool, backend, client, address: _, stage: _ } = self;
         let mut parts = Vec::new();
         parts.extend(id.map(|id| format!("id {id}")));
         // From a request: may be anything.

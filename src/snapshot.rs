@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::addr::ListenAddr;
 use crate::admit::{Acl, Quotas};
 use crate::config;
 use crate::plane::Departed;
@@ -184,5 +185,22 @@ impl Snapshot {
         });
         let pools = pools.collect();
         Snapshot { config, listeners, pools }
+    }
+
+    /// Whether clients have a choice of ports that lead to this pool, be it one that a PROXY header announces.
+    pub fn leads_many_ports_to(&self, pool: &str) -> bool {
+        let mut first = None;
+        let leads = |listener: &&Arc<Listener>| {
+            let of_routes = listener.config.routes.iter().filter_map(|route| route.pool.as_deref());
+            listener.config.pool.as_deref() == Some(pool)
+                || of_routes.into_iter().any(|it| it == pool)
+        };
+        self.listeners.values().filter(leads).any(|listener| {
+            listener.config.proxy_protocol.is_some()
+                || listener.config.bind.iter().filter_map(ListenAddr::port).any(|port| {
+                    let before = *first.get_or_insert(port);
+                    before != port
+                })
+        })
     }
 }

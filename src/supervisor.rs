@@ -162,6 +162,7 @@ impl Supervisor {
         let now = Instant::now();
         for pool in snapshot.pools.values() {
             pool.activate(now, SystemTime::now());
+            pool.shared.many_ports.store(snapshot.leads_many_ports_to(&pool.name), Relaxed);
         }
         self.monitor.apply(&snapshot);
         self.finds.attend(&snapshot);

@@ -262,8 +262,12 @@ async fn rows(key: &str, list: &Lister, query: Filter) -> Response {
         Ok(Query(query)) => query,
         Err(error) => return unreadable(&error),
     };
-    let filter =
-        SessionFilter { id: None, pool: query.pool, backend: query.backend, client: query.client };
+    let filter = SessionFilter {
+        pool: query.pool,
+        backend: query.backend,
+        client: query.client,
+        ..Default::default()
+    };
     let rows = list(filter).await;
     Json(json!({ key: rows.iter().map(session_json).collect::<Vec<_>>() })).into_response()
 }

@@ -203,7 +203,7 @@ async fn kill_matching(
         return not_set(&shared, name, "", &NotSet::NoPool);
     }
     let client = client.map(|client| client.to_canonical());
-    kill(&shared, caller, SessionFilter { id: None, pool, backend, client }).await
+    kill(&shared, caller, SessionFilter { pool, backend, client, ..SessionFilter::default() }).await
 }
 
 /// One that is removed may still have sessions.

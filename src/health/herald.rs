@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::transition::{self, Transition};
+use crate::addr::BackendAddr;
 use crate::config::OnDown;
 use crate::plane::SessionFilter;
 use crate::pool::Pool;
 use crate::pool::backend::{Backend, BackendState};
 use crate::telemetry::events::Events;
-use crate::telemetry::record::CloseReason;
+use crate::telemetry::record::{CloseReason, Stage};
 
 /// What the control plane can do about sessions and flows without knowing where they live.
 pub struct Means {
@@ -33,6 +34,7 @@ pub struct Herald {
 struct Place {
     pool: Arc<str>,
     backend: Arc<str>,
+    address: BackendAddr,
 }
 
 /// Under `on_down: {drain: …}`.
@@ -64,20 +66,25 @@ impl Herald {
         match transition.to {
             BackendState::Up => self.note_ramp(backend, now),
             state @ (BackendState::Down | BackendState::Maintenance) => match pool.config.on_down {
-                OnDown::Auto => self.leave(pool, backend),
-                OnDown::Keep => {}
+                OnDown::Auto => {
+                    self.cut_connecting(backend);
+                    self.leave(pool, backend);
+                }
+                OnDown::Keep => self.cut_connecting(backend),
                 OnDown::Drain(time) => {
                     let times = backend.status().transitions(state);
                     let place = Place {
                         pool: Arc::clone(&backend.pool),
                         backend: Arc::clone(&backend.name),
+                        address: backend.address.clone(),
                     };
+                    self.cut_connecting(backend);
                     self.drains
                         .borrow_mut()
                         .insert(place, Respite { until: now + time, state, times });
                 }
                 OnDown::Reset => {
-                    self.cut_sessions(&backend.pool, &backend.name);
+                    (self.means.cut)(on(backend), CloseReason::BackendDown);
                     self.leave(pool, backend);
                 }
             },
@@ -85,15 +92,17 @@ impl Herald {
         }
     }
 
-    fn cut_sessions(&self, pool: &str, backend: &str) {
-        (self.means.cut)(on(pool, backend), CloseReason::BackendDown);
+    /// Who is still waiting for it tries another one.
+    fn cut_connecting(&self, backend: &Backend) {
+        let connecting = SessionFilter { stage: Some(Stage::Connect), ..on(backend) };
+        (self.means.cut)(connecting, CloseReason::BackendDown);
     }
 
     /// A backend is down or ejected: what it was asked and has not answered is asked of others, where the pool lets
     /// flows go.
     pub fn leave(&self, pool: &Pool, backend: &Backend) {
         if matches!(pool.config.on_down, OnDown::Auto | OnDown::Reset) {
-            (self.means.ask_others)(on(&backend.pool, &backend.name));
+            (self.means.ask_others)(on(backend));
         }
     }
 
@@ -101,19 +110,19 @@ impl Herald {
     /// `pools` any more, is left alone, and so is everyone in a pool that no longer wants it.
     pub fn end_respites(&self, pools: &[Arc<Pool>], now: Instant) {
         let mut drains = self.drains.borrow_mut();
-        drains.retain(|Place { pool, backend: name }, respite| {
+        drains.retain(|Place { pool, backend: name, address }, respite| {
             if respite.until > now {
                 return true;
             }
             let found = pools.iter().find(|it| it.name == *pool);
             let wants = found.filter(|it| matches!(it.config.on_down, OnDown::Drain(_)));
-            let backend = wants.and_then(|it| it.backends.iter().find(|it| it.name == *name));
-            let is_still_down = backend.is_some_and(|backend| {
+            let is_it = |it: &&Arc<Backend>| it.name == *name && it.address == *address;
+            let backend = wants.and_then(|it| it.backends.iter().find(is_it));
+            if let Some(backend) = backend.filter(|backend| {
                 let status = backend.status();
                 status.state == respite.state && status.transitions(respite.state) == respite.times
-            });
-            if is_still_down {
-                self.cut_sessions(pool, name);
+            }) {
+                (self.means.cut)(on(backend), CloseReason::BackendDown);
             }
             false
         });
@@ -153,11 +162,12 @@ impl Herald {
     }
 }
 
-/// Whoever is on this backend.
-fn on(pool: &str, backend: &str) -> SessionFilter {
+/// Whoever is on this backend, and not on another one that had its name before a reload.
+fn on(backend: &Backend) -> SessionFilter {
     SessionFilter {
-        pool: Some(pool.to_owned()),
-        backend: Some(backend.to_owned()),
+        pool: Some(backend.pool.to_string()),
+        backend: Some(backend.name.to_string()),
+        address: Some(backend.address.clone()),
         ..SessionFilter::default()
     }
 }

@@ -9,6 +9,7 @@ use super::fitness::{ProbeCounters, Standing};
 use super::hand::{Hand, HandState};
 use super::latency::milliseconds;
 use super::outlier::Outlier;
+use super::rest::Rest;
 use super::slots::{Slot, WEIGHT_UNIT};
 use super::slow_start::effective_weight;
 use crate::addr::BackendAddr;
@@ -44,6 +45,8 @@ pub struct Live {
     /// Failed connects in a row, and the ejection they led to.
     pub outlier: Outlier,
     pub probes: ProbeCounters,
+    /// After a failure; for held sessions.
+    pub rest: Rest,
     /// No longer of its pool; a flow looks here before each datagram it brings.
     pub removed: Since,
     /// Probes, failures or a maintenance take it away from those it has, whatever its weight; a flow looks here, too.
@@ -178,6 +181,7 @@ impl Live {
             connect_failures: ConnectFailures::default(),
             outlier: Outlier::default(),
             probes: ProbeCounters::default(),
+            rest: Rest::default(),
             removed: Since::default(),
             down: Since::default(),
             status: Mutex::new(status),

@@ -17,6 +17,7 @@ pub mod fitness;
 pub mod latency;
 pub mod load;
 pub mod outlier;
+pub mod rest;
 pub mod members;
 pub mod slots;
 pub mod tally;
@@ -25,7 +26,7 @@ pub mod slow_start;
 pub(crate) mod tests;
 pub mod tier;
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -73,6 +74,8 @@ pub struct Shared {
     pub no_backend: SharedCounter,
     pub counters: PerWorker<PoolCounters>,
     pub finding: Finding,
+    /// Clients choose on which port backends without one of their own are asked: several lead here.
+    pub many_ports: AtomicBool,
     /// Backends ejected now; `passive.max_ejected` is held against it.
     pub ejected: AtomicU32,
     /// `probe_duration_seconds`, in `CONNECT_BOUNDS`. All probes run on one thread: its only writer.
@@ -194,6 +197,17 @@ impl Pool {
         self.wake_held();
     }
 
+    /// Backends that failed a moment ago, as many as can be passed over.
+    pub fn resting(&self) -> Tried {
+        let mut resting = Tried::default();
+        for (index, backend) in self.backends.iter().enumerate() {
+            if backend.live.rest.is_on() {
+                resting.push(narrow(index));
+            }
+        }
+        resting
+    }
+
     /// Removed backends that still have sessions.
     pub fn departed(&self) -> impl Iterator<Item = (&Arc<str>, Arc<Live>)> {
         self.departed.iter().filter_map(|departed| Some((&departed.name, departed.live.upgrade()?)))
@@ -225,6 +239,7 @@ impl Shared {
             held: AtomicU32::new(0),
             changed: Notify::new(),
             no_backend: SharedCounter::default(),
+            many_ports: AtomicBool::new(false),
             ejected: AtomicU32::new(0),
             probe_duration: Histogram::default(),
             counters: PerWorker::new(workers),
@@ -243,6 +258,12 @@ impl Shared {
 
     pub fn wake_held(&self) {
         self.changed.notify_waiters();
+    }
+
+    /// Whether clients choose the port on which this backend is asked. Nobody may serve on it, and that says nothing
+    /// about the others.
+    pub fn is_port_of_clients(&self, address: &BackendAddr) -> bool {
+        matches!(address, BackendAddr::InetClientPort(_)) && self.many_ports.load(Relaxed)
     }
 }
 

@@ -132,6 +132,14 @@ impl Stream {
         self.tls().is_some_and(Tls::is_truncated)
     }
 
+    /// Of a client in TLS that ended: whether anything it said before is still to be read.
+    pub fn has_words(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.0 {
+            Kind::Encrypted(Some(own)) => own.tls.has_words(&own.plain, cx),
+            Kind::Plain(_) | Kind::Encrypted(None) => false,
+        }
+    }
+
     pub fn tls(&self) -> Option<&Tls> {
         match &self.0 {
             Kind::Encrypted(Some(own)) => Some(&own.tls),

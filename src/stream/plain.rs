@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker, ready};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
 
 use crate::sys::connection;
 use crate::sys::pipe::Pipe;
@@ -97,7 +97,17 @@ impl Plain {
 
     /// Urgent data was announced, and not all that was there has been read since.
     pub fn is_urgent(&self) -> bool {
+        // Cheap, and true of a stream that ended, too.
         self.0.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
+            && self.readiness(Interest::PRIORITY).is_some_and(|ready| ready.is_priority())
+    }
+
+    /// What the event loop knows already.
+    fn readiness(&self, interest: Interest) -> Option<Ready> {
+        match pin!(self.0.ready(interest)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(ready)) => Some(ready.ready()),
+            Poll::Ready(Err(_)) | Poll::Pending => None,
+        }
     }
 
     /// Takes the byte of urgent data, if all before it has been read.
@@ -146,10 +156,7 @@ impl Plain {
         drop(ready!(self.0.poll_write_ready(cx))?);
         // One that failed comes with an error or a hang-up, and so closed for writing: the kernel need not be asked
         // about the others.
-        let ready = pin!(self.0.ready(Interest::WRITABLE));
-        if let Poll::Ready(Ok(ready)) = ready.poll(&mut Context::from_waker(Waker::noop()))
-            && !ready.ready().is_write_closed()
-        {
+        if self.readiness(Interest::WRITABLE).is_some_and(|ready| !ready.is_write_closed()) {
             return Poll::Ready(Ok(()));
         }
         Poll::Ready(match socket2::SockRef::from(&self.0).take_error()? {
@@ -168,9 +175,9 @@ impl Plain {
     }
 
     fn forget(&self, interest: Interest) {
-        let _ = self.0.try_io(interest, |_| -> io::Result<()> {
-            Err(io::ErrorKind::WouldBlock.into())
-        });
+        let _ = self
+            .0
+            .try_io(interest, |_| -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) });
     }
 }
 

@@ -2,7 +2,7 @@
 //! `Stream` puts it between the two. Nothing is taken in before what is to go out has gone, so both of its buffers stay
 //! within what one turn fills.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::task::{Context, Poll, ready};
 
 use rustls::Connection;
@@ -31,11 +31,7 @@ impl Tls {
     }
 
     /// Ready when both sides agree and all that takes is with the kernel.
-    pub fn poll_handshake(
-        &mut self,
-        plain: &Plain,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    pub fn poll_handshake(&mut self, plain: &Plain, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_flush(plain, cx))?;
             if !self.connection.is_handshaking() {
@@ -82,11 +78,7 @@ impl Tls {
         }
     }
 
-    pub fn poll_flush(
-        &mut self,
-        plain: &Plain,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    pub fn poll_flush(&mut self, plain: &Plain, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.connection.wants_write() {
             match self.connection.write_tls(&mut Wire { plain, cx }) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -98,17 +90,28 @@ impl Tls {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether anything is still to be read. Looks at what the socket has until it is something: what is taken from it stays here.
+    pub fn has_words(&mut self, plain: &Plain, cx: &mut Context<'_>) -> bool {
+        loop {
+            match self.connection.reader().fill_buf() {
+                Ok(words) => return !words.is_empty(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return false,
+            }
+            match self.poll_receive(plain, cx) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) | Poll::Pending => return false,
+            }
+        }
+    }
+
     /// Nothing will follow; goes out at the next flush.
     pub fn end(&mut self) {
         self.connection.send_close_notify();
     }
 
     /// Reads once from the socket; zero is its end.
-    fn poll_receive(
-        &mut self,
-        plain: &Plain,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+    fn poll_receive(&mut self, plain: &Plain, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let count = match self.connection.read_tls(&mut Wire { plain, cx }) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
             result => result?,

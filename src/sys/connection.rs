@@ -8,8 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::socket::{self, unsent_bytes};
-use crate::addr::LocalAddr;
+use super::socket::unsent_bytes;
 
 /// Registers a connection with the event loop of this thread: for bytes both ways, and for urgent data, which a
 /// readiness for bytes alone would not tell from a socket that has run dry.
@@ -58,10 +57,12 @@ pub fn has_bytes_never_sent(socket: impl AsFd) -> bool {
     info(&socket).is_ok_and(|info| info.tcpi_notsent_bytes > 1)
 }
 
-/// Nobody listens at `address`, an address of this machine, and the kernel happened to choose its very port as ours: the
-/// socket reached itself. `connect` reports success.
-pub fn is_with_itself(socket: impl AsFd, address: SocketAddr) -> bool {
-    matches!(socket::local_addr(socket), LocalAddr::Inet(local) if local == address)
+/// Nobody listens at an address of this machine, and the kernel happened to choose its very port as ours: the socket
+/// reached itself, and connect() reports success.
+pub fn is_with_itself(socket: impl AsFd) -> bool {
+    let near = rustix::net::getsockname(&socket).ok().map(SocketAddr::try_from);
+    let far = rustix::net::getpeername(&socket).ok().flatten().map(SocketAddr::try_from);
+    matches!((near, far), (Some(Ok(near)), Some(Ok(far))) if near == far)
 }
 
 /// Whether both ends agreed on TCP timestamps: only then may a port in TIME_WAIT be used again at once.
@@ -98,6 +99,8 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
+
+    use socket2::{Domain, Socket, Type};
 
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -141,7 +144,10 @@ mod tests {
     #[test]
     fn a_socket_that_reached_itself_is_known() {
         let (client, server) = pair();
-        assert!(!is_with_itself(&client, server.local_addr().unwrap()));
-        assert!(is_with_itself(&client, client.local_addr().unwrap()));
+        assert!(!is_with_itself(&client) && !is_with_itself(&server));
+        let own = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        own.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        own.connect(&own.local_addr().unwrap()).unwrap();
+        assert!(is_with_itself(&own));
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use socket2::SockAddr;
 
 use super::connect::Failure;
 use super::session::Session;
@@ -14,7 +15,7 @@ use crate::pool::Pool;
 use crate::pool::backend::Backend;
 use crate::stream::Stream;
 use crate::stream::tls::Tls;
-use crate::sys::socket;
+use crate::sys::{connection, socket};
 use crate::tls;
 use crate::wire::postgres;
 use crate::wire::proxy_protocol::{Ends, v1, v2};
@@ -23,11 +24,15 @@ use crate::wire::proxy_protocol::{Ends, v1, v2};
 pub struct Greeting {
     bytes: Bytes,
     asks_postgres: bool,
+    /// It hears who the client is, or that the client wants TLS, and may not like it: no fault of the backend's.
+    is_of_client: bool,
+    /// The kernel may choose the very port it connects to as ours.
+    may_reach_itself: bool,
     /// Boxed: it is large, and most sessions have none.
     tls: Option<Box<rustls::ClientConnection>>,
     step: Step,
     /// What is wrong with the backend's TLS.
-    pub cause: Option<String>,
+    pub cause: Option<Box<str>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,6 +49,7 @@ impl Greeting {
         client: &Stream,
         pool: &Pool,
         backend: &Backend,
+        address: &SockAddr,
     ) -> Result<Greeting, Failure> {
         let mut bytes = match pool.config.send_proxy_protocol {
             None => Vec::new(),
@@ -63,8 +69,17 @@ impl Greeting {
                 Some(Box::new(connection.map_err(|_| Failure::Tls)?))
             }
         };
-        let bytes = bytes.into();
-        Ok(Greeting { bytes, asks_postgres, tls, step: Step::Connect, cause: None })
+        let port = address.as_socket().map(|address| address.port());
+        Ok(Greeting {
+            is_of_client: pool.config.send_proxy_protocol.is_some()
+                || (asks_postgres && pool.config.tls.is_none()),
+            bytes: bytes.into(),
+            asks_postgres,
+            may_reach_itself: port.is_some_and(|it| session.worker.source_ports.may_choose(it)),
+            tls,
+            step: Step::Connect,
+            cause: None,
+        })
     }
 
     /// Whether the backend hears from us before it hears from the client.
@@ -78,20 +93,29 @@ impl Greeting {
             self.step = match self.step {
                 Step::Connect => {
                     ready!(stream.poll_connected(cx)).map_err(|error| Failure::of(&error))?;
+                    if self.may_reach_itself && connection::is_with_itself(&*stream) {
+                        // Without a trace: whoever is to serve there must find the port free.
+                        stream.reset_on_close();
+                        return Poll::Ready(Err(Failure::Refused));
+                    }
                     Step::Send
                 }
                 Step::Send => {
-                    ready!(self.poll_send(stream, cx)).map_err(|error| Failure::of(&error))?;
+                    ready!(self.poll_send(stream, cx)).map_err(|error| self.failure(&error))?;
                     if self.asks_postgres { Step::Answer } else { Step::Handshake }
                 }
                 Step::Answer => {
                     // Not a byte more than the answer: what follows is the client's.
                     let mut answer = [0];
                     let count = ready!(stream.poll_read(cx, &mut answer));
-                    let count = count.map_err(|error| Failure::of(&error))?;
+                    let count = count.map_err(|error| self.failure(&error))?;
                     if count == 0 || answer[0] != postgres::YES {
-                        self.cause = Some("backend: it does not go on in TLS".to_owned());
-                        return Poll::Ready(Err(Failure::Tls));
+                        self.cause = Some("backend: it does not go on in TLS".into());
+                        let is_ours = self.tls.is_some();
+                        return Poll::Ready(Err(match is_ours {
+                            true => Failure::Tls,
+                            false => Failure::Declined,
+                        }));
                     }
                     Step::Handshake
                 }
@@ -114,10 +138,17 @@ impl Greeting {
         Poll::Ready(Ok(()))
     }
 
+    fn failure(&self, error: &io::Error) -> Failure {
+        let is_declined = self.asks_postgres && self.tls.is_none();
+        if is_declined { Failure::Declined } else { Failure::of(error) }
+    }
+
     /// Whatever ends a connection amid a handshake, the handshake failed.
     fn broke(&mut self, error: &io::Error) -> Failure {
-        self.cause = Some(format!("backend: {}", tls::explain(error)));
-        Failure::Tls
+        self.cause = Some(format!("backend: {}", tls::explain(error)).into());
+        // What is wrong in TLS is the backend's doing, an end without a word may be for the sake of the client.
+        let says_why = error.kind() == io::ErrorKind::InvalidData;
+        if self.is_of_client && !says_why { Failure::Declined } else { Failure::Tls }
     }
 }
 

@@ -181,15 +181,17 @@ impl Half {
                         (count, false)
                     }
                 },
-                Pending::Urgent(urgent) => match urgent.map(|byte| sink.poll_write_urgent(cx, byte)) {
-                    Some(Poll::Pending) => return Poll::Pending,
-                    Some(Poll::Ready(Err(error))) => return Poll::Ready(Err(error)),
-                    Some(Poll::Ready(Ok(count))) => {
-                        *urgent = None;
-                        (count, false)
+                Pending::Urgent(urgent) => {
+                    match urgent.map(|byte| sink.poll_write_urgent(cx, byte)) {
+                        Some(Poll::Pending) => return Poll::Pending,
+                        Some(Poll::Ready(Err(error))) => return Poll::Ready(Err(error)),
+                        Some(Poll::Ready(Ok(count))) => {
+                            *urgent = None;
+                            (count, false)
+                        }
+                        None => (0, false),
                     }
-                    None => (0, false),
-                },
+                }
                 Pending::Pipe(pipe) => match sink.poll_drain(cx, pipe) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Err(error)) if is_unsupported(&error) => {

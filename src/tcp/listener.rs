@@ -12,6 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
+use super::ending;
 use super::place::Place;
 use super::session::{self, Arrival};
 use super::worker::Worker;
@@ -200,7 +201,7 @@ impl Accepting {
             socket::end_politely(&socket, &mut self.worker.scratch.borrow_mut());
         }
         drop(socket);
-        session::record_refusal(&self.worker, listener, client, *self.local, Stage::Admit, why);
+        ending::record_refusal(&self.worker, listener, client, *self.local, Stage::Admit, why);
     }
 
     /// Counts an accept error; says whether accepting must rest before the next try.

@@ -4,10 +4,13 @@
 pub mod worker;
 pub mod listener;
 pub mod session;
+pub mod ending;
 mod pace;
 mod place;
 mod preread;
 pub mod connect;
+mod watch;
+mod hold;
 mod greeting;
 mod port_book;
 pub mod source_ports;

@@ -43,6 +43,16 @@ pub struct Told {
     /// What was wrong with it.
     pub cause: Option<Cow<'static, str>>,
     pub paces: Paces,
+    /// Of a quiet one with bytes that a far side has not taken yet: when it was looked at last.
+    pub look: Option<Look>,
+}
+
+/// What the far sides, client and backend, had taken of what the kernel was given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    pub taken: [u64; 2],
+    /// When the last byte had moved by then, on the coarse clock.
+    pub last_byte_ms: u64,
 }
 
 /// Of a listener with `limits.bandwidth`.

@@ -15,16 +15,20 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use super::connect::Connected;
 use super::half::{End, Event, Half, Side, State, is_reset};
 use super::port_book::End as PortEnd;
+use super::preread::Look;
 use super::session::Session;
 use crate::config::RelayMode;
 use crate::stream::Stream;
 use crate::sys::socket::Peeked;
-use crate::sys::{clock, socket};
+use crate::sys::{clock, connection, socket};
 use crate::telemetry::record::CloseReason;
 use crate::tls;
 
 /// The bound on delivering before a reset is carried on, where `half_closed` is `none`.
 const CARRY: Duration = Duration::from_secs(60);
+
+/// Looks at a quiet session with unsent bytes, within its limit.
+const LOOKS: u32 = 4;
 
 /// A connected session.
 pub struct Relay {
@@ -67,7 +71,7 @@ impl Relay {
             timer: None,
             over: false,
         };
-        relay.arm();
+        relay.arm(true);
         relay
     }
 
@@ -128,7 +132,7 @@ impl Relay {
                 self.fin_delivered(from)
             }
             Event::Delivered(End::Reset) => {
-                Some(Verdict::Carry { to: from.other(), reason: from.reset() })
+                Some(Verdict::Carry { to: from.other(), reason: self.reset_reason(from) })
             }
             Event::SourceFailed(error) => Some(self.failed(from, &error)),
             Event::SinkFailed(error) if !is_reset(&error) => {
@@ -180,6 +184,18 @@ impl Relay {
         }
     }
 
+    /// Whoever was sent the other side's FIN first, and all that came before it, only ended in its own way: with something
+    /// of it unread, as PostgreSQL in TLS does.
+    fn reset_reason(&self, from: Side) -> CloseReason {
+        let other = from.other();
+        let had_fin =
+            self.first_end == Some((other, End::Fin)) && self.half(other).state == State::Done;
+        match had_fin && !connection::has_bytes_never_sent(self.stream(from)) {
+            true => other.closed(),
+            false => from.reset(),
+        }
+    }
+
     fn send_fin(&self, to: Side) {
         self.stream(to).finish();
     }
@@ -209,7 +225,8 @@ impl Relay {
         if self.first_end.is_none() {
             self.first_end = Some((side, end));
             self.session.last_byte_ms.set(clock::coarse_ms());
-            self.arm();
+            self.look();
+            self.arm(true);
         }
     }
 
@@ -228,35 +245,73 @@ impl Relay {
         }
     }
 
-    /// The times that apply now: which ends the session, and how long until then. The lowest is waited for.
-    fn next_limit(&self) -> Option<(Duration, CloseReason)> {
+    /// The limits of silence that apply now: how long, and what the session ends with.
+    fn quiet_limits(&self) -> impl Iterator<Item = (Duration, CloseReason)> {
         let timeouts = &self.session.listener.config.timeouts;
-        let now = clock::coarse_ms();
-        let quiet = Duration::from_millis(now.saturating_sub(self.session.last_byte_ms.get()));
         let half_closed = self.first_end.and(timeouts.half_closed);
-        [
-            timeouts.idle.map(|limit| (limit.saturating_sub(quiet), CloseReason::Idle)),
-            half_closed.map(|limit| (limit.saturating_sub(quiet), CloseReason::HalfClosedTimeout)),
-            timeouts.max_lifetime.map(|limit| {
-                (limit.saturating_sub(self.session.started.elapsed()), CloseReason::Lifetime)
-            }),
-        ]
-        .into_iter()
-        .flatten()
-        .min_by_key(|(left, _)| *left)
+        let idle = timeouts.idle.map(|limit| (limit, CloseReason::Idle));
+        idle.into_iter().chain(half_closed.map(|limit| (limit, CloseReason::HalfClosedTimeout)))
     }
 
-    /// Sets the timer for the first limit, if any. Bytes do not re-arm it: when it fires, it looks again.
-    fn arm(&mut self) {
-        match self.next_limit() {
-            None => self.timer = None,
-            Some((left, _)) => {
-                let deadline = Instant::now() + left;
-                match &mut self.timer {
-                    Some(timer) => timer.as_mut().reset(deadline),
-                    None => self.timer = Some(Box::pin(sleep_until(deadline))),
-                }
-            }
+    fn quiet(&self) -> Duration {
+        let last = self.session.last_byte_ms.get();
+        Duration::from_millis(clock::coarse_ms().saturating_sub(last))
+    }
+
+    /// The times that apply now: which ends the session, and how long until then. The lowest is waited for.
+    fn next_limit(&self) -> Option<(Duration, CloseReason)> {
+        let lifetime = self.session.listener.config.timeouts.max_lifetime;
+        let quiet = self.quiet();
+        let of_quiet =
+            self.quiet_limits().map(|(limit, reason)| (limit.saturating_sub(quiet), reason));
+        let of_life = lifetime.map(|limit| {
+            (limit.saturating_sub(self.session.started.elapsed()), CloseReason::Lifetime)
+        });
+        of_quiet.chain(of_life).min_by_key(|(left, _)| *left)
+    }
+
+    /// How long a session is quiet before it is looked at, and how often from then on: what the kernel delivers to a slow
+    /// reader keeps it alive, and nobody tells of that.
+    fn look_after(&self) -> Option<Duration> {
+        self.quiet_limits().map(|(limit, _)| limit / LOOKS).min()
+    }
+
+    /// Looks whether a far side took something since the last look; says whether there is something left to take.
+    fn look(&mut self) -> bool {
+        let seen = [&self.client, &self.backend].map(connection::delivery);
+        if !seen.iter().any(|delivery| delivery.is_pending) {
+            return false;
+        }
+        let last_byte_ms = self.session.last_byte_ms.get();
+        let taken = seen.map(|delivery| delivery.mark);
+        let before = self.session.told(|told| told.look).flatten();
+        let before = before.filter(|look| look.last_byte_ms == last_byte_ms);
+        // The first time nobody knows: it may have been a moment ago.
+        let is_alive =
+            before.is_none_or(|look| taken.iter().zip(&look.taken).any(|(now, then)| now > then));
+        if is_alive {
+            let last_byte_ms = clock::coarse_ms();
+            self.session.last_byte_ms.set(last_byte_ms);
+            self.session.tell(|told| told.look = Some(Look { taken, last_byte_ms }));
+        }
+        true
+    }
+
+    /// Sets the timer for the first limit, if any, or for a look before that. Bytes do not re-arm it: when it fires, it
+    /// looks again.
+    fn arm(&mut self, may_look: bool) {
+        let Some((left, _)) = self.next_limit() else {
+            self.timer = None;
+            return;
+        };
+        let look = self.look_after().filter(|_| may_look).map(|after| {
+            let left = after.saturating_sub(self.quiet());
+            if left.is_zero() { after } else { left }
+        });
+        let deadline = Instant::now() + look.map_or(left, |look| look.min(left));
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().reset(deadline),
+            None => self.timer = Some(Box::pin(sleep_until(deadline))),
         }
     }
 
@@ -266,29 +321,37 @@ impl Relay {
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
+            let is_quiet = self.look_after().is_some_and(|after| self.quiet() >= after);
+            let may_look = if is_quiet { self.look() } else { true };
             match self.next_limit() {
                 Some((left, reason)) if left.is_zero() => return Poll::Ready(Verdict::Cut(reason)),
-                _ => self.arm(),
+                _ => self.arm(may_look),
             }
         }
     }
 
-    /// Resets `to` once the kernel has delivered all we gave it, at most `half_closed` later.
+    /// Resets `to` once the kernel has delivered all we gave it, at most `half_closed` after it delivered anything.
     pub async fn carry(mut self, to: Side, reason: CloseReason) -> CloseReason {
         let limit = self.session.listener.config.timeouts.half_closed.unwrap_or(CARRY);
-        let deadline = Instant::now() + limit;
+        let mut deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(1);
         let stream = match to {
             Side::Client => &mut self.client,
             Side::Backend => &mut self.backend,
         };
-        while socket::unsent_bytes(&*stream).is_ok_and(|bytes| bytes > 0)
+        let mut seen = connection::delivery(&*stream);
+        while seen.is_pending
             && socket::peek(&*stream) != Peeked::Reset
             && Instant::now() < deadline
             && poll_fn(|cx| Poll::Ready(self.session.poll_cut(cx))).await.is_none()
         {
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(100));
+            let now = connection::delivery(&*stream);
+            if now.mark > seen.mark {
+                deadline = Instant::now() + limit;
+            }
+            seen = now;
         }
         stream.reset_on_close();
         // Of the backend's connection it was either this reset or the backend's own.

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use super::connect;
+use super::ending::Ending;
 use super::place::{Home, Place};
 use super::preread::{self, Told};
 use super::relay::{Relay, Verdict};
@@ -19,15 +20,14 @@ use super::source_ports::Lease;
 use super::worker::Worker;
 use crate::addr::{ClientAddr, LocalAddr, PackedClientAddr};
 use crate::admit::{Admission, ClientNet, ClientPermit, ListenerPermit};
-use crate::config::{HashKey, OnRefuse, Protocol};
+use crate::config::{HashKey, OnRefuse};
 use crate::plane::{SessionFilter, SessionRow};
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
-use crate::pool::{BackendPermit, Pool, SESSION_BOUNDS};
-use crate::snapshot::Listener;
+use crate::pool::{BackendPermit, Pool};
 use crate::stream::Stream;
 use crate::sys::clock::{self, Moment};
 use crate::sys::socket;
-use crate::telemetry::record::{Bytes, CloseReason, Record, Stage, can_occur};
+use crate::telemetry::record::{Bytes, CloseReason, Stage};
 use crate::wire::proxy_protocol::Ends;
 
 /// An admitted connection on its way to the worker it will live on.
@@ -58,14 +58,14 @@ pub struct Session {
     told: Cell<Option<Box<Told>>>,
     pub times: Cell<Times>,
     /// Its place in the worker's roster.
-    seat: Cell<u32>,
+    pub seat: Cell<u32>,
     pub failed_attempts: Cell<u8>,
     pub stage: Cell<Stage>,
     cut: Cell<Option<CloseReason>>,
     /// Whether it has a place among its client's sessions.
     is_counted: Cell<bool>,
     /// Why it ended; `internal` until that is known.
-    reason: Cell<CloseReason>,
+    pub reason: Cell<CloseReason>,
     /// Its settings, as they were when it was accepted.
     pub listener: ListenerPermit,
     /// Its place is given back last: at no load all else must be given back.
@@ -84,7 +84,7 @@ pub struct Holds {
 pub struct Times {
     pub connect: Option<NonZeroU32>,
     pub first_byte: Option<NonZeroU32>,
-    /// When the backend could first have spoken, since the start: connected, or given the client's first bytes.
+    /// When the backend was last given anything, or connected, since the start: until it has spoken.
     first_byte_from: u32,
 }
 
@@ -199,7 +199,7 @@ async fn reach(session: Rc<Session>, socket: OwnedFd) -> Result<Relay, CloseReas
         let looked = Box::pin(preread::server_name(&session, &mut client)).await;
         looked.map_err(|reason| refuse(&session, &client, reason))?;
     }
-    let connected = connect::connect(&session, &client, pool).await;
+    let connected = connect::connect(&session, &mut client, pool).await;
     let connected = connected.map_err(|reason| refuse(&session, &client, reason))?;
     session.stage.set(Stage::Relay);
     let connected = connected.with_client(client).map_err(|_| CloseReason::Internal)?;
@@ -307,6 +307,11 @@ impl Session {
         }
     }
 
+    /// Whatever it was cut for does not concern it any more.
+    pub fn lift_cut(&self) {
+        self.cut.set(None);
+    }
+
     /// The backend answered the connect; now it may speak.
     pub fn connected(&self, took: Duration) {
         let times = self.times.get();
@@ -343,7 +348,8 @@ impl Session {
         let count = count as u64;
         let mut bytes = self.bytes.get();
         if from_client {
-            if bytes.backend_sent == 0 && bytes.backend_received == 0 {
+            if bytes.backend_received == 0 {
+                // A client may pause within what it asks.
                 let first_byte_from = microseconds(self.started.elapsed());
                 self.times.set(Times { first_byte_from, ..self.times.get() });
             }
@@ -381,9 +387,17 @@ impl Session {
         filter.id.is_none_or(|id| id == self.id)
             && filter.client.is_none_or(|ip| self.client().ip() == Some(ip))
             && filter.pool.as_deref().is_none_or(|pool| self.pool_name().as_deref() == Some(pool))
-            && filter.backend.as_deref().is_none_or(|name| {
-                self.with_backend(|backend| &*backend.name == name) == Some(true)
-            })
+            && filter.stage.is_none_or(|stage| self.stage.get() == stage)
+            && filter.backend.as_deref().is_none_or(|name| self.is_on(name, filter))
+    }
+
+    fn is_on(&self, name: &str, filter: &SessionFilter) -> bool {
+        // Held after an attempt, it is on none.
+        matches!(self.stage.get(), Stage::Connect | Stage::Relay)
+            && self.with_backend(|backend| {
+                &*backend.name == name
+                    && filter.address.as_ref().is_none_or(|address| backend.address == *address)
+            }) == Some(true)
     }
 
     pub fn row(&self) -> SessionRow {
@@ -404,7 +418,7 @@ impl Session {
         }
     }
 
-    fn pool_name(&self) -> Option<Arc<str>> {
+    pub fn pool_name(&self) -> Option<Arc<str>> {
         let config = &self.listener.config;
         match self.told(|told| told.route).flatten() {
             Some(index) => config.routes.get(index)?.pool.clone(),
@@ -413,79 +427,8 @@ impl Session {
     }
 }
 
-fn duration(microseconds: NonZeroU32) -> Duration {
-    Duration::from_micros(u64::from(microseconds.get()))
-}
-
 fn microseconds(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
-}
-
-/// Records the session when it goes out of scope, and takes it off the worker's roster.
-struct Ending(Rc<Session>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        let session = &self.0;
-        session.worker.sessions.borrow_mut().leave(session.seat.get());
-        if session.worker.sessions.borrow().is_empty() {
-            session.worker.pipes.borrow_mut().close_idle();
-        }
-        let (stage, reason) = (session.stage.get(), session.reason.get());
-        debug_assert!(
-            can_occur(Protocol::Tcp, stage, reason),
-            "{stage:?} cannot end with {reason:?}"
-        );
-        let worker = session.worker.id;
-        session.listener.live.counters.of(worker).closed(stage, reason).add(1);
-        if stage == Stage::Relay {
-            session.with_backend(|backend| {
-                let durations = &backend.shared.counters.of(worker).session_duration;
-                durations.observe(&SESSION_BOUNDS, session.started.elapsed());
-            });
-        }
-        let log = &session.worker.plane.session_log;
-        if log.wants(reason) {
-            log.write(Record {
-                id: session.id,
-                listener: Arc::clone(&session.listener.config.name),
-                protocol: Protocol::Tcp,
-                client: session.client(),
-                sender: session.told(|told| told.sender).flatten(),
-                local: session.local(),
-                server_name: session.told(|told| told.server_name().map(str::to_owned)).flatten(),
-                cause: session.told(|told| told.cause.clone()).flatten(),
-                pool: session.pool_name(),
-                backend: session.with_backend(|backend| Arc::clone(&backend.name)),
-                tried: u32::from(session.failed_attempts.get()),
-                stage,
-                reason,
-                bytes: session.bytes.get(),
-                connect: session.times.get().connect.map(duration),
-                first_byte: session.times.get().first_byte.map(duration),
-                duration: session.started.elapsed(),
-            });
-        }
-    }
-}
-
-/// Records a client that was refused before it became a session.
-pub fn record_refusal(
-    worker: &Worker,
-    listener: &Listener,
-    client: ClientAddr,
-    local: LocalAddr,
-    stage: Stage,
-    reason: CloseReason,
-) {
-    let counters = listener.live.counters.of(worker.id);
-    counters.sessions.add(1);
-    counters.closed(stage, reason).add(1);
-    if worker.plane.session_log.wants(reason) {
-        let id = worker.plane.next_session_id();
-        let ends = (client, local);
-        worker.plane.session_log.write(Record::refusal(id, &listener.config, ends, stage, reason));
-    }
 }
 
 #[cfg(test)]

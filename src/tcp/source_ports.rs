@@ -82,6 +82,11 @@ impl SourcePorts {
         self.listening.store(Arc::new(listening));
     }
 
+    /// Whether the kernel may choose this port as ours.
+    pub fn may_choose(&self, port: u16) -> bool {
+        self.range.range.contains(&port)
+    }
+
     /// Begins a connection to `address`. `make` creates the socket, anew for each port tried.
     pub fn connect(
         &self,
@@ -188,7 +193,9 @@ impl SourcePorts {
         let mut book = lock(destination);
         let own = || self.range.own(spread(source, address));
         let listening = self.listening.load();
-        let port = book.take(Instant::now(), own, |port| listening.contains(&port))?;
+        // From the very port it is asked on, a backend of this machine would be the connection itself.
+        let is_kept_off = |port| port == address.port() || listening.contains(&port);
+        let port = book.take(Instant::now(), own, is_kept_off)?;
         self.stats.in_use.fetch_add(1, Relaxed);
         Some(Lease {
             port,
@@ -215,7 +222,8 @@ impl Lease {
         let now = Instant::now();
         let mut book = lock(&self.destination);
         if book.asks(now) {
-            book.timestamps = connection::timestamps_agreed(socket).ok().map(|agreed| (now, agreed));
+            book.timestamps =
+                connection::timestamps_agreed(socket).ok().map(|agreed| (now, agreed));
         }
     }
 

@@ -160,7 +160,9 @@ impl Flows {
                         }
                         _ => {
                             failures.unreachable.add(1);
-                            outlier::failed(pool, picked.backend(), Instant::now());
+                            if !pool.shared.is_port_of_clients(&picked.backend().address) {
+                                outlier::failed(pool, picked.backend(), Instant::now());
+                            }
                         }
                     }
                     if refusal.2 == Dropped::NoDescriptors {
@@ -300,7 +302,9 @@ impl Flows {
         let backend = Arc::clone(&link.slot.backend);
         let may_go_elsewhere = link.again.is_some();
         let pool = self.plane.snapshot.load().pools.get(&backend.pool).map(Arc::clone);
-        if let Some(pool) = &pool {
+        if let Some(pool) = &pool
+            && !pool.shared.is_port_of_clients(&backend.address)
+        {
             outlier::failed(pool, &backend, Instant::now());
         }
         if may_go_elsewhere {

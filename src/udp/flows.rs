@@ -174,6 +174,8 @@ impl Flows {
                     && filter.client.is_none_or(|ip| ip == link.client.ip())
                     && filter.pool.as_deref().is_none_or(|pool| *pool == *backend.pool)
                     && filter.backend.as_deref().is_none_or(|name| *name == *backend.name)
+                    && filter.address.as_ref().is_none_or(|address| *address == backend.address)
+                    && filter.stage.is_none_or(|stage| stage == Stage::Relay)
             })
         })
     }

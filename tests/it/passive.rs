@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use maitred::config::{self, Balance, Config, Passive, Probe};
 use maitred::pool::backend::BackendState;
+use maitred::sys::socket::reset_on_close;
 use maitred::telemetry::record::CloseReason;
 
 use crate::balancer::{self, Balancer, wait_for};
@@ -169,11 +170,12 @@ fn a_client_that_leaves_while_connecting_never_counts() {
     for _ in 0..3 {
         let client = TcpStream::connect(balancer.address()).unwrap();
         wait_for("the session", || balancer.supervisor().plane.open_sessions() == 1);
+        reset_on_close(&client);
         drop(client);
         wait_for("its end", || balancer.supervisor().plane.open_sessions() == 0);
     }
     let endings = balancer.endings(3);
-    assert!(endings.iter().all(|record| record.reason == CloseReason::ClientClosed));
+    assert!(endings.iter().all(|record| record.reason == CloseReason::ClientReset));
     assert_eq!(states(&balancer), [BackendState::Up, BackendState::Up]);
 }
 

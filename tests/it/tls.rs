@@ -26,7 +26,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection, St
 use crate::balancer::{self, Balancer, loopback, wait_for};
 use crate::server::{Conduct, Server};
 
-const NAME: &str = "db1.example.com";
+pub const NAME: &str = "db1.example.com";
 
 /// An authority and what it signed, as PEM files: `ca.pem`, `server.pem`, `other.pem`, `client.pem` and their `.key`.
 pub struct Files(tempfile::TempDir);
@@ -90,7 +90,7 @@ impl Files {
     }
 
     /// What a pool is to have.
-    fn client(&self, server_name: Option<&'static str>) -> Option<Arc<Client>> {
+    pub fn client(&self, server_name: Option<&'static str>) -> Option<Arc<Client>> {
         let ca = self.file("ca.pem");
         let own = self.pair("client");
         let wish = Wish {
@@ -331,6 +331,7 @@ fn without_another_backend_the_cause_is_told() {
     let (listener, address) = loopback();
     let mut config = balancer::config(&[address]);
     balancer::pool(&mut config).tls = files.client(Some(NAME));
+    balancer::pool(&mut config).connect.attempts = 1;
     let balancer = Balancer::start(config);
     let ends: [(&str, End); 3] = [
         ("not valid for name", |files, stream| {

@@ -1,0 +1,239 @@
+//! A backend that is gone for a moment: who is told to hold holds, whatever the probes have noticed, and who is not tries
+//! again as often as `connect.attempts` says.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use maitred::addr::BackendAddr;
+use maitred::config::{self, Hold, OnDown, Passive, Probe, WhenNoneUp};
+use maitred::pool::backend::BackendState;
+use maitred::telemetry::record::{CloseReason, Stage};
+
+use crate::balancer::{self, Balancer, loopback, wait_for};
+use crate::server::{Conduct, Refusal, Server, first_byte, served_by};
+
+const HOLD: WhenNoneUp = WhenNoneUp::Hold(Hold { time: Duration::from_secs(60), max: 1000 });
+
+fn held(balancer: &Balancer) -> u32 {
+    let snapshot = balancer.supervisor().plane.snapshot.load();
+    snapshot.pools["main"].shared.held.load(Relaxed)
+}
+
+fn refused(balancer: &Balancer) -> u64 {
+    let snapshot = balancer.supervisor().plane.snapshot.load();
+    let backends = &snapshot.pools["main"].backends;
+    backends.iter().map(|it| it.live.connect_failures.refused.value()).sum()
+}
+
+/// No probe looks: only trying tells that the backend is back.
+#[test]
+fn all_who_came_meanwhile_are_served() {
+    let refusal = Refusal::new();
+    let mut config = balancer::config(&[refusal.address]);
+    balancer::pool(&mut config).when_none_up = HOLD;
+    let balancer = Balancer::start(config);
+    let mut clients: Vec<TcpStream> =
+        (0..50).map(|_| TcpStream::connect(balancer.address()).unwrap()).collect();
+    wait_for("fifty held", || held(&balancer) == 50);
+    let before = refused(&balancer);
+    // Four tries a second by one of them all, not four by each.
+    std::thread::sleep(Duration::from_secs(1));
+    let tries = refused(&balancer) - before;
+    assert!((1..=10).contains(&tries), "{tries} tries in a second");
+    let _server = refusal.revive(Conduct::Say(&["a"]));
+    for client in &mut clients {
+        assert_eq!(first_byte(client), Some('a'));
+    }
+    assert_eq!(held(&balancer), 0);
+}
+
+#[test]
+fn a_held_client_that_left_is_not_kept() {
+    let refusal = Refusal::new();
+    let mut config = balancer::config(&[refusal.address]);
+    balancer::pool(&mut config).when_none_up = HOLD;
+    let balancer = Balancer::start(config);
+    let client = TcpStream::connect(balancer.address()).unwrap();
+    wait_for("it to be held", || held(&balancer) == 1);
+    drop(client);
+    let record = &balancer.endings(1)[0];
+    assert_eq!((record.stage, record.reason), (Stage::Route, CloseReason::ClientClosed));
+    assert!(record.tried > 0);
+}
+
+/// What it said before is what it wants answered.
+#[test]
+fn a_held_client_that_asked_and_ended_its_side_is_kept() {
+    let refusal = Refusal::new();
+    let mut config = balancer::config(&[refusal.address]);
+    balancer::pool(&mut config).when_none_up = HOLD;
+    let balancer = Balancer::start(config);
+    let mut client = TcpStream::connect(balancer.address()).unwrap();
+    client.write_all(b"question").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    wait_for("it to be held", || held(&balancer) == 1);
+    // Longer than the time between two looks.
+    std::thread::sleep(Duration::from_millis(400));
+    let _server = refusal.revive(Conduct::Echo);
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"question");
+}
+
+#[test]
+fn without_hold_the_same_backend_is_tried_again_after_a_pause() {
+    let refusal = Refusal::new();
+    let mut config = balancer::config(&[refusal.address]);
+    balancer::pool(&mut config).connect.attempts = 16;
+    let balancer = Balancer::start(config);
+    let client = TcpStream::connect(balancer.address());
+    wait_for("two tries", || refused(&balancer) == 2);
+    let _server = refusal.revive(Conduct::Say(&["a"]));
+    assert_eq!(first_byte(&mut client.unwrap()), Some('a'));
+    assert!(balancer.endings(1)[0].tried >= 2);
+}
+
+#[test]
+fn attempts_end_with_what_the_last_one_met() {
+    let refusal = Refusal::new();
+    let mut config = balancer::config(&[refusal.address]);
+    balancer::pool(&mut config).connect.attempts = 2;
+    let balancer = Balancer::start(config);
+    assert_eq!(served_by(balancer.address()), None);
+    let record = &balancer.endings(1)[0];
+    let expected = (Stage::Connect, CloseReason::ConnectRefused, 2);
+    assert_eq!((record.stage, record.reason, record.tried), expected);
+}
+
+/// A host that says nothing any more, while clients are being connected to it, under each policy.
+#[test]
+fn who_is_still_connecting_when_it_goes_down_is_served_by_another() {
+    let drain = OnDown::Drain(Duration::from_secs(60));
+    for on_down in [OnDown::Auto, OnDown::Keep, OnDown::Reset, drain] {
+        let deaf =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        deaf.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+        deaf.listen(0).unwrap();
+        let address = deaf.local_addr().unwrap().as_socket().unwrap();
+        let _fill: Vec<_> = (0..4)
+            .map(|_| {
+                let fill = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+                    .unwrap();
+                fill.set_nonblocking(true).unwrap();
+                let _ = fill.connect(&address.into());
+                fill
+            })
+            .collect();
+        let server = Server::start(Conduct::Say(&["b"]));
+        let mut config = balancer::config(&[address, server.address]);
+        let pool = balancer::pool(&mut config);
+        pool.balance = config::Balance::FirstAvailable;
+        pool.on_down = on_down;
+        pool.connect.timeout = Duration::from_secs(600);
+        pool.health = config::Health {
+            probe: Probe::Tcp,
+            interval: Duration::from_millis(200),
+            timeout: Duration::from_millis(200),
+            ..config::Pool::default().health
+        };
+        let balancer = Balancer::start(config);
+        let mut clients: Vec<TcpStream> =
+            (0..10).map(|_| TcpStream::connect(balancer.address()).unwrap()).collect();
+        for client in &mut clients {
+            assert_eq!(first_byte(client), Some('b'), "{on_down:?}");
+        }
+    }
+}
+
+/// A reload gave the name to another address; who is on the old one has nothing to do with it.
+#[test]
+fn sessions_on_the_address_that_had_the_name_before_live_on() {
+    let (listener, old) = loopback();
+    let new = Server::start(Conduct::Say(&["n"]));
+    let mut config = balancer::config(&[]);
+    let named = |address| config::Backend {
+        name: "db1".into(),
+        address: BackendAddr::Inet(address),
+        ..config::Backend::default()
+    };
+    let pool = balancer::pool(&mut config);
+    pool.backends = vec![named(old)];
+    pool.on_down = OnDown::Reset;
+    let mut balancer = Balancer::start(config.clone());
+    let mut client = TcpStream::connect(balancer.address()).unwrap();
+    let mut server = listener.accept().unwrap().0;
+    let pool = balancer::pool(&mut config);
+    pool.backends = vec![named(new.address)];
+    pool.health = config::Health {
+        probe: Probe::Tcp,
+        interval: Duration::from_millis(50),
+        ..config::Pool::default().health
+    };
+    balancer.supervisor.as_mut().unwrap().reload(config).unwrap();
+    let mut other = TcpStream::connect(balancer.address()).unwrap();
+    assert_eq!(first_byte(&mut other), Some('n'));
+    let _refusal = new.kill();
+    let state = || {
+        let snapshot = balancer.supervisor().plane.snapshot.load();
+        let status = snapshot.pools["main"].backends[0].status();
+        status.state
+    };
+    wait_for("the new one to be down", || state() == BackendState::Down);
+    let mut byte = [0];
+    assert!(other.read(&mut byte).is_err(), "that one is cut");
+    client.write_all(b"x").unwrap();
+    server.read_exact(&mut byte).unwrap();
+    server.write_all(b"y").unwrap();
+    client.read_exact(&mut byte).unwrap();
+    drop((client, server));
+}
+
+/// A busy program with a unix socket whose queue is full is not a broken one.
+#[test]
+fn a_full_queue_of_a_unix_socket_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("backend");
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = UnixListener::from(socket);
+    let mut config = balancer::config(&[]);
+    let pool = balancer::pool(&mut config);
+    let backend = |name: &str, path: &std::path::Path| config::Backend {
+        name: name.into(),
+        address: BackendAddr::Unix(path.into()),
+        ..config::Backend::default()
+    };
+    pool.backends = vec![backend("busy", &path), backend("other", &folder.path().join("other"))];
+    pool.backends[1].weight = 0;
+    pool.connect.timeout = Duration::from_secs(60);
+    pool.connect.attempts = 1;
+    pool.passive = Some(Passive {
+        failures: 1,
+        window: Duration::from_secs(60),
+        eject_for: Duration::from_secs(600),
+        max_ejected: 100,
+    });
+    let balancer = Balancer::start(config);
+    let mut clients: Vec<TcpStream> =
+        (0..10).map(|_| TcpStream::connect(balancer.address()).unwrap()).collect();
+    wait_for("ten sessions", || balancer.supervisor().plane.open_sessions() == 10);
+    // Busy for longer than a few tries.
+    std::thread::sleep(Duration::from_millis(200));
+    let serving = std::thread::spawn(move || {
+        for _ in 0..10 {
+            listener.accept().unwrap().0.write_all(b"a").unwrap();
+        }
+    });
+    for client in &mut clients {
+        assert_eq!(first_byte(client), Some('a'));
+    }
+    serving.join().unwrap();
+    let snapshot = balancer.supervisor().plane.snapshot.load();
+    let busy = &snapshot.pools["main"].backends[0];
+    assert_eq!(busy.live.connect_failures.refused.value(), 0);
+    assert_eq!(busy.status().state, BackendState::Up);
+}
