@@ -75,10 +75,9 @@ impl ListenerCounters {
 
 impl Listener {
     pub fn new(config: Arc<config::Listener>, live: Arc<ListenerLive>) -> Listener {
-        let trusted = config
-            .proxy_protocol
-            .as_ref()
-            .map(|trusted| Acl::new(&config::Access { allow: trusted.clone(), deny: Vec::new() }));
+        let trusted = config.proxy_protocol.as_ref().map(|trusted| {
+            Acl::new(&config::Access { allow: trusted.nets.clone(), deny: Vec::new() })
+        });
         Listener {
             acl: Acl::new(&config.access),
             routes: Routes::new(&config.routes),
@@ -111,9 +110,14 @@ impl Listener {
         Stage::ALL.into_iter().map(of).sum()
     }
 
-    /// Whether a connection from there must begin with a PROXY header.
+    /// Whether a connection from there must begin with a PROXY header; `None`: by a unix socket.
     pub fn trusts(&self, sender: Option<IpAddr>) -> bool {
-        sender.zip(self.trusted.as_ref()).is_some_and(|(ip, trusted)| trusted.allows(ip))
+        match (&self.trusted, &self.config.proxy_protocol, sender) {
+            // Without networks the list would hold everybody.
+            (Some(nets), Some(trusted), Some(ip)) => !trusted.nets.is_empty() && nets.allows(ip),
+            (_, Some(trusted), None) => trusted.unix,
+            _ => false,
+        }
     }
 
     pub fn is_in_use(&self) -> bool {

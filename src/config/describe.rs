@@ -13,7 +13,7 @@ use super::{
     OnRefuse, Passive, Pool, Probe, Process, Protocol, ProxyDatagrams, ProxyVersion, Rate,
     RelayMode, SessionLog, SourcePorts, Start, WhenFlowsFull, WhenFull, WhenNoneUp,
 };
-use super::{Listener, pool};
+use super::{Listener, Trusted, pool};
 
 /// Keys stand in alphabetical order, but for listeners and pools, whose order means nothing.
 pub fn describe(config: &Config) -> Value {
@@ -155,7 +155,7 @@ fn tcp_keys(listener: &Listener) -> Value {
     let trusted = listener.proxy_protocol.as_ref();
     json!({
         "routes": listener.routes.iter().map(route).collect::<Vec<_>>(),
-        "proxy_protocol": none(trusted.map(|it| json!({ "trusted": nets(it) }))),
+        "proxy_protocol": none(trusted.map(|it| json!({ "trusted": senders(it) }))),
         "tls": none(listener.tls.as_ref().map(|tls| tls.describe())),
         "preread_size": size(listener.preread_size as u64),
         "on_refuse": match listener.on_refuse {
@@ -398,6 +398,11 @@ fn hold(hold: Hold) -> Value {
 
 fn rate(rate: Rate) -> Value {
     json!({ "per_second": rate.per_second, "burst": rate.burst })
+}
+
+fn senders(trusted: &Trusted) -> Vec<String> {
+    let unix = trusted.unix.then(|| "unix".to_owned());
+    nets(&trusted.nets).into_iter().chain(unix).collect()
 }
 
 fn nets(nets: &[IpNet]) -> Vec<String> {

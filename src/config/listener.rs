@@ -20,7 +20,7 @@ pub struct Listener {
     /// The first that holds wins.
     pub routes: Vec<Route>,
     /// Who must send a PROXY header; from others none is looked for. `None`: from nobody.
-    pub proxy_protocol: Option<Vec<IpNet>>,
+    pub proxy_protocol: Option<Trusted>,
     /// `None`: sessions are passed on as they are.
     pub tls: Option<Arc<Server>>,
     pub on_refuse: OnRefuse,
@@ -42,6 +42,14 @@ pub struct Listener {
     /// `None` = auto: the kernel tunes them.
     pub socket_buffers: Option<SocketBuffers>,
     pub backlog: u32,
+}
+
+/// Those whose PROXY header is believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trusted {
+    pub nets: Vec<IpNet>,
+    /// Whoever comes by a unix socket.
+    pub unix: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

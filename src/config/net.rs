@@ -20,6 +20,13 @@ use super::value::text_value;
 #[derive(Clone, Copy, Debug)]
 pub struct Net(pub IpNet);
 
+/// Who may send a PROXY header: those of a network, or whoever uses a unix socket.
+#[derive(Clone, Copy, Debug)]
+pub enum Sender {
+    Net(IpNet),
+    Unix,
+}
+
 /// Of a file with networks, one a line.
 #[derive(Clone, Debug)]
 pub struct FilePath(pub PathBuf);
@@ -31,6 +38,19 @@ text_value!(
     |text, at| net(text)
         .map(Net)
         .map_err(|bad| Fault::error(bad.code, at, bad.message).hint(bad.hint))
+);
+text_value!(
+    Sender,
+    "a network such as `10.0.0.0/8`, or `unix`",
+    json_schema!({ "type": "string", "pattern": "^(unix|[0-9a-fA-F.:]+(/[0-9]{1,3})?)$" }),
+    |text, at| {
+        if text == "unix" {
+            return Ok(Sender::Unix);
+        }
+        net(text)
+            .map(Sender::Net)
+            .map_err(|bad| Fault::error(bad.code, at, bad.message).hint(bad.hint))
+    }
 );
 text_value!(
     FilePath,

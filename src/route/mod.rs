@@ -91,7 +91,7 @@ mod tests {
     use crate::config::{NamePattern, Route};
 
     fn hello(name: Option<&str>, alpn: &[&str]) -> Hello {
-        let alpn = alpn.iter().map(|it| it.as_bytes().to_vec()).collect();
+        let alpn = alpn.iter().map(|it| it.as_bytes()).collect();
         Hello { server_name: name.map(str::to_owned), alpn }
     }
 

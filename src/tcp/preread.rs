@@ -24,7 +24,7 @@ use crate::sys::socket::{self, Peeked};
 use crate::telemetry::record::{CloseReason, Stage};
 use crate::tls;
 use crate::wire::Progress;
-use crate::wire::client_hello::{self, BadHello, Hello};
+use crate::wire::client_hello::{self, BadHello, Hello, Protocols};
 use crate::wire::{postgres, proxy_protocol};
 
 /// What few sessions have: what their first bytes told, and what was made of it.
@@ -99,6 +99,7 @@ pub async fn preread(session: &Session, client: &mut Stream) -> Result<(), Close
     if let Decision::Route(index) = decision {
         session.tell(|told| told.route = Some(index));
     }
+    forget_offers(session);
     session.stage.set(Stage::Route);
     Ok(())
 }
@@ -111,8 +112,21 @@ pub async fn server_name(session: &Session, client: &mut Stream) -> Result<(), C
     let mut wait = Wait { session, client, place: None, deadline: None };
     let hello = wait.client_hello(false).await?;
     session.tell(|told| told.hello = Some(hello));
+    forget_offers(session);
     session.stage.set(Stage::Route);
     Ok(())
+}
+
+/// What the client offered has had its say; its name is kept, for the log. A client may offer as much as `preread_size` holds,
+/// and stay for a year.
+fn forget_offers(session: &Session) {
+    if session.told(|told| told.hello.is_some()) == Some(true) {
+        session.tell(|told| {
+            if let Some(hello) = &mut told.hello {
+                hello.alpn = Protocols::default();
+            }
+        });
+    }
 }
 
 fn facts<'a>(session: &Session, hello: Option<&'a Hello>) -> Facts<'a> {
@@ -278,7 +292,7 @@ impl Wait<'_> {
             server_name: first
                 .server_name()
                 .map(|name| name.trim_end_matches('.').to_ascii_lowercase()),
-            alpn: first.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect(),
+            alpn: first.alpn().into_iter().flatten().collect(),
         };
         // The name is worth a line in the log also where the handshake fails.
         self.session.tell(|told| told.hello = Some(hello));

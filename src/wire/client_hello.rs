@@ -12,7 +12,46 @@ pub struct Hello {
     /// In lower case, without a dot at the end.
     pub server_name: Option<String>,
     /// In the client's order.
-    pub alpn: Vec<Vec<u8>>,
+    pub alpn: Protocols,
+}
+
+/// Protocols as they are sent, each behind its length: one block, however many a client thinks of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Protocols(Box<[u8]>);
+
+impl Protocols {
+    fn read(list: &[u8]) -> Result<Protocols, BadHello> {
+        let mut rest = Reader(list);
+        while !rest.0.is_empty() {
+            if rest.vector8()?.is_empty() {
+                return Err(BadHello::Malformed);
+            }
+        }
+        Ok(Protocols(list.into()))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = Reader(&self.0);
+        std::iter::from_fn(move || rest.vector8().ok())
+    }
+
+    pub fn contains(&self, protocol: &[u8]) -> bool {
+        self.iter().any(|own| own == protocol)
+    }
+}
+
+/// Of at most 255 bytes each, as the protocol has it; longer ones are left out.
+impl<'a> FromIterator<&'a [u8]> for Protocols {
+    fn from_iter<T: IntoIterator<Item = &'a [u8]>>(protocols: T) -> Self {
+        let mut list = Vec::new();
+        for protocol in protocols {
+            if let Ok(length) = u8::try_from(protocol.len()) {
+                list.push(length);
+                list.extend(protocol);
+            }
+        }
+        Protocols(list.into())
+    }
 }
 
 /// Why bytes are no hello.
@@ -153,7 +192,7 @@ fn hello(message: &[u8]) -> Result<Hello, BadHello> {
         }
         match kind {
             SERVER_NAME => hello.server_name = server_name(list)?,
-            _ => hello.alpn = protocols(list)?,
+            _ => hello.alpn = Protocols::read(list)?,
         }
     }
     Ok(hello)
@@ -181,19 +220,6 @@ fn host_name(name: &[u8]) -> Result<String, BadHello> {
         return Err(BadHello::ServerName);
     }
     Ok(name.iter().map(|byte| char::from(byte.to_ascii_lowercase())).collect())
-}
-
-fn protocols(list: &[u8]) -> Result<Vec<Vec<u8>>, BadHello> {
-    let mut list = Reader(list);
-    let mut protocols = Vec::new();
-    while !list.0.is_empty() {
-        let protocol = list.vector8()?;
-        if protocol.is_empty() {
-            return Err(BadHello::Malformed);
-        }
-        protocols.push(protocol.to_vec());
-    }
-    Ok(protocols)
 }
 
 /// Takes from the front; what is not there is malformed.
@@ -289,7 +315,7 @@ mod tests {
         ];
         let hello = read_one(&extensions.concat()).unwrap();
         assert_eq!(hello.server_name.as_deref(), Some("db1.example.com"));
-        assert_eq!(hello.alpn, [b"postgresql".to_vec(), b"h2".to_vec()]);
+        assert!(hello.alpn.iter().eq([&b"postgresql"[..], b"h2"]));
         assert_eq!(read_one(&[]), Ok(Hello::default()));
     }
 

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use maitred::addr::{ClientAddr, LocalAddr};
-use maitred::config::{Config, ProxyTlvs, ProxyVersion};
+use maitred::addr::{ClientAddr, ListenAddr, LocalAddr};
+use maitred::config::{Config, ProxyTlvs, ProxyVersion, Trusted};
 use maitred::telemetry::record::{CloseReason, Record, Stage};
 use maitred::wire::proxy_protocol::{Ends, v1, v2};
 
@@ -18,9 +18,13 @@ fn ends() -> Ends {
     Ends { client: CLIENT.parse().unwrap(), local: LOCAL.parse().unwrap() }
 }
 
+pub fn trusted(net: &str) -> Option<Trusted> {
+    Some(Trusted { nets: vec![net.parse().unwrap()], unix: false })
+}
+
 fn trusting(backend: SocketAddr) -> Config {
     let mut config = balancer::config(&[backend]);
-    balancer::listener(&mut config).proxy_protocol = Some(vec!["127.0.0.0/8".parse().unwrap()]);
+    balancer::listener(&mut config).proxy_protocol = trusted("127.0.0.0/8");
     config
 }
 
@@ -102,7 +106,7 @@ fn a_header_without_ends_leaves_the_connections_own() {
 fn of_others_it_is_payload_and_nobody_is_believed() {
     let sent = [v1::write(Some(ends())).as_slice(), b"payload"].concat();
     let mut config = balancer::config(&[any()]);
-    balancer::listener(&mut config).proxy_protocol = Some(vec!["192.0.2.0/24".parse().unwrap()]);
+    balancer::listener(&mut config).proxy_protocol = trusted("192.0.2.0/24");
     let (got, record) = relayed(config, &[&sent]);
     assert_eq!(got, Some(sent));
     assert!(record.client.to_string().starts_with("127.0.0.1:") && record.sender.is_none());
@@ -243,4 +247,35 @@ fn each_attempt_sends_it_anew_and_a_chain_of_us_keeps_the_client() {
     assert_eq!(got, [v1::write(Some(own)).as_slice(), b"payload"].concat());
     drop((stream, client));
     assert_eq!(last.endings(1)[0].tried, 1);
+}
+
+/// A proxy in front may hand over by a unix socket: its clients have no address but the one it announces.
+#[test]
+fn who_comes_by_a_unix_socket_is_trusted_where_that_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    for is_trusted in [true, false] {
+        let path = folder.path().join(format!("door-{is_trusted}"));
+        let (backend, address) = loopback();
+        let mut config = balancer::config(&[address]);
+        let listener = balancer::listener(&mut config);
+        listener.bind = vec![ListenAddr::Unix(path.clone())];
+        let nets = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
+        listener.proxy_protocol = Some(Trusted { nets, unix: is_trusted });
+        let balancer = Balancer::start(config);
+        let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let header = v1::write(Some(ends()));
+        client.write_all(&[&header, b"payload".as_slice()].concat()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let got = reached(&backend, &balancer).unwrap();
+        let (payload, sender) = match is_trusted {
+            true => (b"payload".to_vec(), Some(ClientAddr::Unix)),
+            false => ([&header, b"payload".as_slice()].concat(), None),
+        };
+        assert_eq!(got, payload);
+        drop(client);
+        let record = &balancer.endings(1)[0];
+        assert_eq!(record.sender, sender);
+        let client = if is_trusted { ClientAddr::new(ends().client) } else { ClientAddr::Unix };
+        assert_eq!(record.client, client);
+    }
 }

@@ -269,7 +269,7 @@ fn a_name_behind_a_proxy_header_is_told_to_the_backend() {
     use maitred::config::{ProxyTlvs, ProxyVersion};
     use maitred::wire::proxy_protocol::{Ends, v1, v2};
     let (mut config, backends) = routed(named(&[exact("db1")]));
-    balancer::listener(&mut config).proxy_protocol = Some(vec!["127.0.0.1/32".parse().unwrap()]);
+    balancer::listener(&mut config).proxy_protocol = crate::proxy_protocol::trusted("127.0.0.1/32");
     let pool = Arc::make_mut(&mut config.pools[1]);
     pool.send_proxy_protocol = Some(ProxyVersion::V2);
     pool.send_proxy_tlvs = ProxyTlvs { authority: true, ..ProxyTlvs::default() };

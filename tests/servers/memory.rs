@@ -1,5 +1,6 @@
 //! What a session costs in memory: one whose client never reads, and one that says nothing.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use socket2::{Domain, Socket, Type};
 use crate::harness::{
     Maitred, PATIENCE, SHELL, anonymous, free_port, pause, plain, wait_for, within,
 };
+use crate::hello::hello;
 use crate::local::{
     Conduct, backend, backend_apart, complete, connect, exchange, idle_clients, session,
 };
@@ -118,4 +120,47 @@ fn idle_session_bytes() -> u64 {
     let each = (anonymous(maitred.process.id()) - before) / SESSIONS as u64;
     println!("{SESSIONS} idle sessions: {each} B each");
     each
+}
+
+/// Thousands of protocols of one letter: what a client offers is looked at once, and it stays for as long as it likes.
+#[test]
+fn what_a_client_offers_is_not_kept() {
+    const SESSIONS: usize = 500;
+    let letters: Vec<String> =
+        (0..6000).map(|at| char::from(b'a' + (at % 26) as u8).into()).collect();
+    let offers: Vec<&str> = letters.iter().map(String::as_str).collect();
+    let each = |offers: &[&str]| {
+        let (port, server) = (free_port(), backend(Conduct::Echo));
+        let maitred = Maitred::start(&format!(
+            "listeners:
+  main: {{bind: \"127.0.0.1:{port}\", pool: none, routes: [{{server_name: [\"*\"], pool: main}}]}}
+pools:
+  main: {{backends: [\"127.0.0.1:{server}\"], health: {{probe: none}}}}
+"
+        ));
+        let text = hello(Some("a.test"), offers, 16_000);
+        let open = |count: usize| -> Vec<TcpStream> {
+            let open = |_| {
+                let mut client = connect(port);
+                client.write_all(&text).unwrap();
+                // It is there once its echo is.
+                client.read_exact(&mut [0; 5]).unwrap();
+                client
+            };
+            (0..count).map(open).collect()
+        };
+        // What grows in large steps has grown.
+        let some = open(100);
+        let before = anonymous(maitred.process.id());
+        let clients = open(SESSIONS);
+        let each = anonymous(maitred.process.id()).saturating_sub(before) / SESSIONS as u64;
+        drop((some, clients));
+        each
+    };
+    let (little, much) = (each(&offers[..2]), each(&offers));
+    println!(
+        "a hello with 2 protocols costs {little} B a session, one with {} {much} B",
+        offers.len()
+    );
+    assert!(much < little + 2048, "{little} B and {much} B a session");
 }

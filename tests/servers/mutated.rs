@@ -248,7 +248,9 @@ fn fate_of_hello(bytes: &[u8]) -> Fate {
     }
     let read = client_hello::read(&bytes[taken..], MOST);
     let parsed = match &read {
-        Ok(Progress::Whole(hello)) => Some((hello.server_name.clone(), hello.alpn.clone())),
+        Ok(Progress::Whole(hello)) => {
+            Some((hello.server_name.clone(), hello.alpn.iter().map(<[u8]>::to_vec).collect()))
+        }
         Err(client_hello::BadHello::NotTls) if !is_promised => Some((None, Vec::new())),
         _ => None,
     };

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use super::{access, routes, tls};
+use crate::addr::ListenAddr;
 use crate::config::decode::Field;
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::grammar::{show_size, show_time};
 use crate::config::load::NetFiles;
+use crate::config::net::Sender;
 use crate::config::raw;
 use crate::config::scalar::{Count, OrNone, Size, Time};
+use crate::config::tree::Span;
 use crate::config::{
     Bandwidth, Flow, Keepalive, Limits, Listener, ListenerTimeouts, Rate, Route, SocketBuffers,
+    Trusted,
 };
 
 pub fn build(
@@ -90,16 +92,42 @@ fn first_bytes_fit(listener: &Listener, raw: &raw::Listener, faults: &mut Faults
 }
 
 /// Everyone may say who a client is only where that is written out.
-fn proxy_protocol(raw: &raw::Listener, faults: &mut Faults) -> Option<Vec<IpNet>> {
+fn proxy_protocol(raw: &raw::Listener, faults: &mut Faults) -> Option<Trusted> {
     let own = raw.proxy_protocol.value()?.0.as_ref()?;
     let hint = "name who sends the header, as in `{trusted: [\"10.0.0.0/8\"]}`";
     own.trusted.require("trusted", own.span, hint, faults);
-    let trusted = own.trusted.given()?;
-    if trusted.value.is_empty() {
-        let fault = Fault::error(Code::EmptyValue, trusted.span, "nobody is trusted here");
+    let given = own.trusted.given()?;
+    if given.value.is_empty() {
+        let fault = Fault::error(Code::EmptyValue, given.span, "nobody is trusted here");
         faults.push(fault.hint("name who sends the header, or write `proxy_protocol: none`"));
     }
-    Some(trusted.value.iter().map(|net| net.value.0).collect())
+    let mut trusted = Trusted::default();
+    for sender in &given.value {
+        match sender.value {
+            Sender::Net(net) => trusted.nets.push(net),
+            Sender::Unix => trusted.unix = true,
+        }
+    }
+    senders_can_come(raw, &trusted, given.span, faults);
+    Some(trusted)
+}
+
+/// A client of a unix socket has no address: networks trust none of them, and their headers would be payload.
+fn senders_can_come(raw: &raw::Listener, trusted: &Trusted, at: Span, faults: &mut Faults) {
+    let Some(bind) = raw.bind.value() else { return };
+    let addresses = || bind.0.iter().flat_map(|item| item.value.0.addresses());
+    let is_unix = |address: &ListenAddr| matches!(address, ListenAddr::Unix(_));
+    if !trusted.unix && !trusted.nets.is_empty() && addresses().all(|it| is_unix(&it)) {
+        let what = "nobody is trusted here: no network holds a client of a unix socket, and its header would reach the backend";
+        let fault = Fault::error(Code::EmptyValue, at, what);
+        faults.push(fault.hint("write `trusted: [unix]`; the socket's file says who may use it"));
+    }
+    if trusted.unix && !addresses().any(|it| is_unix(&it)) {
+        let what = "nobody comes by a unix socket here";
+        let fault = Fault::warning(Code::WithoutEffect, at, what);
+        faults
+            .push(fault.hint("bind one, as in `unix:/run/maitred/door.sock`, or leave `unix` out"));
+    }
 }
 
 fn limits(raw: &raw::Limits, faults: &mut Faults) -> Limits {

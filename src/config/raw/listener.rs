@@ -2,7 +2,7 @@
 
 use crate::config::choice::words;
 use crate::config::decode::{OneOrList, Placed, mapping};
-use crate::config::net::{FilePath, Net};
+use crate::config::net::{FilePath, Net, Sender};
 use crate::config::route::{Alpn, NamePattern};
 use crate::config::scalar::{Count, DAY, OrAuto, OrNone, SECOND, Size, Time};
 use crate::config::value::{Bind, PoolName};
@@ -71,8 +71,8 @@ mapping! {
 mapping! {
     /// Who announces the real client in a PROXY header, version 1 or 2.
     ProxyProtocol, required ["trusted"], later [], {
-        /// Networks of those who must send the header; from others none is looked for. Required.
-        trusted: Vec<Placed<Net>>,
+        /// Networks of those who must send the header, and unix for those who come by a unix socket; from others none is looked for. Required.
+        trusted: Vec<Placed<Sender>>,
     }
 }
 

@@ -10,6 +10,7 @@
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 
 use super::{BadHeader, Ends, Header};
 use crate::addr::canonical;
@@ -27,6 +28,9 @@ const IPV6_STREAM: u8 = 0x21;
 const TLV_ALPN: u8 = 0x01;
 const TLV_AUTHORITY: u8 = 0x02;
 const TLV_CRC32C: u8 = 0x03;
+const TLV_TLS: u8 = 0x20;
+/// What of it stands before TLVs of its own: what the client did, and whether its certificate held.
+const TLS_FIXED: usize = 5;
 
 /// The header that `bytes` begin with, of at most `most` bytes.
 pub fn read(bytes: &[u8], most: usize) -> Result<Progress<Header>, BadHeader> {
@@ -90,27 +94,43 @@ fn ends(family: u8, addresses: &[u8]) -> Option<Ends> {
     })
 }
 
-/// Each TLV ends within the header, and a checksum is right.
-fn check_tlvs(header: &[u8], mut at: usize) -> Result<(), BadHeader> {
+/// Each TLV ends within the header, each within TLS' own within that, and a checksum is right.
+fn check_tlvs(header: &[u8], from: usize) -> Result<(), BadHeader> {
     let mut has_checksum = false;
-    while at < header.len() {
-        let Some(&[kind, high, low]) = header.get(at..at + 3) else { return Err(BadHeader::Tlv) };
-        let start = at + 3;
-        let end = start + usize::from(u16::from_be_bytes([high, low]));
-        let value = header.get(start..end).ok_or(BadHeader::Tlv)?;
-        if kind == TLV_CRC32C {
-            let value: [u8; 4] = value.try_into().map_err(|_| BadHeader::Tlv)?;
-            if std::mem::replace(&mut has_checksum, true) {
-                return Err(BadHeader::Tlv);
+    each_tlv(header, from, |kind, at| {
+        let value = &header[at.clone()];
+        match kind {
+            TLV_TLS => each_tlv(value, TLS_FIXED, |_, _| Ok(())),
+            TLV_CRC32C => {
+                let value: [u8; 4] = value.try_into().map_err(|_| BadHeader::Tlv)?;
+                if std::mem::replace(&mut has_checksum, true) {
+                    return Err(BadHeader::Tlv);
+                }
+                let sum = [&header[..at.start], &[0; 4], &header[at.end..]]
+                    .iter()
+                    .fold(0, |sum, part| crc32c::crc32c_append(sum, part));
+                if sum == u32::from_be_bytes(value) { Ok(()) } else { Err(BadHeader::Checksum) }
             }
-            let sum = [&header[..start], &[0; 4], &header[end..]]
-                .iter()
-                .fold(0, |sum, part| crc32c::crc32c_append(sum, part));
-            if sum != u32::from_be_bytes(value) {
-                return Err(BadHeader::Checksum);
-            }
+            _ => Ok(()),
         }
-        at = end;
+    })
+}
+
+/// Shows where the value of each TLV is, all from `from` on.
+fn each_tlv(
+    bytes: &[u8],
+    from: usize,
+    mut see: impl FnMut(u8, Range<usize>) -> Result<(), BadHeader>,
+) -> Result<(), BadHeader> {
+    let mut rest = bytes.get(from..).ok_or(BadHeader::Tlv)?;
+    while !rest.is_empty() {
+        let Some((&[kind, high, low], behind)) = rest.split_first_chunk() else {
+            return Err(BadHeader::Tlv);
+        };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let start = bytes.len() - behind.len();
+        rest = behind.get(length..).ok_or(BadHeader::Tlv)?;
+        see(kind, start..start + length)?;
     }
     Ok(())
 }
@@ -240,6 +260,22 @@ mod tests {
         }
     }
 
+    /// A header with nothing but what a sender says of the client's TLS.
+    fn tls_tlv(value: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(value.len()).unwrap();
+        with(PROXY, 0x11, &[&[0; 12], &[TLV_TLS, 0, length][..], value].concat())
+    }
+
+    #[test]
+    fn what_is_said_of_tls_is_read_past() {
+        for value in [&[1, 0, 0, 0, 0][..], b"\x07\0\0\0\0\x21\0\x07TLSv1.3\x22\0\x02db"] {
+            let bytes = tls_tlv(value);
+            assert!(
+                matches!(read(&bytes, MOST), Ok(Progress::Whole(it)) if it.length == bytes.len())
+            );
+        }
+    }
+
     #[test]
     fn lengths_and_words_are_not_believed() {
         for (bytes, why) in [
@@ -253,6 +289,10 @@ mod tests {
             (with(0x11, 0x11, &[0; 12]), BadHeader::Command),
             (with(PROXY, 0x11, &[0; 13]), BadHeader::Tlv),
             (with(PROXY, 0x11, &[[0; 12].as_slice(), &[4, 0, 2, 0]].concat()), BadHeader::Tlv),
+            (tls_tlv(&[1, 0, 0, 0]), BadHeader::Tlv),
+            (tls_tlv(&[]), BadHeader::Tlv),
+            (tls_tlv(&[1, 0, 0, 0, 0, 0x22, 0, 3, b'x']), BadHeader::Tlv),
+            (tls_tlv(&[1, 0, 0, 0, 0, 0x22, 0]), BadHeader::Tlv),
             (with(PROXY, 0x11, &[0; MOST - 15]), BadHeader::TooLong),
             (b"\r\n\r\n\0\r\nQUIT\r".to_vec(), BadHeader::NoHeader),
         ] {

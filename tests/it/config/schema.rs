@@ -109,6 +109,7 @@ fn the_schema_refuses_what_a_schema_can_see() {
         "unknown-user",
         "unset-variable",
         "unset-variable-message",
+        "unix-not-trusted",
         "user-number-alone",
         "variable-with-bad-value",
         "wildcard-after-specific",
