@@ -52,7 +52,7 @@ impl Drop for Ending {
                 tried: u32::from(session.failed_attempts.get()),
                 stage,
                 reason,
-                bytes: session.bytes.get(),
+                bytes: session.all_bytes(),
                 connect: session.times.get().connect.map(duration),
                 first_byte: session.times.get().first_byte.map(duration),
                 duration: session.started.elapsed(),

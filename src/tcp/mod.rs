@@ -8,6 +8,7 @@ pub mod ending;
 mod pace;
 mod place;
 mod preread;
+mod refusal;
 pub mod connect;
 mod watch;
 mod hold;

@@ -40,6 +40,10 @@ pub struct Told {
     pub route: Option<usize>,
     /// A PostgreSQL client was told to go on in TLS; so must its backend be.
     pub wants_postgres_tls: bool,
+    /// It asked as PostgreSQL clients do, and goes on in TLS that ends here.
+    pub speaks_postgres: bool,
+    /// First bytes that were looked at, all of what it sent where it goes no further.
+    pub looked_at: usize,
     /// What was wrong with it.
     pub cause: Option<Cow<'static, str>>,
     pub paces: Paces,
@@ -223,11 +227,14 @@ impl Wait<'_> {
                 let scratch = &mut session.worker.scratch.borrow_mut()[..most];
                 let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
                 match rustix::net::recv(&*client, &mut *scratch, flags) {
-                    Ok((count, _)) if count > 0 => match judge(&scratch[..count]) {
-                        Ok(Progress::Whole(value)) => return Poll::Ready(Ok(Ok(value))),
-                        Err(error) => return Poll::Ready(Ok(Err(error))),
-                        Ok(Progress::Partial) => {}
-                    },
+                    Ok((count, _)) if count > 0 => {
+                        session.tell(|told| told.looked_at = count);
+                        match judge(&scratch[..count]) {
+                            Ok(Progress::Whole(value)) => return Poll::Ready(Ok(Ok(value))),
+                            Err(error) => return Poll::Ready(Ok(Err(error))),
+                            Ok(Progress::Partial) => {}
+                        }
+                    }
                     Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
                     Err(_) => return Poll::Ready(Err(CloseReason::ClientReset)),
                 }
@@ -278,15 +285,17 @@ impl Wait<'_> {
 
     /// Ends the client's TLS here.
     async fn handshake(&mut self, server: &tls::server::Server) -> Result<(), CloseReason> {
-        if server.is_for_postgres() {
-            self.postgres_asks().await?;
+        if server.is_for_postgres() && self.postgres_asks().await? {
+            self.session.tell(|told| told.speaks_postgres = true);
         }
+        self.turn_away_in_clear().await?;
         let most = self.session.listener.config.preread_size;
         let (mut acceptor, mut read) = (Acceptor::default(), 0);
         let accepted = self
             .limited(|client, cx| client.poll_hello(&mut acceptor, &mut read, most, cx).map(Ok))
-            .await?
-            .map_err(|error| self.broke(&error))?;
+            .await?;
+        self.session.tell(|told| told.looked_at = read);
+        let accepted = accepted.map_err(|error| self.broke(&error))?;
         let first = accepted.client_hello();
         let hello = Hello {
             server_name: first
@@ -308,6 +317,26 @@ impl Wait<'_> {
         }
         let outcome = self.limited(|client, cx| client.poll_handshake(cx).map(Ok)).await?;
         outcome.map_err(|error| self.broke(&error))
+    }
+
+    /// A PostgreSQL client that does not go on in TLS would not understand an alert.
+    async fn turn_away_in_clear(&mut self) -> Result<(), CloseReason> {
+        let in_clear = self.until(|bytes| {
+            let is_asking = !matches!(postgres::read(bytes), Progress::Whole(None));
+            Ok::<_, CloseReason>(match bytes {
+                // As every record of TLS begins.
+                [22, ..] => Progress::Whole(false),
+                [0, ..] if bytes.len() < postgres::LENGTH => Progress::Partial,
+                _ => Progress::Whole(postgres::is_startup(bytes) || is_asking),
+            })
+        });
+        if in_clear.await?? {
+            let what = "this address is for TLS: connect with sslmode=require or better";
+            let _ = self.answer(&postgres::error("28000", what));
+            self.session.tell(|told| told.cause = Some("it does not speak TLS".into()));
+            return Err(CloseReason::TlsFailed);
+        }
+        Ok(())
     }
 
     /// Why a handshake ended.

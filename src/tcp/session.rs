@@ -15,12 +15,13 @@ use super::connect;
 use super::ending::Ending;
 use super::place::{Home, Place};
 use super::preread::{self, Told};
+use super::refusal::refuse;
 use super::relay::{Relay, Verdict};
 use super::source_ports::Lease;
 use super::worker::Worker;
 use crate::addr::{ClientAddr, LocalAddr, PackedClientAddr};
 use crate::admit::{Admission, ClientNet, ClientPermit, ListenerPermit};
-use crate::config::{HashKey, OnRefuse};
+use crate::config::HashKey;
 use crate::plane::{SessionFilter, SessionRow};
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::pool::{BackendPermit, Pool};
@@ -192,29 +193,18 @@ async fn reach(session: Rc<Session>, socket: OwnedFd) -> Result<Relay, CloseReas
     let mut client = Stream::new(socket).map_err(|_| CloseReason::NoDescriptors)?;
     if session.listener.looks_at_first_bytes() {
         let looked = Box::pin(preread::preread(&session, &mut client)).await;
-        looked.map_err(|reason| refuse(&session, &client, reason))?;
+        looked.map_err(|reason| refuse(&session, &mut client, reason))?;
     }
-    let pool = session.pool().ok_or_else(|| refuse(&session, &client, CloseReason::NoRoute))?;
+    let pool = session.pool().ok_or_else(|| refuse(&session, &mut client, CloseReason::NoRoute))?;
     if pool.config.hash.key == HashKey::ServerName {
         let looked = Box::pin(preread::server_name(&session, &mut client)).await;
-        looked.map_err(|reason| refuse(&session, &client, reason))?;
+        looked.map_err(|reason| refuse(&session, &mut client, reason))?;
     }
     let connected = connect::connect(&session, &mut client, pool).await;
-    let connected = connected.map_err(|reason| refuse(&session, &client, reason))?;
+    let connected = connected.map_err(|reason| refuse(&session, &mut client, reason))?;
     session.stage.set(Stage::Relay);
     let connected = connected.with_client(client).map_err(|_| CloseReason::Internal)?;
     Ok(Relay::new(session, connected))
-}
-
-/// Ends a client that never reached a backend, as `on_refuse` says.
-fn refuse(session: &Session, client: &Stream, reason: CloseReason) -> CloseReason {
-    match session.listener.config.on_refuse {
-        OnRefuse::Reset => client.reset_on_close(),
-        OnRefuse::Close => {
-            socket::end_politely(client, &mut session.worker.scratch.borrow_mut());
-        }
-    }
-    reason
 }
 
 impl Session {
@@ -381,6 +371,15 @@ impl Session {
             of_pool.first_byte_duration.observe(&CONNECT_BOUNDS, took);
             backend.observe_latency(took, Instant::now());
         });
+    }
+
+    /// With what it sent before it was turned away, which nobody passed on.
+    pub fn all_bytes(&self) -> Bytes {
+        let mut bytes = self.bytes.get();
+        if matches!(self.stage.get(), Stage::Preread | Stage::Route) {
+            bytes.client_received = self.told(|told| told.looked_at).unwrap_or(0) as u64;
+        }
+        bytes
     }
 
     pub fn matches(&self, filter: &SessionFilter) -> bool {

@@ -30,9 +30,36 @@ pub fn read(bytes: &[u8]) -> Progress<Option<Request>> {
     }
 }
 
+/// A startup message of version 3, which a client in clear begins with. Told by its first eight bytes.
+pub fn is_startup(bytes: &[u8]) -> bool {
+    matches!(bytes, [0, 0, _, _, 0, 3, 0, _, ..])
+}
+
+/// What a client shows to whoever waits for it, in place of "server closed the connection unexpectedly". `code` is an
+/// SQLSTATE. Source: "Message Formats", ErrorResponse; "Error and Notice Message Fields".
+pub fn error(code: &str, message: &str) -> Vec<u8> {
+    let mut fields = Vec::new();
+    for (kind, value) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', code), (b'M', message)] {
+        fields.push(kind);
+        fields.extend(value.bytes().filter(|byte| *byte != 0));
+        fields.push(0);
+    }
+    fields.push(0);
+    // Far below 2^32: two short texts.
+    let length = u32::try_from(fields.len() + 4).unwrap_or(u32::MAX);
+    [&b"E"[..], &length.to_be_bytes(), &fields].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_byte_by_byte() {
+        let expected = b"E\0\0\0\x22SFATAL\0VFATAL\0C57P03\0Mno one\0\0";
+        assert_eq!(error("57P03", "no one"), expected);
+        assert!(is_startup(b"\0\0\0\x54\0\x03\0\0user\0") && !is_startup(&TLS_REQUEST));
+    }
 
     #[test]
     fn requests_and_what_is_none() {

@@ -32,6 +32,7 @@ mod passive;
 mod readme;
 mod proxy_protocol;
 mod relay;
+mod refusals;
 mod reload;
 mod routes;
 mod restart;

@@ -83,7 +83,7 @@ impl Files {
     }
 
     /// What a listener is to have.
-    fn server(&self, client_ca: bool, alpn: &[&str]) -> Option<Arc<server::Server>> {
+    pub fn server(&self, client_ca: bool, alpn: &[&str]) -> Option<Arc<server::Server>> {
         let pairs = [self.pair("server"), self.pair("other")];
         let ca = client_ca.then(|| self.file("ca.pem"));
         Some(Arc::new(server::Server::new(&pairs, ca.as_ref(), &bytes(alpn)).unwrap()))
@@ -110,8 +110,17 @@ impl Files {
     }
 
     /// A client of ours.
-    fn dial(&self, to: SocketAddr, dial: Dial) -> StreamOwned<ClientConnection, TcpStream> {
+    pub fn dial(&self, to: SocketAddr, dial: Dial) -> StreamOwned<ClientConnection, TcpStream> {
         connect(to, &self.config(dial), dial.name)
+    }
+
+    /// The same on a connection that is there.
+    pub fn encrypt(
+        &self,
+        stream: TcpStream,
+        dial: Dial,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
+        encrypt(stream, &self.config(dial), dial.name)
     }
 
     fn config(&self, dial: Dial) -> Arc<ClientConfig> {
@@ -156,14 +165,15 @@ impl Files {
 }
 
 #[derive(Clone, Copy)]
-struct Dial {
-    name: &'static str,
-    version: &'static rustls::SupportedProtocolVersion,
-    alpn: &'static [&'static str],
-    shows: Option<&'static str>,
+pub struct Dial {
+    pub name: &'static str,
+    pub version: &'static rustls::SupportedProtocolVersion,
+    pub alpn: &'static [&'static str],
+    pub shows: Option<&'static str>,
 }
 
-const DIAL: Dial = Dial { name: NAME, version: &rustls::version::TLS13, alpn: &[], shows: None };
+pub const DIAL: Dial =
+    Dial { name: NAME, version: &rustls::version::TLS13, alpn: &[], shows: None };
 
 fn bytes(protocols: &[&str]) -> Vec<Vec<u8>> {
     protocols.iter().map(|it| it.as_bytes().to_vec()).collect()
@@ -210,9 +220,16 @@ fn connect(
     config: &Arc<ClientConfig>,
     name: &'static str,
 ) -> StreamOwned<ClientConnection, TcpStream> {
+    encrypt(TcpStream::connect(to).unwrap(), config, name)
+}
+
+fn encrypt(
+    stream: TcpStream,
+    config: &Arc<ClientConfig>,
+    name: &'static str,
+) -> StreamOwned<ClientConnection, TcpStream> {
     let name = ServerName::try_from(name).unwrap();
-    let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
-    StreamOwned::new(connection, TcpStream::connect(to).unwrap())
+    StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), stream)
 }
 
 /// What a backend does with a connection.

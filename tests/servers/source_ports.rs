@@ -386,3 +386,24 @@ fn a_listener_added_by_a_reload_keeps_its_port() {
         nothing_failed(&maitred);
     });
 }
+
+/// Nobody listens on a port that the kernel may choose as ours: no connection is one with itself, and the backend can start.
+#[test]
+fn a_dead_backend_is_not_reached_by_its_own_port() {
+    apart("a_dead_backend_is_not_reached_by_its_own_port", (41_000, 41_019), "true", || {
+        for (mode, dead) in [("kernel", 41_008), ("own", 41_009), ("auto", 41_009)] {
+            let port = free_port();
+            let address = SocketAddr::from((SERVER, dead));
+            let pool = format!("source_ports: {mode}, passive: none, connect: {{attempts: 1}}");
+            let maitred = start(1, &config(port, &[address], &pool));
+            for _ in 0..300 {
+                let mut client = client(port).unwrap();
+                let _ = client.write_all(b"secret");
+                assert!(!matches!(client.read(&mut [0; 9]), Ok(1..)), "{mode}: its own bytes");
+            }
+            let backend = TcpListener::bind(address);
+            assert!(backend.is_ok(), "{mode}: {backend:?}");
+            drop(maitred);
+        }
+    });
+}
