@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Extract};
@@ -195,7 +195,7 @@ pub(super) fn backend_json(backend: &Backend) -> Value {
         "name": &*backend.name,
         "address": backend.address.to_string(),
         "state": status.state.as_str(),
-        "why": status.why,
+        "why": status.told(Instant::now()),
         "since": time(status.since),
         "weight": backend.weight,
         "tier": backend.tier,

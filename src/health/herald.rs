@@ -58,6 +58,8 @@ impl Herald {
         let text = format!("{}: {}", transition.to.as_str(), transition.why);
         if transition.is_first && transition.to == BackendState::Up {
             tracing::debug!("{}/{} {text}", backend.pool, backend.name);
+        } else if transition.is_told() {
+            tracing::debug!("{}/{} {text}", backend.pool, backend.name);
         } else if transition.to == BackendState::Down {
             self.warn(backend, &text);
         } else {

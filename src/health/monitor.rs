@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use socket2::SockAddr;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -114,6 +114,7 @@ async fn run(
             }
             Some(it) = heard.recv() => {
                 ward.herald.tell(&it.pool, &it.backend, &it.transition, Instant::now());
+                ward.look_at_returned(&it.pool, &it.backend);
             }
             _ = tick.tick() => ward.tick(Instant::now()),
         }
@@ -212,7 +213,8 @@ impl Ward {
         rules: Rc<Rules>,
         first: Duration,
     ) -> Watch {
-        let watched = Rc::new(Watched { current: current.into(), address, rules });
+        let watched =
+            Rc::new(Watched { current: current.into(), address, rules, wanted: Notify::new() });
         let (herald, permits) = (Rc::clone(&self.herald), Rc::clone(&self.permits));
         let task = tokio::task::spawn_local(watch(Rc::clone(&watched), herald, permits, first));
         Watch { watched, task: task.abort_handle() }
@@ -227,6 +229,18 @@ impl Ward {
         let why = NOTHING_TO_PROBE.into();
         if let Some(it) = transition::settle(backend, Standing::Up, why, now, wall) {
             self.herald.tell(pool, backend, &it, now);
+        }
+    }
+
+    /// Back from maintenance: it is probed at once.
+    fn look_at_returned(&self, pool: &Pool, backend: &Backend) {
+        if !backend.status().returns {
+            return;
+        }
+        if let Some(watch) = self.watches.get(&Arc::as_ptr(&backend.live)) {
+            watch.watched.wanted.notify_one();
+        } else if self.rules.contains_key(&pool.name) {
+            self.trust(pool, backend);
         }
     }
 

@@ -8,6 +8,9 @@
 //!                                └────── `rise` passes ──────────┘
 //! ```
 //!
+//! After a maintenance a backend is `starting` once more, and one failure is enough: nobody knows what was done to it, so
+//! the first probe decides.
+//!
 //! Both counts are of results in a row: a single result of the other kind starts them anew, so that a backend
 //! which answers now and then neither comes up nor stays up by luck.
 
@@ -32,6 +35,8 @@ impl Thresholds {
 pub struct Verdict {
     thresholds: Thresholds,
     standing: Standing,
+    /// Of a backend that returns from maintenance.
+    is_of_a_return: bool,
     /// In a row; one of the two is always nought.
     passes: u32,
     failures: u32,
@@ -40,7 +45,17 @@ pub struct Verdict {
 impl Verdict {
     /// Goes on from `standing`, with nothing counted yet.
     pub fn new(thresholds: Thresholds, standing: Standing) -> Verdict {
-        Verdict { thresholds, standing, passes: 0, failures: 0 }
+        Verdict { thresholds, standing, is_of_a_return: false, passes: 0, failures: 0 }
+    }
+
+    /// Begins anew.
+    pub fn of_a_return(thresholds: Thresholds) -> Verdict {
+        Verdict { is_of_a_return: true, ..Verdict::new(thresholds, Standing::Starting) }
+    }
+
+    /// Whether it is, and not decided yet.
+    pub fn is_of_a_return(&self) -> bool {
+        self.is_of_a_return && self.standing == Standing::Starting
     }
 
     pub fn standing(&self) -> Standing {
@@ -58,7 +73,7 @@ impl Verdict {
         }
         let next = if passed && self.passes >= self.passes_needed() {
             Standing::Up
-        } else if !passed && self.failures >= self.thresholds.fall {
+        } else if !passed && self.failures >= self.failures_needed() {
             Standing::Down
         } else {
             return None;
@@ -71,6 +86,10 @@ impl Verdict {
     /// Results in a row of the last kind, itself included.
     pub fn in_a_row(&self) -> u32 {
         self.passes.max(self.failures)
+    }
+
+    fn failures_needed(&self) -> u32 {
+        if self.is_of_a_return() { 1 } else { self.thresholds.fall }
     }
 
     fn passes_needed(&self) -> u32 {
@@ -119,6 +138,20 @@ mod tests {
         let thresholds = Thresholds { start: Start::Down, ..USUAL };
         assert_eq!(play(thresholds, Standing::Starting, "+-++"), "sssu");
         assert_eq!(play(thresholds, Standing::Starting, "---"), "ssd");
+    }
+
+    #[test]
+    fn who_returns_from_maintenance_is_what_the_first_probe_says_or_with_start_down_what_all_say() {
+        let of = |start, probes: &str| {
+            let mut verdict = Verdict::of_a_return(Thresholds { start, ..USUAL });
+            probes.chars().for_each(|probe| drop(verdict.observe(probe == '+')));
+            verdict.standing()
+        };
+        assert_eq!(of(Start::Up, "+"), Standing::Up);
+        assert_eq!([of(Start::Up, "-"), of(Start::Down, "-")], [Standing::Down; 2]);
+        assert_eq!(of(Start::Down, "+"), Standing::Starting);
+        assert_eq!(of(Start::Down, "++"), Standing::Up);
+        assert_eq!(of(Start::Down, "+-+"), Standing::Down, "from then on as usual");
     }
 
     fn any_start() -> impl Strategy<Value = Start> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Shared;
-use super::fitness::{ProbeCounters, Standing};
+use super::fitness::{Outcome, ProbeCounters, Standing};
 use super::hand::{Hand, HandState};
 use super::latency::milliseconds;
 use super::outlier::Outlier;
@@ -139,6 +139,10 @@ pub struct Status {
     pub verdict: Standing,
     /// Why they say so.
     pub verdict_why: String,
+    /// Back from maintenance: until probes have found out what it is now, it takes no sessions.
+    pub returns: bool,
+    /// What the last probe said, and when.
+    pub last_probe: Option<(Outcome, Instant)>,
     pub since: SystemTime,
     /// Monotonic, for slow start.
     pub up_since: Option<Instant>,
@@ -160,14 +164,40 @@ impl Status {
             hand: Hand::default(),
             verdict,
             verdict_why: why.into(),
+            returns: false,
+            last_probe: None,
             since: wall,
             up_since: None,
             transitions: [0; 6],
         }
     }
 
+    /// Why it is what it is, and what the last probe said.
+    pub fn told(&self, now: Instant) -> String {
+        let Some((outcome, when)) = &self.last_probe else { return self.why.clone() };
+        let age = ago(now.saturating_duration_since(*when));
+        format!("{}, {}: {outcome}, {age} ago", self.why, self.last())
+    }
+
+    /// Of a state that does not come of probes it is said whose word follows.
+    fn last(&self) -> &'static str {
+        use BackendState::{Drain, Ejected, Maintenance};
+        match self.state {
+            Drain | Ejected | Maintenance => "last probe",
+            _ => "last",
+        }
+    }
+
     pub fn transitions(&self, to: BackendState) -> u64 {
         self.transitions[to.position()]
+    }
+}
+
+fn ago(age: Duration) -> String {
+    match age.as_secs() {
+        0..60 => format!("{:.1} s", age.as_secs_f64()),
+        seconds @ 60..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
     }
 }
 
@@ -242,6 +272,7 @@ impl Backend {
         decide: impl FnOnce(&mut Status) -> Option<(BackendState, String)>,
     ) -> Option<BackendState> {
         let mut status = self.status();
+        let returned = status.returns;
         let (state, why) = decide(&mut status)?;
         status.why = why;
         let before = status.state;
@@ -250,7 +281,7 @@ impl Backend {
         }
         use BackendState::{Down, Ejected, Maintenance, Up};
         // Whoever was in maintenance was taken away from its sessions too, and commonly starts cold.
-        let recovers = matches!(before, Down | Ejected | Maintenance) && state == Up;
+        let recovers = (returned || matches!(before, Down | Ejected | Maintenance)) && state == Up;
         status.up_since = recovers.then_some(now);
         status.state = state;
         status.since = wall;
@@ -276,6 +307,8 @@ impl Backend {
         if !self.is_probed {
             self.change(now, wall, |status| {
                 status.verdict = Standing::Up;
+                status.returns = false;
+                status.last_probe = None;
                 status.verdict_why = WITHOUT_PROBES.into();
                 let state = status.state;
                 matches!(state, BackendState::Starting | BackendState::Down)
@@ -304,7 +337,8 @@ impl Backend {
     /// The row's `weight` and `forced_weight` in this status.
     fn weights(&self, status: &Status, now: Instant) -> (u32, u32) {
         let full = self.weight.saturating_mul(WEIGHT_UNIT);
-        let starting = if self.start == config::Start::Up { full } else { 0 };
+        let takes = self.start == config::Start::Up && !status.returns;
+        let starting = if takes { full } else { 0 };
         match status.state {
             BackendState::Starting => (starting, full),
             BackendState::Up => {

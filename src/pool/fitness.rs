@@ -1,6 +1,10 @@
 //! What probes found out about a backend, as it is kept beside it: the standing, and how often they ended how. The
 //! health checks write it; sessions never look here, only at the weight that follows from it.
 
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
 use super::backend::BackendState;
 use crate::telemetry::counters::SharedCounter;
 
@@ -20,6 +24,26 @@ impl From<Standing> for BackendState {
             Standing::Starting => BackendState::Starting,
             Standing::Up => BackendState::Up,
         }
+    }
+}
+
+/// How one probe ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub result: ProbeResult,
+    /// What more there is to say, such as the status received.
+    pub detail: Option<Cow<'static, str>>,
+    pub took: Duration,
+}
+
+/// Reads on after "last:", for example "refused after 0.4 ms".
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.result.as_str())?;
+        if let Some(detail) = &self.detail {
+            write!(f, " ({detail})")?;
+        }
+        write!(f, " after {:.1} ms", self.took.as_secs_f64() * 1e3)
     }
 }
 

@@ -142,7 +142,9 @@ pub fn state(balancer: &Balancer, token: Option<&str>, asks: mpsc::Sender<Ask>) 
 
 /// Status and body of the answer to one request, which is to close the connection.
 fn ask(mut stream: impl Read + Write, line: &str, headers: &str) -> (u16, String) {
-    write!(stream, "{line} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n").unwrap();
+    // In one piece: once it has what it needs, it may answer and close.
+    let request = format!("{line} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
     answer(&mut stream)
 }
 

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use maitred::addr::BackendAddr;
 use maitred::config::{self, Config, Expect, OnDown, Probe, Start, StatusRange, WhenNoneUp};
@@ -50,6 +50,10 @@ fn wait_until(balancer: &Balancer, index: usize, state: BackendState) -> Status 
     status(balancer, index)
 }
 
+fn told(status: &Status) -> String {
+    status.told(Instant::now())
+}
+
 fn messages(balancer: &Balancer) -> Vec<String> {
     balancer.supervisor().events.all().into_iter().map(|event| event.message).collect()
 }
@@ -63,7 +67,9 @@ fn a_killed_backend_is_down_after_fall_probes_and_back_after_rise() {
     let failures = |index| backend(&balancer, index).live.probes.refused.value();
     let refusal = a.kill();
     let down = wait_until(&balancer, 0, BackendState::Down);
-    assert!(down.why.starts_with("3 probes failed, last: refused after "), "{}", down.why);
+    let told = down.told(Instant::now());
+    assert!(told.starts_with("3 probes failed, last: refused after "), "{told}");
+    assert!(told.ends_with(" s ago"), "{told}");
     assert!(failures(0) >= 3);
     for _ in 0..20 {
         assert_eq!(served_by(balancer.address()), Some('b'));
@@ -71,12 +77,28 @@ fn a_killed_backend_is_down_after_fall_probes_and_back_after_rise() {
     assert!(balancer.endings(20).iter().all(|record| record.tried == 0));
     let _a = refusal.revive(A);
     let up = wait_until(&balancer, 0, BackendState::Up);
-    assert!(up.why.starts_with("2 probes passed, last: passed after "), "{}", up.why);
+    let told = up.told(Instant::now());
+    assert!(told.starts_with("2 probes passed, last: passed after "), "{told}");
     wait_for("a session on the one that came back", || served_by(balancer.address()) == Some('a'));
     let text = format!("main/{} down: 3 probes failed", backend(&balancer, 0).name);
     assert!(messages(&balancer).iter().any(|message| message.starts_with(&text)));
     let snapshot = balancer.supervisor().plane.snapshot.load();
     assert!(snapshot.pools["main"].shared.probe_duration.count() > 0);
+}
+
+#[test]
+fn why_says_what_the_last_probe_said_also_when_nothing_came_of_it() {
+    let a = Server::start(A);
+    let mut config = config(&[a.address]);
+    health(&mut config).fall = 1_000_000;
+    let balancer = Balancer::start(config);
+    wait_until(&balancer, 0, BackendState::Up);
+    let refusal = a.kill();
+    let says = |what: &str| told(&status(&balancer, 0)).starts_with(what);
+    wait_for("a failure", || says("1 probe passed, last: refused after "));
+    assert_eq!(status(&balancer, 0).state, BackendState::Up);
+    let _a = refusal.revive(A);
+    wait_for("a pass", || says("1 probe passed, last: passed after "));
 }
 
 /// The first verdict of a single probe on one backend.
@@ -98,7 +120,7 @@ fn verdict(probe: Probe, address: BackendAddr) -> Status {
 fn verdict_on(probe: Probe, conduct: Conduct) -> (BackendState, String) {
     let server = Server::start(conduct);
     let status = verdict(probe, BackendAddr::Inet(server.address));
-    (status.state, status.why)
+    (status.state, status.told(Instant::now()))
 }
 
 fn expect(expect: Expect) -> Probe {
@@ -164,7 +186,7 @@ fn a_frozen_backend_is_down_by_exchange_and_up_by_tcp() {
     let address = || BackendAddr::Inet(frozen.local_addr().unwrap());
     let by_exchange = verdict(expect(Expect::Bytes(b"PONG".to_vec())), address());
     assert_eq!(by_exchange.state, BackendState::Down);
-    assert!(by_exchange.why.contains("timeout"), "{}", by_exchange.why);
+    assert!(told(&by_exchange).contains("timeout"), "{by_exchange:?}");
     assert_eq!(verdict(Probe::Tcp, address()).state, BackendState::Up);
 }
 
@@ -174,7 +196,7 @@ fn a_unix_backend_is_probed_too() {
     let path = directory.path().join("backend.sock");
     let missing = verdict(Probe::Tcp, BackendAddr::Unix(path.clone()));
     assert_eq!(missing.state, BackendState::Down);
-    assert!(missing.why.contains("refused"), "{}", missing.why);
+    assert!(told(&missing).contains("refused"), "{missing:?}");
     let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     assert_eq!(verdict(Probe::Tcp, BackendAddr::Unix(path)).state, BackendState::Up);
 }

@@ -10,37 +10,16 @@ mod pattern;
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use socket2::SockAddr;
 
 use crate::config::{self, ProxyVersion};
-use crate::pool::fitness::ProbeResult;
+use crate::pool::fitness::{Outcome, ProbeResult};
 use crate::tls::client::Client;
-
-/// How one probe ended.
-#[derive(Debug)]
-pub struct Outcome {
-    pub result: ProbeResult,
-    /// What more there is to say, such as the status received.
-    pub detail: Option<Cow<'static, str>>,
-    pub took: Duration,
-}
-
-/// Reads on after "last:", for example "refused after 0.4 ms".
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.result.as_str())?;
-        if let Some(detail) = &self.detail {
-            write!(f, " ({detail})")?;
-        }
-        write!(f, " after {:.1} ms", self.took.as_secs_f64() * 1e3)
-    }
-}
 
 /// Why a probe did not pass.
 #[derive(Debug)]
