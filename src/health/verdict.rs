@@ -144,7 +144,9 @@ mod tests {
     fn who_returns_from_maintenance_is_what_the_first_probe_says_or_with_start_down_what_all_say() {
         let of = |start, probes: &str| {
             let mut verdict = Verdict::of_a_return(Thresholds { start, ..USUAL });
-            probes.chars().for_each(|probe| drop(verdict.observe(probe == '+')));
+            for probe in probes.chars() {
+                verdict.observe(probe == '+');
+            }
             verdict.standing()
         };
         assert_eq!(of(Start::Up, "+"), Standing::Up);

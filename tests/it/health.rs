@@ -141,14 +141,20 @@ fn an_expected_reply_may_come_in_pieces_and_the_backend_may_then_close() {
 }
 
 #[test]
-fn another_reply_or_none_is_a_mismatch() {
+fn another_reply_is_a_mismatch_and_shown_and_only_silence_is_a_timeout() {
     let wanted = || expect(Expect::Bytes(b"PONG".to_vec()));
     let (state, why) = verdict_on(wanted(), Conduct::Answer("-ERR\r\n"));
     assert_eq!(state, BackendState::Down);
-    assert!(why.contains("mismatch (it closed without the expected reply)"), "{why}");
+    let says = r#"mismatch (it closed without the expected reply; it said "-ERR\r\n") after"#;
+    assert!(why.contains(says), "{why}");
     let (state, why) = verdict_on(expect(Expect::Regex("^PONG".into())), Conduct::Say(&["xPONG"]));
     assert_eq!(state, BackendState::Down);
-    assert!(why.contains("last: timeout after"), "nothing more came: {why}");
+    let says = r#"last: mismatch (not the expected reply; it said "xPONG") after "#;
+    assert!(why.contains(says), "nothing more came: {why}");
+    let (_, why) = verdict_on(wanted(), Conduct::Echo);
+    assert!(why.contains("it said \"…\\n\""), "what we sent is no news: {why}");
+    let (_, why) = verdict_on(wanted(), Conduct::Say(&[]));
+    assert!(why.contains("last: timeout after"), "{why}");
 }
 
 #[test]
@@ -174,7 +180,7 @@ fn an_http_probe_goes_by_the_status() {
     let (state, why) = of("HTTP/1.1 503 Service Unavailable\r\n\r\n");
     assert_eq!(state, BackendState::Down);
     assert!(why.starts_with("1 probe failed, last: mismatch (status 503) after "), "{why}");
-    assert!(of("SSH-2.0-OpenSSH_9.9\r\n").1.contains("mismatch (not an HTTP answer)"));
+    assert!(of("SSH-2.0-OpenSSH_9.9\r\n").1.contains("mismatch (not an HTTP answer; it said"));
     let pieces =
         verdict_on(probe(), Conduct::Say(&["HTT", "P/1.0 20", "4 No", " Content\r", "\n"]));
     assert_eq!(pieces.0, BackendState::Up);

@@ -6,6 +6,7 @@ use socket2::SockAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Fault;
+use super::heard::Heard;
 use crate::config::StatusRange;
 use crate::stream::Stream;
 
@@ -34,20 +35,32 @@ impl Http {
         Http { path: path.into(), host: host.map(Into::into), status: status.to_vec() }
     }
 
-    pub(super) async fn run(&self, mut stream: Stream, address: &SockAddr) -> Result<(), Fault> {
+    pub(super) fn sent(&self) -> &[u8] {
+        self.path.as_bytes()
+    }
+
+    pub(super) async fn run(
+        &self,
+        mut stream: Stream,
+        address: &SockAddr,
+        heard: &Heard,
+    ) -> Result<(), Fault> {
         let request = self.request(address);
         stream.write_all(request.as_bytes()).await.map_err(|error| Fault::talking(&error))?;
         stream.flush().await.map_err(|error| Fault::talking(&error))?;
         let mut line = Vec::with_capacity(STATUS_LINE);
         loop {
-            let room = (STATUS_LINE - line.len()) as u64;
-            match (&mut stream).take(room).read_buf(&mut line).await {
-                Ok(0) => return Err(Fault::mismatch("no whole status line")),
+            let seen = line.len();
+            let room = (STATUS_LINE - seen) as u64;
+            let count = (&mut stream).take(room).read_buf(&mut line).await;
+            heard.note(&line[seen..]);
+            match count {
+                Ok(0) => return Err(Fault::unexpected("no whole status line")),
                 Ok(_) => {}
                 Err(error) => return Err(Fault::talking(&error)),
             }
             match parse(&line) {
-                Answer::Garbage => return Err(Fault::mismatch("not an HTTP answer")),
+                Answer::Garbage => return Err(Fault::unexpected("not an HTTP answer")),
                 Answer::Incomplete => {}
                 Answer::Status(status) if self.wants(status) => return Ok(()),
                 Answer::Status(status) => return Err(Fault::mismatch(format!("status {status}"))),
