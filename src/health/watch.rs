@@ -17,7 +17,7 @@ use super::verdict::{Thresholds, Verdict};
 use crate::config::Health;
 use crate::pool::Pool;
 use crate::pool::backend::{Backend, BackendState, CONNECT_BOUNDS};
-use crate::pool::fitness::{Outcome, Standing};
+use crate::pool::fitness::{Outcome, Standing, Vote};
 
 /// How one pool is probed; the same object until its settings change.
 pub struct Rules {
@@ -94,17 +94,17 @@ impl Watched {
         backend.live.probes.of(outcome.result).add(1);
         backend.status().last_probe = Some((outcome.clone(), Instant::now()));
         pool.shared.probe_duration.observe(&CONNECT_BOUNDS, outcome.took);
-        let Some(passed) = outcome.result.vote() else {
+        let Some(vote) = outcome.result.vote() else {
             tracing::debug!(pool = &*pool.name, backend = &*backend.name, "probe: {outcome}");
             return;
         };
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let transition = match verdict.observe(passed) {
+        let transition = match verdict.observe(vote) {
             Some(standing) => {
                 let why = reason(standing, verdict.in_a_row());
                 transition::settle(&backend, standing, why, now, wall)
             }
-            None if passed => transition::vindicate(&backend, begun, now, wall),
+            None if vote == Vote::Passed => transition::vindicate(&backend, begun, now, wall),
             None => None,
         };
         if let Some(transition) = transition {
@@ -117,6 +117,7 @@ fn reason(standing: Standing, count: u32) -> String {
     let probes = if count == 1 { "probe" } else { "probes" };
     match standing {
         Standing::Up => format!("{count} {probes} passed"),
+        Standing::Standby => format!("{count} {probes} answered that it is a standby"),
         Standing::Down | Standing::Starting => format!("{count} {probes} failed"),
     }
 }

@@ -49,7 +49,7 @@ pub struct Live {
     pub rest: Rest,
     /// No longer of its pool; a flow looks here before each datagram it brings.
     pub removed: Since,
-    /// Probes, failures or a maintenance take it away from those it has, whatever its weight; a flow looks here, too.
+    /// Probes, its role, failures or a maintenance take it away from those it has, whatever its weight; a flow looks here, too.
     pub down: Since,
     /// Written by the control plane alone (health, hand); the lock is never taken by a pick or a relay.
     pub status: Mutex<Status>,
@@ -79,6 +79,8 @@ impl Since {
 pub enum BackendState {
     Starting,
     Up,
+    /// It answers, but is not for this pool now.
+    Standby,
     Down,
     Ejected,
     Drain,
@@ -86,9 +88,10 @@ pub enum BackendState {
 }
 
 impl BackendState {
-    pub const ALL: [BackendState; 6] = [
+    pub const ALL: [BackendState; 7] = [
         BackendState::Starting,
         BackendState::Up,
+        BackendState::Standby,
         BackendState::Down,
         BackendState::Ejected,
         BackendState::Drain,
@@ -100,10 +103,11 @@ impl BackendState {
         match self {
             BackendState::Starting => 0,
             BackendState::Up => 1,
-            BackendState::Down => 2,
-            BackendState::Ejected => 3,
-            BackendState::Drain => 4,
-            BackendState::Maintenance => 5,
+            BackendState::Standby => 2,
+            BackendState::Down => 3,
+            BackendState::Ejected => 4,
+            BackendState::Drain => 5,
+            BackendState::Maintenance => 6,
         }
     }
 
@@ -111,6 +115,7 @@ impl BackendState {
         match self {
             BackendState::Starting => "starting",
             BackendState::Up => "up",
+            BackendState::Standby => "standby",
             BackendState::Down => "down",
             BackendState::Ejected => "ejected",
             BackendState::Drain => "drain",
@@ -147,7 +152,7 @@ pub struct Status {
     /// Monotonic, for slow start.
     pub up_since: Option<Instant>,
     /// Counts of `backend_transitions_total{to}`, in the order of `BackendState::ALL`.
-    pub transitions: [u64; 6],
+    pub transitions: [u64; BackendState::ALL.len()],
 }
 
 impl Status {
@@ -168,7 +173,7 @@ impl Status {
             last_probe: None,
             since: wall,
             up_since: None,
-            transitions: [0; 6],
+            transitions: [0; BackendState::ALL.len()],
         }
     }
 
@@ -311,7 +316,7 @@ impl Backend {
                 status.last_probe = None;
                 status.verdict_why = WITHOUT_PROBES.into();
                 let state = status.state;
-                matches!(state, BackendState::Starting | BackendState::Down)
+                matches!(state, BackendState::Starting | BackendState::Down | BackendState::Standby)
                     .then(|| (BackendState::Up, WITHOUT_PROBES.into()))
             });
         }
@@ -345,7 +350,8 @@ impl Backend {
                 (effective_weight(self.weight, status.up_since, self.slow_start, now), full)
             }
             BackendState::Down | BackendState::Ejected => (0, full),
-            BackendState::Drain | BackendState::Maintenance => (0, 0),
+            // Not for `try_all` either: it would do what it is not for.
+            BackendState::Drain | BackendState::Maintenance | BackendState::Standby => (0, 0),
         }
     }
 
@@ -354,8 +360,8 @@ impl Backend {
     }
 
     fn write_weights(&self, status: &Status, now: Instant) {
-        use BackendState::{Down, Ejected, Maintenance};
-        self.live.down.set(matches!(status.state, Down | Ejected | Maintenance));
+        use BackendState::{Down, Ejected, Maintenance, Standby};
+        self.live.down.set(matches!(status.state, Down | Ejected | Maintenance | Standby));
         let (weight, forced) = self.weights(status, now);
         let (before, forced_before) = self.live.slot.set_weights(weight, forced);
         if (before == 0 && weight > 0) || (forced_before == 0 && forced > 0) {

@@ -124,7 +124,7 @@ fn verdict_on(probe: Probe, conduct: Conduct) -> (BackendState, String) {
 }
 
 fn expect(expect: Expect) -> Probe {
-    Probe::Exchange { send: Some(b"ping\n".to_vec()), expect: Some(expect) }
+    Probe::Exchange { send: Some(b"ping\n".to_vec()), expect: Some(expect), standby: None }
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn another_reply_is_a_mismatch_and_shown_and_only_silence_is_a_timeout() {
 fn an_exchange_without_expectation_only_sends_and_what_it_sent_arrives() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let probe = Probe::Exchange { send: Some(b"QUIT\n".to_vec()), expect: None };
+    let probe = Probe::Exchange { send: Some(b"QUIT\n".to_vec()), expect: None, standby: None };
     assert_eq!(verdict(probe, BackendAddr::Inet(address)).state, BackendState::Up);
     let mut text = String::new();
     listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
@@ -174,6 +174,7 @@ fn an_http_probe_goes_by_the_status() {
         path: "/ready".into(),
         host: None,
         status: vec![StatusRange { first: 200, last: 399 }],
+        standby: Vec::new(),
     };
     let of = |answer| verdict_on(probe(), Conduct::Answer(answer));
     assert_eq!(of("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").0, BackendState::Up);
@@ -184,6 +185,52 @@ fn an_http_probe_goes_by_the_status() {
     let pieces =
         verdict_on(probe(), Conduct::Say(&["HTT", "P/1.0 20", "4 No", " Content\r", "\n"]));
     assert_eq!(pieces.0, BackendState::Up);
+}
+
+#[test]
+fn a_standby_takes_no_sessions_and_is_no_failure() {
+    let answer = |text: &'static str| Server::start(Conduct::Answer(text));
+    let exchange = || Probe::Exchange {
+        send: Some(b"role\n".to_vec()),
+        expect: Some(Expect::Bytes(b"master".to_vec())),
+        standby: Some(Expect::Bytes(b"slave".to_vec())),
+    };
+    let http = || Probe::Http {
+        path: "/primary".into(),
+        host: None,
+        status: vec![StatusRange { first: 200, last: 399 }],
+        standby: vec![StatusRange { first: 503, last: 503 }],
+    };
+    let unavailable = "HTTP/1.1 503 Service Unavailable\r\n\r\n";
+    for (probe, serves, stands_by, says) in [
+        (exchange(), "role:master", "role:slave", "wrong_role (it answers as a standby) after"),
+        (http(), "HTTP/1.1 200 OK\r\n\r\n", unavailable, "wrong_role (status 503) after"),
+    ] {
+        let (primary, replica) = (answer(serves), answer(stands_by));
+        let mut config = config(&[primary.address, replica.address]);
+        health(&mut config).probe = probe;
+        balancer::pool(&mut config).when_none_up = WhenNoneUp::TryAll;
+        let balancer = Balancer::start(config);
+        wait_until(&balancer, 0, BackendState::Up);
+        let standby = wait_until(&balancer, 1, BackendState::Standby);
+        let why = told(&standby);
+        assert!(why.starts_with("1 probe answered that it is a standby, last: "), "{why}");
+        assert!(why.contains(says), "{why}");
+        assert!(backend(&balancer, 1).live.probes.wrong_role.value() > 0);
+        assert!(messages(&balancer).iter().all(|it| !it.contains("standby")), "no news at a start");
+        let before = primary.clients.lock().unwrap().len();
+        let mut client = TcpStream::connect(balancer.address()).unwrap();
+        client.write_all(b"hello\n").unwrap();
+        assert_eq!(first_byte(&mut client), serves.chars().next());
+        assert!(primary.clients.lock().unwrap().len() > before);
+        // Not even when nobody is up.
+        let refusal = primary.kill();
+        wait_until(&balancer, 0, BackendState::Down);
+        let weight = |index| backend(&balancer, index).live.slot.hot().weight(Weights::Forced);
+        assert!(weight(0) > 0 && weight(1) == 0);
+        drop(refusal);
+        drop(client);
+    }
 }
 
 #[test]

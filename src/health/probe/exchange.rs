@@ -18,11 +18,20 @@ const PIECE: usize = 1024;
 pub(super) struct Exchange {
     send: Option<Vec<u8>>,
     expect: Option<Pattern>,
+    standby: Option<Pattern>,
 }
 
 impl Exchange {
-    pub(super) fn new(send: Option<&[u8]>, expect: Option<&Expect>) -> Exchange {
-        Exchange { send: send.map(<[u8]>::to_vec), expect: expect.map(Pattern::new) }
+    pub(super) fn new(
+        send: Option<&[u8]>,
+        expect: Option<&Expect>,
+        standby: Option<&Expect>,
+    ) -> Exchange {
+        Exchange {
+            send: send.map(<[u8]>::to_vec),
+            expect: expect.map(Pattern::new),
+            standby: standby.map(Pattern::new),
+        }
     }
 
     pub(super) fn sent(&self) -> &[u8] {
@@ -50,6 +59,9 @@ impl Exchange {
             match count {
                 Ok(0) => return Err(Fault::unexpected("it closed without the expected reply")),
                 Ok(_) if pattern.is_in(&reply, seen) => return Ok(()),
+                Ok(_) if self.standby.as_ref().is_some_and(|it| it.is_in(&reply, seen)) => {
+                    return Err(Fault::wrong_role("it answers as a standby"));
+                }
                 Ok(_) => {}
                 Err(error) => return Err(Fault::talking(&error)),
             }

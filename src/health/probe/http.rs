@@ -20,6 +20,7 @@ pub(super) struct Http {
     path: String,
     host: Option<String>,
     status: Vec<StatusRange>,
+    standby: Vec<StatusRange>,
 }
 
 /// What the bytes so far are.
@@ -31,8 +32,18 @@ enum Answer {
 }
 
 impl Http {
-    pub(super) fn new(path: &str, host: Option<&str>, status: &[StatusRange]) -> Http {
-        Http { path: path.into(), host: host.map(Into::into), status: status.to_vec() }
+    pub(super) fn new(
+        path: &str,
+        host: Option<&str>,
+        status: &[StatusRange],
+        standby: &[StatusRange],
+    ) -> Http {
+        Http {
+            path: path.into(),
+            host: host.map(Into::into),
+            status: status.to_vec(),
+            standby: standby.to_vec(),
+        }
     }
 
     pub(super) fn sent(&self) -> &[u8] {
@@ -62,14 +73,13 @@ impl Http {
             match parse(&line) {
                 Answer::Garbage => return Err(Fault::unexpected("not an HTTP answer")),
                 Answer::Incomplete => {}
-                Answer::Status(status) if self.wants(status) => return Ok(()),
+                Answer::Status(status) if is_in(&self.status, status) => return Ok(()),
+                Answer::Status(status) if is_in(&self.standby, status) => {
+                    return Err(Fault::wrong_role(format!("status {status}")));
+                }
                 Answer::Status(status) => return Err(Fault::mismatch(format!("status {status}"))),
             }
         }
-    }
-
-    fn wants(&self, status: u16) -> bool {
-        self.status.iter().any(|range| (range.first..=range.last).contains(&status))
     }
 
     fn request(&self, address: &SockAddr) -> String {
@@ -83,6 +93,10 @@ impl Http {
             self.path
         )
     }
+}
+
+fn is_in(ranges: &[StatusRange], status: u16) -> bool {
+    ranges.iter().any(|range| (range.first..=range.last).contains(&status))
 }
 
 /// `HTTP/1.<digit> <three digits>`, then the end of the line or a space and any reason. Says so as soon as it can
@@ -142,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_request_names_the_host() {
-        let mut http = Http::new("/ready", None, &[]);
+        let mut http = Http::new("/ready", None, &[], &[]);
         let address = SockAddr::from("[2001:db8::1]:80".parse::<std::net::SocketAddr>().unwrap());
         let request = http.request(&address);
         assert!(request.starts_with("GET /ready HTTP/1.1\r\nHost: [2001:db8::1]:80\r\n"));

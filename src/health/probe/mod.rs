@@ -41,6 +41,11 @@ impl Fault {
         Fault { shows_reply: true, ..Fault::mismatch(detail) }
     }
 
+    /// It says itself that it is not for this pool now.
+    fn wrong_role(detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { detail: Some(detail.into()), ..Fault::of(ProbeResult::WrongRole) }
+    }
+
     fn of(result: ProbeResult) -> Fault {
         Fault { result, detail: None, shows_reply: false }
     }
@@ -106,11 +111,11 @@ impl Prober {
     pub fn new(pool: &config::Pool) -> Option<Prober> {
         let health = &pool.health;
         let method = match &health.probe {
-            config::Probe::Exchange { send, expect } => {
-                Method::Exchange(exchange::Exchange::new(send.as_deref(), expect.as_ref()))
-            }
-            config::Probe::Http { path, host, status } => {
-                Method::Http(http::Http::new(path, host.as_deref(), status))
+            config::Probe::Exchange { send, expect, standby } => Method::Exchange(
+                exchange::Exchange::new(send.as_deref(), expect.as_ref(), standby.as_ref()),
+            ),
+            config::Probe::Http { path, host, status, standby } => {
+                Method::Http(http::Http::new(path, host.as_deref(), status, standby))
             }
             config::Probe::Dns { name, record } => Method::Dns(dns::Dns::new(name, *record)),
             config::Probe::None => return None,
