@@ -18,7 +18,8 @@ use crate::admin::listen::{self, BoundSocket};
 use crate::admin::{self, Ask};
 use crate::config::{Config, LogLevel, Token, User};
 use crate::life::{self, Signals, Source};
-use crate::supervisor::{BindError, Sockets, Supervisor};
+use crate::supervisor::{BindError, Lack, Sockets, Supervisor};
+use crate::sys::limits;
 use crate::sys::privileges::{self, Refused};
 use crate::telemetry::events::EventKind;
 use crate::telemetry::history::{self, History};
@@ -116,12 +117,18 @@ pub fn start(config: Config) -> Result<Started, StartError> {
     let sessions = SessionLog::start(config.log.sessions, write)
         .map_err(|error| StartError::Io("the session log's thread", error))?;
     let supervisor =
-        Supervisor::start_on(bound.sockets, config, sessions).map_err(StartError::Bind)?;
+        Supervisor::start_on(bound.sockets, config, sessions).map_err(|lack| match lack {
+            Lack::Address(error) => StartError::Bind(error),
+            Lack::Thread(what, error) => StartError::Io(what, error),
+        })?;
     let (sender, asks) = mpsc::channel(ASKS);
     let mut admin = Admin::new(&supervisor, log, sender);
     admin.set_token(wanted.token);
     admin.serve(wanted.listen, bound.admin).map_err(|error| admin_error(wanted.listen, error))?;
     admin.serve_socket(bound.admin_socket);
+    // Else it would say that it is ready, and serve nobody.
+    limits::are_free(http::RESERVE * 2 + 2)
+        .map_err(|error| StartError::Io("what a first session takes", error))?;
     let version = env!("CARGO_PKG_VERSION");
     let workers = supervisor.workers();
     supervisor.events.note(EventKind::Start, format!("maitred {version}, {workers} workers"));
@@ -301,7 +308,9 @@ impl fmt::Display for StartError {
             }
             StartError::Bind(error) => error.fmt(f),
             StartError::User(refused) => refused.fmt(f),
-            StartError::Io(what, error) => write!(f, "cannot set up {what}: {error}"),
+            StartError::Io(what, error) => {
+                write!(f, "cannot set up {what}: {error}{}", limits::hint(error))
+            }
         }
     }
 }

@@ -22,6 +22,9 @@ use crate::pool::finding::Failure;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Until somebody is to look once more, if there was no thread for it.
+const RETRY: Duration = Duration::from_secs(10);
+
 /// A file that is another one than before.
 pub struct Change {
     pub path: PathBuf,
@@ -171,13 +174,15 @@ pub fn stamp(path: &Path) -> Option<Stamp> {
 /// Changes, as they are found. Looked for from the first configuration on that names a file.
 pub struct Changes {
     own: Vec<PathBuf>,
+    /// There was no thread for it.
+    is_refused: bool,
     found: Option<mpsc::Receiver<Found>>,
 }
 
 impl Changes {
     /// `own` are the files of the configuration itself.
     pub fn new(own: Vec<PathBuf>) -> Changes {
-        Changes { own, found: None }
+        Changes { own, is_refused: false, found: None }
     }
 
     /// Sees to it that somebody looks, if there is anything to look at.
@@ -188,18 +193,25 @@ impl Changes {
         if self.found.is_none() && is_any {
             match start(Arc::clone(plane), self.own.clone()) {
                 Ok(changes) => self.found = Some(changes),
-                Err(error) => tracing::error!(%error, "no thread to look at files"),
+                Err(error) => {
+                    tracing::error!(%error, "no thread to look at files; it is tried again");
+                    self.is_refused = true;
+                }
             }
         }
     }
 
-    /// The next one. May be dropped while it waits.
-    pub async fn next(&mut self) -> Found {
+    /// The next one; `None`: it is time to `attend` again. May be dropped while it waits.
+    pub async fn next(&mut self) -> Option<Found> {
         match &mut self.found {
             Some(changes) => match changes.recv().await {
-                Some(found) => found,
                 None => std::future::pending().await,
+                found => found,
             },
+            None if self.is_refused => {
+                tokio::time::sleep(RETRY).await;
+                None
+            }
             None => std::future::pending().await,
         }
     }

@@ -25,6 +25,7 @@ pub mod life;
 pub mod reload;
 pub mod file_watch;
 pub mod drain;
+pub mod aside;
 
 pub mod telemetry;
 pub mod admin;

@@ -10,12 +10,14 @@ use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::Ask;
+use crate::aside;
 use crate::config::Config;
 use crate::daemon::Admin;
 use crate::drain;
 use crate::file_watch::Changes;
 use crate::plane::SessionFilter;
 use crate::supervisor::Supervisor;
+use crate::sys::limits;
 use crate::telemetry::events::EventKind;
 
 /// What the outside asks of the process.
@@ -105,8 +107,8 @@ pub async fn live(
                 continue;
             }
             found = changes.next() => {
-                let configuration = found.configuration;
-                supervisor.renew_files(found);
+                let configuration = found.as_ref().is_some_and(|found| found.configuration);
+                found.into_iter().for_each(|found| supervisor.renew_files(found));
                 if configuration {
                     drop(reload(&mut supervisor, &mut admin, &source).await);
                 }
@@ -185,11 +187,15 @@ async fn reload(
     let begun = Instant::now();
     // Meanwhile nothing else is done, not even what a signal asks for.
     const PATIENCE: Duration = Duration::from_secs(30);
-    let reading = tokio::task::spawn_blocking(move || source());
-    let read = match tokio::time::timeout(PATIENCE, reading).await {
-        Ok(Ok(read)) => read,
-        Ok(Err(panic)) => Err(format!("reading the configuration failed: {panic}")),
-        Err(_) => Err(format!("reading the configuration takes longer than {PATIENCE:?}")),
+    let read = match aside::run("reload", move || source()) {
+        Err(error) => {
+            Err(format!("no thread to read the configuration on: {error}{}", limits::hint(&error)))
+        }
+        Ok(reading) => match tokio::time::timeout(PATIENCE, reading).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(_)) => Err("reading the configuration panicked".to_owned()),
+            Err(_) => Err(format!("reading the configuration takes longer than {PATIENCE:?}")),
+        },
     };
     // Bound before anything is changed, like every socket.
     let bound = read.and_then(|config| {

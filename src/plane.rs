@@ -117,6 +117,17 @@ pub struct SessionRow {
     pub worker: usize,
 }
 
+/// What of a thread's sessions or flows is listed at once: the others wait for no longer than that takes.
+pub const SEATS: usize = 256;
+
+/// A part of a list.
+#[derive(Debug, Default)]
+pub struct Part {
+    pub rows: Vec<SessionRow>,
+    /// Where the next one begins; `None`: this was the last.
+    pub next: Option<usize>,
+}
+
 /// Which sessions are meant; what is `None` does not matter.
 #[derive(Clone, Debug, Default)]
 pub struct SessionFilter {

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::addr::ListenAddr;
 use crate::admit::Gate;
+use crate::aside;
 use crate::config::{Config, Protocol, compare};
 use crate::health::Means;
 use crate::health::monitor::Monitor;
@@ -35,8 +36,8 @@ use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::session_log::SessionLog;
 use crate::udp;
 
-pub use bind::{BindError, Sockets};
-use bind::{Opened, no_thread, remove_socket_file};
+pub use bind::{BindError, Lack, Sockets};
+use bind::{Opened, remove_socket_file};
 use found::Finds;
 use hands::Hands;
 use packets::Packets;
@@ -49,7 +50,7 @@ pub struct Supervisor {
     pub reloads: Arc<Reloads>,
     pub started: SystemTime,
     workers: Box<[Mailbox]>,
-    threads: Vec<JoinHandle<io::Result<()>>>,
+    threads: Vec<JoinHandle<()>>,
     packets: Packets,
     source_ports: Arc<SourcePorts>,
     monitor: Monitor,
@@ -64,8 +65,8 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Binds, starts the workers and accepts. `Err` leaves nothing behind.
-    pub fn start(config: Config, session_log: SessionLog) -> Result<Supervisor, BindError> {
-        let bound = Sockets::bind(&config)?;
+    pub fn start(config: Config, session_log: SessionLog) -> Result<Supervisor, Lack> {
+        let bound = Sockets::bind(&config).map_err(Lack::Address)?;
         Supervisor::start_on(bound, config, session_log)
     }
 
@@ -74,9 +75,29 @@ impl Supervisor {
         bound: Sockets,
         config: Config,
         session_log: SessionLog,
-    ) -> Result<Supervisor, BindError> {
-        let Sockets { opened, workers, descriptors } = bound;
-        let gate = Gate::new(max_sessions(&config, descriptors).0);
+    ) -> Result<Supervisor, Lack> {
+        let mut supervisor = match Supervisor::prepare(&bound, &config, session_log) {
+            Ok(supervisor) => supervisor,
+            Err(lack) => {
+                bound.discard();
+                return Err(lack);
+            }
+        };
+        let config = supervisor.finds.fill(config);
+        supervisor.base = config.clone();
+        supervisor.swap(Arc::new(config), bound.opened);
+        supervisor.await_names();
+        Ok(supervisor)
+    }
+
+    /// Every thread that it takes.
+    fn prepare(
+        bound: &Sockets,
+        config: &Config,
+        session_log: SessionLog,
+    ) -> Result<Supervisor, Lack> {
+        let (workers, descriptors) = (bound.workers, bound.descriptors);
+        let gate = Gate::new(max_sessions(config, descriptors).0);
         let plane = Plane::new(workers, gate, session_log);
         let (mailboxes, mails) = worker::mailboxes(workers);
         let events: Arc<Events> = Arc::default();
@@ -101,16 +122,20 @@ impl Supervisor {
             descriptors,
         };
         supervisor.reloads.succeeded(supervisor.started);
-        supervisor.start_workers(mails)?;
-        supervisor.packets.start(&supervisor.plane, &config)?;
-        let config = supervisor.finds.fill(config);
-        supervisor.base = config.clone();
-        supervisor.swap(Arc::new(config), opened);
-        supervisor.await_names();
+        supervisor.start_workers(mails).map_err(|error| Lack::Thread("a worker", error))?;
+        supervisor.start_others(config)?;
         Ok(supervisor)
     }
 
-    fn start_workers(&mut self, mails: Vec<Mail>) -> Result<(), BindError> {
+    /// The threads that only some configurations need, as far as they do not run yet.
+    fn start_others(&mut self, config: &Config) -> Result<(), Lack> {
+        let packets = self.packets.start(&self.plane, config);
+        packets.map_err(|error| Lack::Thread("a worker's UDP side", error))?;
+        let discovery = self.finds.discovery.start(config);
+        discovery.map_err(|error| Lack::Thread("the thread that asks for names", error))
+    }
+
+    fn start_workers(&mut self, mails: Vec<Mail>) -> io::Result<()> {
         let pipes = limits::pipes(self.descriptors) / self.workers() as u64;
         let share = Share {
             pipes: usize::try_from(pipes).unwrap_or(1),
@@ -119,11 +144,9 @@ impl Supervisor {
         for (id, mail) in mails.into_iter().enumerate() {
             let (plane, all) = (Arc::clone(&self.plane), self.workers.clone());
             let share = share.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("tcp-{id}"))
-                .spawn(move || worker::run(id, plane, all, mail, share))
-                .map_err(|error| no_thread("worker", error))?;
-            self.threads.push(thread);
+            self.threads.push(aside::event_loop(&format!("tcp-{id}"), move |runtime| {
+                worker::run(&runtime, id, plane, all, mail, share);
+            })?);
         }
         Ok(())
     }
@@ -267,9 +290,9 @@ impl Supervisor {
         let base = self.finds.fill(config);
         let config = self.hands.weigh(base.clone());
         let changes = compare::changes(&before.config, &config);
-        let opened =
-            bind::open(&config, &self.served, self.workers()).map_err(ReloadError::Bind)?;
-        self.packets.start(&self.plane, &config).map_err(ReloadError::Bind)?;
+        self.start_others(&config).map_err(ReloadError::Lack)?;
+        let opened = bind::open(&config, &self.served, self.workers());
+        let opened = opened.map_err(|error| ReloadError::Lack(Lack::Address(error)))?;
         self.base = base;
         self.swap(Arc::new(config), opened);
         Ok(changes)
@@ -329,10 +352,8 @@ impl Supervisor {
             self.send(worker, Command::Stop);
         }
         for thread in self.threads.drain(..) {
-            match thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
-                Err(_) => tracing::error!("a worker panicked"),
+            if thread.join().is_err() {
+                tracing::error!("a worker panicked");
             }
         }
         self.packets.stop();
@@ -346,7 +367,7 @@ impl Supervisor {
 /// Why a reload changed nothing.
 #[derive(Debug)]
 pub enum ReloadError {
-    Bind(BindError),
+    Lack(Lack),
     /// Keys that only a restart can change.
     Fixed(Vec<&'static str>),
 }
@@ -354,7 +375,7 @@ pub enum ReloadError {
 impl fmt::Display for ReloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ReloadError::Bind(error) => error.fmt(f),
+            ReloadError::Lack(lack) => lack.fmt(f),
             ReloadError::Fixed(keys) => {
                 write!(f, "{} cannot change while running; restart to change it", keys.join(", "))
             }
@@ -380,7 +401,7 @@ fn start_monitor(
     workers: &[Mailbox],
     packets: &Packets,
     descriptors: u64,
-) -> Result<Monitor, BindError> {
+) -> Result<Monitor, Lack> {
     /// One descriptor each; more at once would only be a burst.
     const PROBES: u64 = 512;
     let workers: Box<[Mailbox]> = workers.into();
@@ -400,7 +421,8 @@ fn start_monitor(
     let in_flight = (limits::kept_back(descriptors) / 4).min(PROBES);
     let in_flight = usize::try_from(in_flight).unwrap_or(1);
     let means = Means { cut: Box::new(cut), ask_others: Box::new(ask_others) };
-    Monitor::start(Arc::clone(events), means, in_flight).map_err(|error| no_thread("health", error))
+    let monitor = Monitor::start(Arc::clone(events), means, in_flight);
+    monitor.map_err(|error| Lack::Thread("the thread of the probes", error))
 }
 
 /// Of sessions and of flows.

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State as Extract};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -46,13 +46,13 @@ pub(super) fn routes() -> Router<Shared> {
         .route(
             "/api/v1/sessions",
             get(async |Extract(shared): Extract<Shared>, query: Filter| {
-                rows("sessions", &shared.state.sessions, query).await
+                rows(&shared, "sessions", &shared.state.sessions, query).await
             }),
         )
         .route(
             "/api/v1/flows",
             get(async |Extract(shared): Extract<Shared>, query: Filter| {
-                rows("flows", &shared.state.flows, query).await
+                rows(&shared, "flows", &shared.state.flows, query).await
             }),
         )
         .route(
@@ -66,11 +66,11 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/api/v1/history", get(history))
 }
 
-async fn made(shared: &Shared, make: fn(&State) -> Value) -> Response {
-    match shared.aside(make).await {
-        Some(value) => Json(value).into_response(),
-        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+/// Its text is made aside, too: that takes longer than the rest.
+async fn made(shared: &Shared, make: impl FnOnce(&State) -> Value + Send + 'static) -> Response {
+    let kind = "application/json";
+    let answer = |text: String| ([(header::CONTENT_TYPE, kind)], text).into_response();
+    shared.aside(|state| make(state).to_string(), answer).await
 }
 
 pub(super) fn info(state: &State) -> Value {
@@ -167,10 +167,7 @@ async fn pool(Extract(shared): Extract<Shared>, Path(name): Path<String>) -> Res
         let message = json!({ "error": format!("there is no pool `{name}`") });
         return (StatusCode::NOT_FOUND, Json(message)).into_response();
     };
-    match shared.aside(move |_| pool_json(&pool)).await {
-        Some(value) => Json(value).into_response(),
-        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    made(&shared, move |_| pool_json(&pool)).await
 }
 
 fn pool_json(pool: &Pool) -> Value {
@@ -198,7 +195,7 @@ pub(super) fn backend_json(backend: &Backend) -> Value {
         "name": &*backend.name,
         "address": backend.address.to_string(),
         "state": status.state.as_str(),
-        "why": status.why,
+        "why": status.told(Instant::now()),
         "since": time(status.since),
         "weight": backend.weight,
         "tier": backend.tier,
@@ -257,7 +254,7 @@ fn unreadable(query: &QueryRejection) -> Response {
     (StatusCode::BAD_REQUEST, Json(json!({ "error": query.body_text() }))).into_response()
 }
 
-async fn rows(key: &str, list: &Lister, query: Filter) -> Response {
+async fn rows(shared: &Shared, key: &'static str, list: &Lister, query: Filter) -> Response {
     let query = match query {
         Ok(Query(query)) => query,
         Err(error) => return unreadable(&error),
@@ -268,8 +265,10 @@ async fn rows(key: &str, list: &Lister, query: Filter) -> Response {
         client: query.client,
         ..Default::default()
     };
-    let rows = list(filter).await;
-    Json(json!({ key: rows.iter().map(session_json).collect::<Vec<_>>() })).into_response()
+    let list = shared.listed(list, filter).await;
+    let rows =
+        move |_: &State| json!({ key: list.rows.iter().map(session_json).collect::<Vec<_>>() });
+    made(shared, rows).await
 }
 
 fn session_json(row: &SessionRow) -> Value {
@@ -324,14 +323,15 @@ async fn history(
         Ok(Query(query)) => query.pool,
         Err(error) => return unreadable(&error),
     };
-    match shared.aside(move |state| history_json(state, pool.as_deref())).await {
-        Some(Some(value)) => Json(value).into_response(),
-        Some(None) => {
+    let made = move |state: &State| history_json(state, pool.as_deref());
+    let answer = |made| match made {
+        Some(value) => Json::<Value>(value).into_response(),
+        None => {
             let message = json!({ "error": "there is no such pool, or no history of it is kept" });
             (StatusCode::NOT_FOUND, Json(message)).into_response()
         }
-        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    };
+    shared.aside(made, answer).await
 }
 
 /// Of everything or of one pool, oldest first.

@@ -20,20 +20,23 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::changes::Caller;
 use super::guard::{self, Door};
 use super::listen::{Bound, BoundSocket, SocketFile};
 use super::patient::Patient;
-use super::{State, api, changes, page};
+use super::places::{Place, Places, Pulse};
+use super::{Lister, State, api, changes, page};
+use crate::aside;
+use crate::plane::{SessionFilter, SessionRow};
 use crate::telemetry::metrics;
 
 /// What whoever talks to us may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Connections at once by each door; more wait in the kernel's queue.
+    /// Connections at once by each door; for one more, the one silent for longest goes.
     pub connections: usize,
     /// From the first byte of a request to the end of its headers, and between requests.
     pub headers: Duration,
@@ -61,14 +64,17 @@ impl Default for Bounds {
 const HEAD: usize = 64 << 10;
 const HEADERS: usize = 64;
 
-/// Scrapes and lists being made at once, each on a thread of its own.
+/// Scrapes and pages being made at once, each on a thread of its own.
 const PAGES: usize = 4;
+
+/// Lists of sessions being made at once: these take time of the workers.
+const LISTS: usize = 1;
 
 /// How long accepting rests when there are no descriptors.
 const REST: Duration = Duration::from_millis(100);
 
-/// Descriptors kept for looking inside when there are no others left.
-const RESERVE: usize = 8;
+/// Descriptors that each door keeps for looking inside when there are no others left.
+pub const RESERVE: usize = 8;
 
 /// A serving admin address; stops accepting on drop.
 pub struct Serving {
@@ -87,6 +93,7 @@ pub struct ServingSocket {
 pub(super) struct Shared {
     pub state: Arc<State>,
     pages: Arc<Semaphore>,
+    lists: Arc<Semaphore>,
     door: Door,
     stall: Duration,
 }
@@ -112,7 +119,8 @@ pub fn serve_socket(
 }
 
 fn router(state: Arc<State>, door: Door, stall: Duration) -> Router {
-    let shared = Shared { state, pages: Arc::new(Semaphore::new(PAGES)), door, stall };
+    let [pages, lists] = [PAGES, LISTS].map(|places| Arc::new(Semaphore::new(places)));
+    let shared = Shared { state, pages, lists, door, stall };
     Router::new()
         .route("/", get(status_page))
         .route("/metrics", get(exposition))
@@ -143,6 +151,11 @@ impl Drop for ServingSocket {
     }
 }
 
+pub(super) struct Listed {
+    pub rows: Vec<SessionRow>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
 enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -168,16 +181,18 @@ impl Listener {
 }
 
 async fn accept(listener: Listener, router: Router, bounds: Bounds) {
-    let places = Arc::new(Semaphore::new(bounds.connections));
+    let mut places = Places::new(bounds.connections);
     let mut reserve = Reserve::default();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let Some((stream, caller)) = accept_one(&listener, &mut reserve).await else { continue };
-        let connection = connection(stream, router.clone().layer(Extension(caller)), bounds);
-        tokio::spawn(async move {
-            connection.await;
-            drop(place);
-        });
+        let (place, pulse) = (places.find(), Pulse::new());
+        let router = router.clone().layer(Extension(caller)).layer(Extension(place));
+        let router = router.layer(Extension(Arc::clone(&pulse)));
+        let stream = Patient::new(stream, bounds.stall, Arc::clone(&pulse));
+        let task = tokio::spawn(connection(stream, router, bounds));
+        places.take(place, pulse, task.abort_handle());
+        // What it said already is read before others may take its place.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -226,15 +241,14 @@ async fn accept_one(
 }
 
 /// Whatever ends it, a scraper or browser connects again.
-async fn connection(stream: Box<dyn Stream>, router: Router, bounds: Bounds) {
+async fn connection(stream: Patient<Box<dyn Stream>>, router: Router, bounds: Bounds) {
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(bounds.headers)
         .max_buf_size(HEAD)
         .max_headers(HEADERS);
     let service = TowerToHyperService::new(router);
-    let mut connection =
-        pin!(http.serve_connection(TokioIo::new(Patient::new(stream, bounds.stall)), service));
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     if tokio::time::timeout(bounds.connection, connection.as_mut()).await.is_err() {
         connection.as_mut().graceful_shutdown();
         let _ = tokio::time::timeout(bounds.last_answer, connection).await;
@@ -245,7 +259,16 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-async fn guard(Extract(shared): Extract<Shared>, request: Request, next: Next) -> Response {
+async fn guard(
+    Extract(shared): Extract<Shared>,
+    Extension(place): Extension<Place>,
+    Extension(pulse): Extension<Arc<Pulse>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if place == Place::Health && !matches!(request.uri().path(), "/livez" | "/readyz") {
+        return busy("as many as there are places for wait for an answer; ask again\n");
+    }
     let token = shared.state.token.load();
     let (method, headers) = (request.method(), request.headers());
     if let Some((status, why)) = guard::refusal(shared.door, token.as_deref(), method, headers) {
@@ -260,7 +283,9 @@ async fn guard(Extract(shared): Extract<Shared>, request: Request, next: Next) -
         Ok(request) => request,
         Err(response) => return response,
     };
+    pulse.set_waits(true);
     let mut response = next.run(request).await;
+    pulse.set_waits(false);
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -295,29 +320,49 @@ async fn readiness(Extract(shared): Extract<Shared>) -> Response {
 }
 
 async fn exposition(Extract(shared): Extract<Shared>) -> Response {
-    let text = shared.aside(|state| metrics::exposition(&state.sources)).await;
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    match text {
-        Some(text) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
-        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    let make = |state: &State| metrics::exposition(&state.sources);
+    shared.aside(make, |text| ([(header::CONTENT_TYPE, kind)], text).into_response()).await
 }
 
 async fn status_page(Extract(shared): Extract<Shared>) -> Response {
-    match shared.aside(page::render).await {
-        Some(page) => Html(page).into_response(),
-        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    shared.aside(page::render, |page| Html(page).into_response()).await
+}
+
+fn busy(why: &'static str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::CONNECTION, "close")], why).into_response()
 }
 
 impl Shared {
-    /// Makes a page aside, so that neither probes nor other answers wait for a large one.
+    /// Makes a page aside, so that neither probes nor other answers wait for a large one; then an answer of it.
     pub async fn aside<T: Send + 'static>(
         &self,
         make: impl FnOnce(&State) -> T + Send + 'static,
-    ) -> Option<T> {
-        let _place = self.pages.acquire().await.ok()?;
+        answer: impl FnOnce(T) -> Response,
+    ) -> Response {
+        let place = Arc::clone(&self.pages).acquire_owned().await;
         let state = Arc::clone(&self.state);
-        tokio::task::spawn_blocking(move || make(&state)).await.ok()
+        let made = aside::run("page", move || {
+            // Given back when the page is made, also if nobody waits for it any more.
+            let _place = place;
+            make(&state)
+        });
+        match made {
+            Ok(made) => match made.await {
+                Ok(made) => answer(made),
+                Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            },
+            Err(error) => {
+                tracing::debug!(%error, "no thread to make a page on");
+                busy("there is no thread to make this on\n")
+            }
+        }
+    }
+
+    /// A list of sessions or flows. The workers make it, a part at a time; and no more of it once the reader has left.
+    /// Until the list is dropped nobody else gets one.
+    pub async fn listed(&self, list: &Lister, filter: SessionFilter) -> Listed {
+        let place = Arc::clone(&self.lists).acquire_owned().await;
+        Listed { rows: list(filter).await, _place: place.ok() }
     }
 }

@@ -4,6 +4,7 @@
 pub mod listen;
 mod guard;
 mod patient;
+mod places;
 pub mod http;
 pub mod api;
 mod changes;

@@ -3,22 +3,26 @@
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-pub struct Patient<S> {
+use super::places::Pulse;
+
+pub(super) struct Patient<S> {
     stream: S,
     patience: Duration,
+    pulse: Arc<Pulse>,
     /// Since when a write has been waiting.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Patient<S> {
-    pub fn new(stream: S, patience: Duration) -> Self {
-        Patient { stream, patience, waiting: None }
+    pub fn new(stream: S, patience: Duration, pulse: Arc<Pulse>) -> Self {
+        Patient { stream, patience, pulse, waiting: None }
     }
 
     /// Bounds the wait of whatever writes.
@@ -29,6 +33,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Patient<S> {
     ) -> Poll<io::Result<T>> {
         if let Poll::Ready(written) = write(Pin::new(&mut self.stream), context) {
             self.waiting = None;
+            self.pulse.beat();
             return Poll::Ready(written);
         }
         let patience = self.patience;
@@ -44,7 +49,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Patient<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.pulse.beat();
+        }
+        read
     }
 }
 
@@ -76,7 +85,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_read_is_given_up_and_who_reads_slowly_is_not() {
         let (ours, mut theirs) = tokio::io::duplex(4);
-        let mut patient = Patient::new(ours, PATIENCE);
+        let mut patient = Patient::new(ours, PATIENCE, Pulse::new());
         let writing = tokio::spawn(async move {
             let written = patient.write_all(&[0; 12]).await;
             (patient, written)

@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn what_a_probe_sends_is_not_told() {
         let with = |send: &str| {
-            let probe = Probe::Exchange { send: Some(send.into()), expect: None };
+            let probe = Probe::Exchange { send: Some(send.into()), expect: None, standby: None };
             config(Pool { health: Health { probe, ..Pool::default().health }, ..Pool::default() })
         };
         assert_eq!(

@@ -11,7 +11,7 @@ use super::route::{NamePattern, Route};
 use super::{
     Admin, AdminSocket, Balance, Config, Expect, Health, Hold, LogFormat, LogLevel, OnDown,
     OnRefuse, Passive, Pool, Probe, Process, Protocol, ProxyDatagrams, ProxyVersion, Rate,
-    RelayMode, SessionLog, SourcePorts, Start, WhenFlowsFull, WhenFull, WhenNoneUp,
+    RelayMode, SessionLog, SourcePorts, Start, StatusRange, WhenFlowsFull, WhenFull, WhenNoneUp,
 };
 use super::{Listener, Trusted, pool};
 
@@ -367,20 +367,25 @@ fn probe(probe: &Probe) -> Value {
         Probe::Dns { name, record } => {
             json!({ "dns": { "name": name, "type": format!("{record:?}").to_uppercase() } })
         }
-        Probe::Exchange { send, expect } => {
-            json!({ "exchange": { "send": sent(send), "expect": expected(expect) } })
-        }
-        Probe::Http { path, host, status } => {
-            let status = status.iter().map(|it| format!("{}-{}", it.first, it.last));
-            let status: Vec<String> = status.collect();
-            json!({ "http": { "path": path, "host": none(host.as_deref()), "status": status } })
-        }
+        Probe::Exchange { send, expect, standby } => json!({ "exchange": {
+            "send": sent(send), "expect": expected(expect), "standby": expected(standby),
+        } }),
+        Probe::Http { path, host, status, standby } => json!({ "http": {
+            "path": path,
+            "host": none(host.as_deref()),
+            "status": statuses(status),
+            "standby": statuses(standby),
+        } }),
         Probe::None => "none".into(),
         Probe::Tcp => "tcp".into(),
         Probe::Udp { send, expect } => {
             json!({ "udp": { "send": sent(send), "expect": expected(expect) } })
         }
     }
+}
+
+fn statuses(ranges: &[StatusRange]) -> Vec<String> {
+    ranges.iter().map(|it| format!("{}-{}", it.first, it.last)).collect()
 }
 
 fn passive(passive: Passive) -> Value {

@@ -161,11 +161,15 @@ pub enum Probe {
     Exchange {
         send: Option<Vec<u8>>,
         expect: Option<Expect>,
+        /// What one says that is alive and not for this pool now.
+        standby: Option<Expect>,
     },
     Http {
         path: String,
         host: Option<String>,
         status: Vec<StatusRange>,
+        /// The same.
+        standby: Vec<StatusRange>,
     },
     None,
     Tcp,

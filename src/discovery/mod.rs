@@ -24,11 +24,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 
-use crate::config::{Answer, Answers, Origin, Question};
+use crate::aside;
+use crate::config::{Answer, Answers, Config, Origin, Question};
 use crate::pool::Shared;
 use crate::pool::finding::{Failure, Reason};
 use crate::snapshot::Snapshot;
@@ -85,29 +85,23 @@ impl Discovery {
 
     /// Asks what this snapshot wants to know; `answers` are there already. Questions that it had before go on
     /// undisturbed.
-    pub fn apply(&mut self, snapshot: &Snapshot, answers: &Answers) -> io::Result<()> {
-        let wanted = Arc::new(wanted(snapshot, answers));
-        if self.wanted.is_none() && !wanted.is_empty() {
-            self.start()?;
-        }
+    pub fn apply(&self, snapshot: &Snapshot, answers: &Answers) {
         if let Some(sender) = &self.wanted {
-            sender.send_replace(wanted);
+            sender.send_replace(Arc::new(wanted(snapshot, answers)));
         }
-        Ok(())
     }
 
-    fn start(&mut self) -> io::Result<()> {
+    /// Starts the thread if `config` needs it and it does not run yet.
+    pub fn start(&mut self, config: &Config) -> io::Result<()> {
+        if self.wanted.is_some() || config.questions().next().is_none() {
+            return Ok(());
+        }
         let (sender, newest) = watch::channel(Wanted::default());
         let board = Arc::clone(&self.board);
         let news = News::new(Arc::clone(&self.events));
-        let work = move || {
-            let builder = &mut Builder::new_current_thread();
-            match builder.enable_all().build_local(LocalOptions::default()) {
-                Ok(runtime) => runtime.block_on(run(newest, board, news)),
-                Err(error) => tracing::error!(%error, "no names can be asked for"),
-            }
-        };
-        self.thread = Some(std::thread::Builder::new().name("discovery".into()).spawn(work)?);
+        self.thread = Some(aside::event_loop("discovery", move |runtime| {
+            runtime.block_on(run(newest, board, news));
+        })?);
         self.wanted = Some(sender);
         Ok(())
     }

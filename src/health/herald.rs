@@ -56,7 +56,10 @@ impl Herald {
             self.note(backend, &text);
         }
         let text = format!("{}: {}", transition.to.as_str(), transition.why);
-        if transition.is_first && transition.to == BackendState::Up {
+        let is_well = matches!(transition.to, BackendState::Up | BackendState::Standby);
+        if transition.is_first && is_well {
+            tracing::debug!("{}/{} {text}", backend.pool, backend.name);
+        } else if transition.is_told() {
             tracing::debug!("{}/{} {text}", backend.pool, backend.name);
         } else if transition.to == BackendState::Down {
             self.warn(backend, &text);
@@ -65,30 +68,35 @@ impl Herald {
         }
         match transition.to {
             BackendState::Up => self.note_ramp(backend, now),
-            state @ (BackendState::Down | BackendState::Maintenance) => match pool.config.on_down {
-                OnDown::Auto => {
-                    self.cut_connecting(backend);
-                    self.leave(pool, backend);
-                }
-                OnDown::Keep => self.cut_connecting(backend),
-                OnDown::Drain(time) => {
-                    let times = backend.status().transitions(state);
-                    let place = Place {
-                        pool: Arc::clone(&backend.pool),
-                        backend: Arc::clone(&backend.name),
-                        address: backend.address.clone(),
-                    };
-                    self.cut_connecting(backend);
-                    self.drains
-                        .borrow_mut()
-                        .insert(place, Respite { until: now + time, state, times });
-                }
-                OnDown::Reset => {
-                    (self.means.cut)(on(backend), CloseReason::BackendDown);
-                    self.leave(pool, backend);
-                }
-            },
+            state @ (BackendState::Down | BackendState::Standby | BackendState::Maintenance) => {
+                self.see_to_sessions(pool, backend, state, now);
+            }
             _ => {}
+        }
+    }
+
+    /// What `on_down` says.
+    fn see_to_sessions(&self, pool: &Pool, backend: &Backend, state: BackendState, now: Instant) {
+        match pool.config.on_down {
+            OnDown::Auto => {
+                self.cut_connecting(backend);
+                self.leave(pool, backend);
+            }
+            OnDown::Keep => self.cut_connecting(backend),
+            OnDown::Drain(time) => {
+                let times = backend.status().transitions(state);
+                let place = Place {
+                    pool: Arc::clone(&backend.pool),
+                    backend: Arc::clone(&backend.name),
+                    address: backend.address.clone(),
+                };
+                self.cut_connecting(backend);
+                self.drains.borrow_mut().insert(place, Respite { until: now + time, state, times });
+            }
+            OnDown::Reset => {
+                (self.means.cut)(on(backend), CloseReason::BackendDown);
+                self.leave(pool, backend);
+            }
         }
     }
 

@@ -10,8 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use socket2::SockAddr;
-use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -20,6 +19,7 @@ use super::probe::Prober;
 use super::transition::{self, Transition};
 use super::watch::{Current, Rules, Watched, watch};
 use crate::addr::{BackendAddr, ListenAddr};
+use crate::aside;
 use crate::pool::Pool;
 use crate::pool::backend::{Backend, Live};
 use crate::pool::fitness::Standing;
@@ -57,22 +57,9 @@ impl Monitor {
     pub fn start(events: Arc<Events>, means: Means, in_flight: usize) -> io::Result<Monitor> {
         let (snapshots, newest) = watch::channel(Arc::default());
         let (told, heard) = mpsc::channel(TOLD);
-        let (built, outcome) = std::sync::mpsc::channel();
-        let work = move || {
-            let builder = &mut Builder::new_current_thread();
-            let (runtime, result) = match builder.enable_all().build_local(LocalOptions::default())
-            {
-                Ok(runtime) => (Some(runtime), Ok(())),
-                Err(error) => (None, Err(error)),
-            };
-            // Whoever started us waits for this.
-            let _ = built.send(result);
-            if let Some(runtime) = runtime {
-                runtime.block_on(run(newest, heard, events, means, in_flight));
-            }
-        };
-        let thread = std::thread::Builder::new().name("health".into()).spawn(work)?;
-        outcome.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended")))?;
+        let thread = aside::event_loop("health", move |runtime| {
+            runtime.block_on(run(newest, heard, events, means, in_flight));
+        })?;
         Ok(Monitor { snapshots: Some(snapshots), told, thread: Some(thread) })
     }
 
@@ -127,6 +114,7 @@ async fn run(
             }
             Some(it) = heard.recv() => {
                 ward.herald.tell(&it.pool, &it.backend, &it.transition, Instant::now());
+                ward.look_at_returned(&it.pool, &it.backend);
             }
             _ = tick.tick() => ward.tick(Instant::now()),
         }
@@ -225,7 +213,8 @@ impl Ward {
         rules: Rc<Rules>,
         first: Duration,
     ) -> Watch {
-        let watched = Rc::new(Watched { current: current.into(), address, rules });
+        let watched =
+            Rc::new(Watched { current: current.into(), address, rules, wanted: Notify::new() });
         let (herald, permits) = (Rc::clone(&self.herald), Rc::clone(&self.permits));
         let task = tokio::task::spawn_local(watch(Rc::clone(&watched), herald, permits, first));
         Watch { watched, task: task.abort_handle() }
@@ -240,6 +229,18 @@ impl Ward {
         let why = NOTHING_TO_PROBE.into();
         if let Some(it) = transition::settle(backend, Standing::Up, why, now, wall) {
             self.herald.tell(pool, backend, &it, now);
+        }
+    }
+
+    /// Back from maintenance: it is probed at once.
+    fn look_at_returned(&self, pool: &Pool, backend: &Backend) {
+        if !backend.status().returns {
+            return;
+        }
+        if let Some(watch) = self.watches.get(&Arc::as_ptr(&backend.live)) {
+            watch.watched.wanted.notify_one();
+        } else if self.rules.contains_key(&pool.name) {
+            self.trust(pool, backend);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use crate::pool::backend::{Backend, BackendState};
 use crate::pool::fitness::Standing;
-use crate::pool::hand::{Hand, Set};
+use crate::pool::hand::{Hand, HandState, Set};
 use crate::pool::outlier::Ejection;
 
 /// What happened to a backend: its new state, and the ejection that ended with it.
@@ -17,6 +17,15 @@ pub struct Transition {
     pub ended: Option<Ejection>,
     /// Out of `starting`: at a start there is one for each backend, and most are no news.
     pub is_first: bool,
+    /// Of what a hand did.
+    pub is_by_hand: bool,
+}
+
+impl Transition {
+    /// Whether who set or lifted it has told of it. What is beneath may be news.
+    pub fn is_told(&self) -> bool {
+        self.is_by_hand && !matches!(self.to, BackendState::Down | BackendState::Ejected)
+    }
 }
 
 /// The probes have a new verdict.
@@ -30,19 +39,22 @@ pub fn settle(
     let outlier = &backend.live.outlier;
     let mut book = outlier.book();
     let to = BackendState::from(verdict);
-    let reason = why.clone();
     let mut is_first = false;
+    let mut told = String::new();
     let changed = backend.change(now, wall, |status| {
         status.verdict = verdict;
-        status.verdict_why.clone_from(&reason);
-        is_first = status.state == BackendState::Starting;
+        status.verdict_why.clone_from(&why);
+        is_first = status.state == BackendState::Starting && !status.returns;
+        status.returns = false;
+        let last = status.last_probe.as_ref();
+        told = last.map_or_else(|| why.clone(), |(last, _)| format!("{why}, last: {last}"));
         let by_hand = matches!(status.state, BackendState::Drain | BackendState::Maintenance);
-        (!by_hand).then_some((to, reason))
+        (!by_hand).then_some((to, why))
     });
     changed?;
     // Down says more than ejected, and up ends it.
     let ended = outlier.end(&mut book);
-    Some(Transition { to, why, ended, is_first })
+    Some(Transition { to, why: told, ended, is_first, is_by_hand: false })
 }
 
 /// A probe begun at `begun` passed: whoever is ejected since before that is back.
@@ -84,16 +96,18 @@ fn end_ejection(
     let ended = outlier.end(&mut book);
     let mut to = BackendState::Up;
     backend.change(now, wall, |status| {
-        if status.verdict == Standing::Starting && backend.takes_nothing_at_start() {
+        let takes_nothing = backend.takes_nothing_at_start() || status.returns;
+        if status.verdict == Standing::Starting && takes_nothing {
             // Only `try_all` got sessions here; being left alone for a while proved nothing.
             to = BackendState::Starting;
         }
         (status.state == BackendState::Ejected).then(|| (to, why.into()))
     })?;
-    Some(Transition { to, why: why.into(), ended, is_first: false })
+    Some(Transition { to, why: why.into(), ended, is_first: false, is_by_hand: false })
 }
 
-/// A hand set something, or lifted it: then ejection and verdict count again.
+/// A hand set something, or lifted it: then ejection and verdict count again. Who was in maintenance was not probed, and may
+/// be another one than before: what was known of it counts no more.
 pub fn by_hand(
     backend: &Backend,
     hand: Hand,
@@ -104,6 +118,13 @@ pub fn by_hand(
     let is_ejected = book.ejection().is_some();
     let mut transition = None;
     backend.change(now, wall, |status| {
+        let is_over = status.state == BackendState::Maintenance
+            && hand.state.as_ref().is_none_or(|set| set.value != HandState::Maintenance);
+        if is_over && backend.is_probed {
+            status.returns = true;
+            status.verdict = Standing::Starting;
+            status.verdict_why = RETURNS.to_owned();
+        }
         let is_set = matches!(status.state, BackendState::Drain | BackendState::Maintenance);
         let (to, why) = match &hand.state {
             Some(set) => (set.value.into(), set_by_hand(set)),
@@ -112,12 +133,19 @@ pub fn by_hand(
             None => (status.state, status.why.clone()),
         };
         status.hand = hand;
-        transition = Some(Transition { to, why: why.clone(), ended: None, is_first: false });
+        transition = Some(Transition {
+            to,
+            why: why.clone(),
+            ended: None,
+            is_first: false,
+            is_by_hand: true,
+        });
         Some((to, why))
     })?;
     transition
 }
 
+const RETURNS: &str = "back from maintenance, no probe has decided yet";
 const LIFTED: &str = "what was set by hand is lifted";
 
 fn set_by_hand<T>(set: &Set<T>) -> String {

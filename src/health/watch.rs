@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use socket2::SockAddr;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time;
 
 use super::herald::Herald;
-use super::probe::{Outcome, Prober};
+use super::probe::Prober;
 use super::transition;
 use super::verdict::{Thresholds, Verdict};
 use crate::config::Health;
 use crate::pool::Pool;
 use crate::pool::backend::{Backend, BackendState, CONNECT_BOUNDS};
-use crate::pool::fitness::Standing;
+use crate::pool::fitness::{Outcome, Standing, Vote};
 
 /// How one pool is probed; the same object until its settings change.
 pub struct Rules {
@@ -31,6 +31,8 @@ pub struct Watched {
     pub current: RefCell<Current>,
     pub address: SockAddr,
     pub rules: Rc<Rules>,
+    /// The next probe is to be now.
+    pub wanted: Notify,
 }
 
 #[derive(Clone)]
@@ -52,13 +54,24 @@ pub async fn watch(
     let mut verdict = Verdict::new(Thresholds::of(health), standing);
     let mut next = time::Instant::now() + first;
     loop {
-        time::sleep_until(next).await;
+        tokio::select! {
+            () = time::sleep_until(next) => {}
+            // Somebody wants to know at once.
+            () = watched.wanted.notified() => {}
+        }
         // The semaphore is never closed.
         let Ok(_permit) = permits.acquire().await else { return };
         let begun = Instant::now();
         next = time::Instant::now() + jittered(health.interval, health.jitter, fastrand::f64());
-        let is_wanted = watched.current().backend.status().state != BackendState::Maintenance;
-        if is_wanted {
+        let backend = watched.current().backend;
+        let (state, returns) = {
+            let status = backend.status();
+            (status.state, status.returns)
+        };
+        if returns && !verdict.is_of_a_return() {
+            verdict = Verdict::of_a_return(Thresholds::of(health));
+        }
+        if state != BackendState::Maintenance {
             let outcome = watched.rules.prober.probe(&watched.address).await;
             watched.take_in(&mut verdict, &outcome, begun, &herald);
         }
@@ -79,18 +92,19 @@ impl Watched {
     fn take_in(&self, verdict: &mut Verdict, outcome: &Outcome, begun: Instant, herald: &Herald) {
         let Current { pool, backend } = self.current();
         backend.live.probes.of(outcome.result).add(1);
+        backend.status().last_probe = Some((outcome.clone(), Instant::now()));
         pool.shared.probe_duration.observe(&CONNECT_BOUNDS, outcome.took);
-        let Some(passed) = outcome.result.vote() else {
+        let Some(vote) = outcome.result.vote() else {
             tracing::debug!(pool = &*pool.name, backend = &*backend.name, "probe: {outcome}");
             return;
         };
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let transition = match verdict.observe(passed) {
+        let transition = match verdict.observe(vote) {
             Some(standing) => {
-                let why = reason(standing, verdict.in_a_row(), outcome);
+                let why = reason(standing, verdict.in_a_row());
                 transition::settle(&backend, standing, why, now, wall)
             }
-            None if passed => transition::vindicate(&backend, begun, now, wall),
+            None if vote == Vote::Passed => transition::vindicate(&backend, begun, now, wall),
             None => None,
         };
         if let Some(transition) = transition {
@@ -99,11 +113,12 @@ impl Watched {
     }
 }
 
-fn reason(standing: Standing, count: u32, last: &Outcome) -> String {
+fn reason(standing: Standing, count: u32) -> String {
     let probes = if count == 1 { "probe" } else { "probes" };
     match standing {
-        Standing::Up => format!("{count} {probes} passed, last: {last}"),
-        Standing::Down | Standing::Starting => format!("{count} {probes} failed, last: {last}"),
+        Standing::Up => format!("{count} {probes} passed"),
+        Standing::Standby => format!("{count} {probes} answered that it is a standby"),
+        Standing::Down | Standing::Starting => format!("{count} {probes} failed"),
     }
 }
 

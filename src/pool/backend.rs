@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Shared;
-use super::fitness::{ProbeCounters, Standing};
+use super::fitness::{Outcome, ProbeCounters, Standing};
 use super::hand::{Hand, HandState};
 use super::latency::milliseconds;
 use super::outlier::Outlier;
@@ -49,7 +49,7 @@ pub struct Live {
     pub rest: Rest,
     /// No longer of its pool; a flow looks here before each datagram it brings.
     pub removed: Since,
-    /// Probes, failures or a maintenance take it away from those it has, whatever its weight; a flow looks here, too.
+    /// Probes, its role, failures or a maintenance take it away from those it has, whatever its weight; a flow looks here, too.
     pub down: Since,
     /// Written by the control plane alone (health, hand); the lock is never taken by a pick or a relay.
     pub status: Mutex<Status>,
@@ -79,6 +79,8 @@ impl Since {
 pub enum BackendState {
     Starting,
     Up,
+    /// It answers, but is not for this pool now.
+    Standby,
     Down,
     Ejected,
     Drain,
@@ -86,9 +88,10 @@ pub enum BackendState {
 }
 
 impl BackendState {
-    pub const ALL: [BackendState; 6] = [
+    pub const ALL: [BackendState; 7] = [
         BackendState::Starting,
         BackendState::Up,
+        BackendState::Standby,
         BackendState::Down,
         BackendState::Ejected,
         BackendState::Drain,
@@ -100,10 +103,11 @@ impl BackendState {
         match self {
             BackendState::Starting => 0,
             BackendState::Up => 1,
-            BackendState::Down => 2,
-            BackendState::Ejected => 3,
-            BackendState::Drain => 4,
-            BackendState::Maintenance => 5,
+            BackendState::Standby => 2,
+            BackendState::Down => 3,
+            BackendState::Ejected => 4,
+            BackendState::Drain => 5,
+            BackendState::Maintenance => 6,
         }
     }
 
@@ -111,6 +115,7 @@ impl BackendState {
         match self {
             BackendState::Starting => "starting",
             BackendState::Up => "up",
+            BackendState::Standby => "standby",
             BackendState::Down => "down",
             BackendState::Ejected => "ejected",
             BackendState::Drain => "drain",
@@ -139,11 +144,15 @@ pub struct Status {
     pub verdict: Standing,
     /// Why they say so.
     pub verdict_why: String,
+    /// Back from maintenance: until probes have found out what it is now, it takes no sessions.
+    pub returns: bool,
+    /// What the last probe said, and when.
+    pub last_probe: Option<(Outcome, Instant)>,
     pub since: SystemTime,
     /// Monotonic, for slow start.
     pub up_since: Option<Instant>,
     /// Counts of `backend_transitions_total{to}`, in the order of `BackendState::ALL`.
-    pub transitions: [u64; 6],
+    pub transitions: [u64; BackendState::ALL.len()],
 }
 
 impl Status {
@@ -160,14 +169,40 @@ impl Status {
             hand: Hand::default(),
             verdict,
             verdict_why: why.into(),
+            returns: false,
+            last_probe: None,
             since: wall,
             up_since: None,
-            transitions: [0; 6],
+            transitions: [0; BackendState::ALL.len()],
+        }
+    }
+
+    /// Why it is what it is, and what the last probe said.
+    pub fn told(&self, now: Instant) -> String {
+        let Some((outcome, when)) = &self.last_probe else { return self.why.clone() };
+        let age = ago(now.saturating_duration_since(*when));
+        format!("{}, {}: {outcome}, {age} ago", self.why, self.last())
+    }
+
+    /// Of a state that does not come of probes it is said whose word follows.
+    fn last(&self) -> &'static str {
+        use BackendState::{Drain, Ejected, Maintenance};
+        match self.state {
+            Drain | Ejected | Maintenance => "last probe",
+            _ => "last",
         }
     }
 
     pub fn transitions(&self, to: BackendState) -> u64 {
         self.transitions[to.position()]
+    }
+}
+
+fn ago(age: Duration) -> String {
+    match age.as_secs() {
+        0..60 => format!("{:.1} s", age.as_secs_f64()),
+        seconds @ 60..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
     }
 }
 
@@ -242,6 +277,7 @@ impl Backend {
         decide: impl FnOnce(&mut Status) -> Option<(BackendState, String)>,
     ) -> Option<BackendState> {
         let mut status = self.status();
+        let returned = status.returns;
         let (state, why) = decide(&mut status)?;
         status.why = why;
         let before = status.state;
@@ -250,7 +286,7 @@ impl Backend {
         }
         use BackendState::{Down, Ejected, Maintenance, Up};
         // Whoever was in maintenance was taken away from its sessions too, and commonly starts cold.
-        let recovers = matches!(before, Down | Ejected | Maintenance) && state == Up;
+        let recovers = (returned || matches!(before, Down | Ejected | Maintenance)) && state == Up;
         status.up_since = recovers.then_some(now);
         status.state = state;
         status.since = wall;
@@ -276,9 +312,11 @@ impl Backend {
         if !self.is_probed {
             self.change(now, wall, |status| {
                 status.verdict = Standing::Up;
+                status.returns = false;
+                status.last_probe = None;
                 status.verdict_why = WITHOUT_PROBES.into();
                 let state = status.state;
-                matches!(state, BackendState::Starting | BackendState::Down)
+                matches!(state, BackendState::Starting | BackendState::Down | BackendState::Standby)
                     .then(|| (BackendState::Up, WITHOUT_PROBES.into()))
             });
         }
@@ -304,14 +342,16 @@ impl Backend {
     /// The row's `weight` and `forced_weight` in this status.
     fn weights(&self, status: &Status, now: Instant) -> (u32, u32) {
         let full = self.weight.saturating_mul(WEIGHT_UNIT);
-        let starting = if self.start == config::Start::Up { full } else { 0 };
+        let takes = self.start == config::Start::Up && !status.returns;
+        let starting = if takes { full } else { 0 };
         match status.state {
             BackendState::Starting => (starting, full),
             BackendState::Up => {
                 (effective_weight(self.weight, status.up_since, self.slow_start, now), full)
             }
             BackendState::Down | BackendState::Ejected => (0, full),
-            BackendState::Drain | BackendState::Maintenance => (0, 0),
+            // Not for `try_all` either: it would do what it is not for.
+            BackendState::Drain | BackendState::Maintenance | BackendState::Standby => (0, 0),
         }
     }
 
@@ -320,8 +360,8 @@ impl Backend {
     }
 
     fn write_weights(&self, status: &Status, now: Instant) {
-        use BackendState::{Down, Ejected, Maintenance};
-        self.live.down.set(matches!(status.state, Down | Ejected | Maintenance));
+        use BackendState::{Down, Ejected, Maintenance, Standby};
+        self.live.down.set(matches!(status.state, Down | Ejected | Maintenance | Standby));
         let (weight, forced) = self.weights(status, now);
         let (before, forced_before) = self.live.slot.set_weights(weight, forced);
         if (before == 0 && weight > 0) || (forced_before == 0 && forced > 0) {

@@ -1,6 +1,10 @@
 //! What probes found out about a backend, as it is kept beside it: the standing, and how often they ended how. The
 //! health checks write it; sessions never look here, only at the weight that follows from it.
 
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
 use super::backend::BackendState;
 use crate::telemetry::counters::SharedCounter;
 
@@ -8,6 +12,8 @@ use crate::telemetry::counters::SharedCounter;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Down,
+    /// It answers that it is not for this pool now.
+    Standby,
     /// Too few probes yet to say.
     Starting,
     Up,
@@ -17,9 +23,30 @@ impl From<Standing> for BackendState {
     fn from(standing: Standing) -> BackendState {
         match standing {
             Standing::Down => BackendState::Down,
+            Standing::Standby => BackendState::Standby,
             Standing::Starting => BackendState::Starting,
             Standing::Up => BackendState::Up,
         }
+    }
+}
+
+/// How one probe ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub result: ProbeResult,
+    /// What more there is to say, such as the status received.
+    pub detail: Option<Cow<'static, str>>,
+    pub took: Duration,
+}
+
+/// Reads on after "last:", for example "refused after 0.4 ms".
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.result.as_str())?;
+        if let Some(detail) = &self.detail {
+            write!(f, " ({detail})")?;
+        }
+        write!(f, " after {:.1} ms", self.took.as_secs_f64() * 1e3)
     }
 }
 
@@ -35,6 +62,16 @@ pub enum ProbeResult {
     /// It was reached, but not in TLS.
     TlsFailed,
     Unreachable,
+    /// It answers that it is not for this pool now.
+    WrongRole,
+}
+
+/// What a probe counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vote {
+    Failed,
+    Passed,
+    Standby,
 }
 
 /// `probes_total{result}` of one backend.
@@ -47,10 +84,11 @@ pub struct ProbeCounters {
     pub timeout: SharedCounter,
     pub tls_failed: SharedCounter,
     pub unreachable: SharedCounter,
+    pub wrong_role: SharedCounter,
 }
 
 impl ProbeResult {
-    pub const ALL: [ProbeResult; 7] = [
+    pub const ALL: [ProbeResult; 8] = [
         ProbeResult::LocalError,
         ProbeResult::Mismatch,
         ProbeResult::Passed,
@@ -58,6 +96,7 @@ impl ProbeResult {
         ProbeResult::Timeout,
         ProbeResult::TlsFailed,
         ProbeResult::Unreachable,
+        ProbeResult::WrongRole,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -69,15 +108,17 @@ impl ProbeResult {
             ProbeResult::Timeout => "timeout",
             ProbeResult::TlsFailed => "tls_failed",
             ProbeResult::Unreachable => "unreachable",
+            ProbeResult::WrongRole => "wrong_role",
         }
     }
 
-    /// Whether it passed; `None` if that says nothing about the backend.
-    pub fn vote(self) -> Option<bool> {
+    /// `None` if that says nothing about the backend.
+    pub fn vote(self) -> Option<Vote> {
         match self {
             ProbeResult::LocalError => None,
-            ProbeResult::Passed => Some(true),
-            _ => Some(false),
+            ProbeResult::Passed => Some(Vote::Passed),
+            ProbeResult::WrongRole => Some(Vote::Standby),
+            _ => Some(Vote::Failed),
         }
     }
 }
@@ -92,6 +133,7 @@ impl ProbeCounters {
             ProbeResult::Timeout => &self.timeout,
             ProbeResult::TlsFailed => &self.tls_failed,
             ProbeResult::Unreachable => &self.unreachable,
+            ProbeResult::WrongRole => &self.wrong_role,
         }
     }
 }

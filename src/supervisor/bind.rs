@@ -19,6 +19,26 @@ pub struct BindError {
     pub failures: Vec<(Arc<str>, ListenAddr, io::Error)>,
 }
 
+/// What a start or a reload could not have; nothing was changed.
+#[derive(Debug)]
+pub enum Lack {
+    Address(BindError),
+    Thread(&'static str, io::Error),
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lack::Address(error) => error.fmt(f),
+            Lack::Thread(what, error) => {
+                write!(f, "cannot set up {what}: {error}{}", limits::hint(error))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Lack {}
+
 /// Bound sockets of one address, one per worker; not listening yet.
 pub(super) struct Bound {
     pub served: Served,
@@ -94,7 +114,7 @@ impl fmt::Display for BindError {
                         "\n  hint: this host does not have that address; `ip address` lists those it has"
                     )?;
                 }
-                _ => {}
+                _ => f.write_str(&limits::hint(error))?,
             }
         }
         Ok(())
@@ -102,10 +122,6 @@ impl fmt::Display for BindError {
 }
 
 impl std::error::Error for BindError {}
-
-pub(super) fn no_thread(name: &str, error: io::Error) -> BindError {
-    BindError { failures: vec![(name.into(), ListenAddr::DualStack(0), error)] }
-}
 
 /// Binds every address that `config` names and `served` does not have yet. All or nothing.
 pub(super) fn open(

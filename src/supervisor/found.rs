@@ -52,9 +52,7 @@ impl Finds {
         }
         self.answers.retain(|origin, _| origins.contains(origin));
         self.warned.retain(|pool, _| snapshot.pools.contains_key(pool));
-        if let Err(error) = self.discovery.apply(snapshot, &self.answers) {
-            tracing::error!(%error, "no thread to ask for names");
-        }
+        self.discovery.apply(snapshot, &self.answers);
     }
 }
 

@@ -39,13 +39,17 @@ impl Hands {
         true
     }
 
-    /// Pools in which something was over, and is lifted.
-    fn expire(&mut self, now: SystemTime) -> Vec<String> {
-        let mut lifted = Vec::new();
+    /// Lifts what is over; says where, by pool.
+    fn expire(&mut self, now: SystemTime) -> BTreeMap<String, Vec<String>> {
+        let mut lifted = BTreeMap::new();
         for (pool, backends) in &mut self.0 {
-            // Each of them, also after the first.
-            if backends.values_mut().fold(false, |any, hand| hand.expire(now) | any) {
-                lifted.push(pool.clone());
+            let over = backends.iter_mut().filter_map(|(name, hand)| {
+                let is_over = hand.expire(now);
+                is_over.then(|| name.clone())
+            });
+            let over: Vec<String> = over.collect();
+            if !over.is_empty() {
+                lifted.insert(pool.clone(), over);
             }
         }
         self.forget_empty();
@@ -139,7 +143,11 @@ impl Supervisor {
     }
 
     pub async fn expire_hands(&mut self) {
-        for pool in self.hands.expire(SystemTime::now()) {
+        for (pool, backends) in self.hands.expire(SystemTime::now()) {
+            for backend in backends {
+                let what = format!("{pool}/{backend} what was set by hand is over");
+                self.events.note_backend(&pool, &backend, what);
+            }
             if let Err(why) = self.show_hands(&pool).await {
                 tracing::error!(pool, "what was set by hand could not be lifted: {why}");
             }

@@ -9,7 +9,6 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use super::bind::{BindError, no_thread};
 use crate::addr::{BackendAddr, ListenAddr, LocalAddr, canonical};
 use crate::config::{Config, Protocol};
 use crate::plane::{Bind, Plane, Served};
@@ -27,16 +26,14 @@ pub(super) struct Packets {
 
 impl Packets {
     /// Starts the threads if `config` needs them and they do not run yet.
-    pub fn start(&mut self, plane: &Arc<Plane>, config: &Config) -> Result<(), BindError> {
+    pub fn start(&mut self, plane: &Arc<Plane>, config: &Config) -> io::Result<()> {
         let is_needed = config.listeners.iter().any(|it| it.protocol == Protocol::Udp);
         while is_needed && self.threads.len() < plane.workers.len() {
             let id = self.threads.len();
-            let made = worker::mailbox().and_then(|(mailbox, mail)| {
-                let plane = Arc::clone(plane);
-                let thread = std::thread::Builder::new().name(format!("udp-{id}"));
-                Ok((mailbox, thread.spawn(move || worker::run(id, plane, mail))?))
-            });
-            let (mailbox, thread) = made.map_err(|error| no_thread("worker", error))?;
+            let (mailbox, mail) = worker::mailbox()?;
+            let plane = Arc::clone(plane);
+            let thread = std::thread::Builder::new().name(format!("udp-{id}"));
+            let thread = thread.spawn(move || worker::run(id, plane, mail))?;
             let mut mailboxes = Vec::clone(&self.mailboxes.load());
             mailboxes.push(mailbox);
             self.mailboxes.store(Arc::new(mailboxes));

@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Supervisor;
-use crate::plane::{Cut, Plane, SessionFilter, SessionRow};
-use crate::tcp::worker::Command;
+use crate::plane::{Cut, Part, Plane, SessionFilter, SessionRow};
+use crate::tcp::worker::{Command, Mailbox};
 use crate::telemetry::record::CloseReason;
 use crate::udp;
+
+/// Of a list, of one worker.
+const ROWS: usize = 10_000;
 
 pub type ListFuture = Pin<Box<dyn Future<Output = Vec<SessionRow>> + Send>>;
 
@@ -40,47 +43,55 @@ impl Supervisor {
         self.packets.tell(|| udp::worker::Command::Cut(cut.clone()));
     }
 
-    /// Lists open sessions, at most `worker::ROWS` of each worker.
+    /// Lists open sessions, at most `ROWS` of each worker.
     pub fn lister(&self) -> impl Fn(SessionFilter) -> ListFuture + Send + Sync + 'static {
         let workers = self.workers.clone();
         move |filter| {
             let workers = workers.clone();
-            Box::pin(async move {
-                let mut rows = Vec::new();
-                for worker in &workers {
-                    let (sender, receiver) = oneshot::channel();
-                    if worker.send(Command::List(filter.clone(), sender))
-                        && let Ok(more) = receiver.await
-                    {
-                        rows.extend(more);
-                    }
-                }
-                rows.sort_by_key(|row| row.id);
-                rows
-            })
+            let ask = move |worker: usize, from, answer| {
+                let worker: &Mailbox = workers.get(worker)?;
+                Some(worker.send(Command::List(filter.clone(), from, answer)))
+            };
+            Box::pin(gather(ask))
         }
     }
 
-    /// Lists open flows, at most `udp::flows::ROWS` of each worker. The threads may be started by a later reload.
+    /// Lists open flows, at most `ROWS` of each worker. The threads may be started by a later reload.
     pub fn flow_lister(&self) -> impl Fn(SessionFilter) -> ListFuture + Send + Sync + 'static {
         let mailboxes = Arc::clone(&self.packets.mailboxes);
         move |filter| {
             let mailboxes = mailboxes.load_full();
-            Box::pin(async move {
-                let mut rows = Vec::new();
-                for mailbox in mailboxes.iter() {
-                    let (sender, receiver) = oneshot::channel();
-                    if mailbox.send(udp::worker::Command::List(filter.clone(), sender))
-                        && let Ok(more) = receiver.await
-                    {
-                        rows.extend(more);
-                    }
-                }
-                rows.sort_by_key(|row| row.id);
-                rows
-            })
+            let ask = move |worker: usize, from, answer| {
+                let mailbox = mailboxes.get(worker)?;
+                Some(mailbox.send(udp::worker::Command::List(filter.clone(), from, answer)))
+            };
+            Box::pin(gather(ask))
         }
     }
+}
+
+/// Asks one worker after the other, for one part after the other: none has more than one of a list's questions, and none
+/// once the reader has left. `ask` is None behind the last worker, and false if that one is gone.
+async fn gather(
+    ask: impl Fn(usize, usize, oneshot::Sender<Part>) -> Option<bool>,
+) -> Vec<SessionRow> {
+    let mut rows = Vec::new();
+    let (mut worker, mut from, mut most) = (0, 0, ROWS);
+    loop {
+        let (sender, receiver) = oneshot::channel();
+        let Some(is_asked) = ask(worker, from, sender) else { break };
+        let part = if is_asked { receiver.await.unwrap_or_default() } else { Part::default() };
+        rows.extend(part.rows);
+        match part.next {
+            Some(next) if rows.len() < most => from = next,
+            _ => {
+                rows.truncate(most);
+                (worker, from, most) = (worker + 1, 0, rows.len() + ROWS);
+            }
+        }
+    }
+    rows.sort_by_key(|row| row.id);
+    rows
 }
 
 /// Waits until no session is open or `deadline` passes; says whether all ended by themselves.

@@ -1,5 +1,7 @@
 //! The descriptor limit: raised to the hard one at start, and what `auto` limits make of it.
 
+use std::io;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// More sessions than this are never allowed by `auto`, whatever the descriptor limit.
@@ -14,6 +16,34 @@ pub fn raise_descriptor_limit() -> u64 {
             setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
     getrlimit(Resource::Nofile).current.unwrap_or(AUTO_MAX * 3)
+}
+
+/// Whether so many descriptors can be had now.
+pub fn are_free(count: usize) -> io::Result<()> {
+    let files = (0..count).map(|_| std::fs::File::open("/dev/null"));
+    files.collect::<io::Result<Vec<_>>>().map(drop)
+}
+
+/// What to do about an error that says that the system gives us no more of something; empty for others.
+pub fn hint(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => {
+            let limit = getrlimit(Resource::Nofile).current.unwrap_or(AUTO_MAX * 3);
+            format!(
+                "\n  hint: {limit} descriptors are allowed, and they do not suffice; allow more: `ulimit -n`, or \
+                 `LimitNOFILE=` of systemd"
+            )
+        }
+        Some(libc::ENFILE) => {
+            "\n  hint: the machine has no descriptors left: `sysctl fs.file-nr`".to_owned()
+        }
+        Some(libc::EAGAIN) => {
+            "\n  hint: if no thread can be made, allow more: `ulimit -u`, `TasksMax=` of systemd, or the limit of pids of \
+             the container"
+                .to_owned()
+        }
+        _ => String::new(),
+    }
 }
 
 /// Descriptors kept back from sessions: for listeners, probes, pipes, admin, logs.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::LocalRuntime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::listener::{self, Acceptor};
@@ -17,7 +17,7 @@ use super::source_ports::SourcePorts;
 use super::spin::{self, Spin};
 use crate::addr::ListenAddr;
 use crate::config;
-use crate::plane::{Cut, Plane, SessionFilter, SessionRow, WorkerLoad};
+use crate::plane::{Cut, Part, Plane, SEATS, SessionFilter, WorkerLoad};
 use crate::sys::pipe::PipeStock;
 
 /// What small messages pass through; stays in the cache because all sessions of the worker share it.
@@ -26,16 +26,13 @@ pub const SCRATCH: usize = 64 * 1024;
 /// Sessions handed over and waiting; a full queue makes the sender keep its socket.
 const ARRIVALS: usize = 1024;
 
-/// Rows of one answer to `List`.
-pub const ROWS: usize = 10_000;
-
 /// What the supervisor tells a worker. The queue has no bound of its own: its only sender is the control
 /// plane, at most once for each backend that changes state and each reload.
 pub enum Command {
     /// Sessions to cut, for a reason.
     Cut(Cut),
-    /// At most `ROWS` open sessions.
-    List(SessionFilter, oneshot::Sender<Vec<SessionRow>>),
+    /// Open sessions, of so many seats from this one on.
+    List(SessionFilter, usize, oneshot::Sender<Part>),
     /// Accept on these sockets, which listen already.
     Listen(Vec<(ListenAddr, Arc<config::Listener>, OwnedFd)>),
     /// The listeners behind these addresses are others, or have other settings, from now on.
@@ -102,13 +99,13 @@ pub struct Share {
 
 /// Runs worker `id` on this thread until it is told to stop.
 pub fn run(
+    runtime: &LocalRuntime,
     id: usize,
     plane: Arc<Plane>,
     all: Box<[Mailbox]>,
     mut mail: Mail,
     share: Share,
-) -> std::io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+) {
     plane.workers[id].set_metrics(runtime.metrics());
     let worker = Rc::new(Worker {
         id,
@@ -134,16 +131,15 @@ pub fn run(
             }
         }
     });
-    Ok(())
 }
 
 impl Worker {
     fn obey(self: &Rc<Self>, command: Command, acceptors: &mut HashMap<ListenAddr, Acceptor>) {
         match command {
             Command::Cut(cut) => self.cut(&cut),
-            Command::List(filter, answer) => {
+            Command::List(filter, from, answer) => {
                 // A reader that went away wants no answer.
-                let _ = answer.send(self.list(&filter));
+                let _ = answer.send(self.list(&filter, from));
             }
             Command::Listen(sockets) => {
                 for (address, config, socket) in sockets {
@@ -183,10 +179,11 @@ impl Worker {
         cut.counted(count);
     }
 
-    fn list(&self, filter: &SessionFilter) -> Vec<SessionRow> {
+    fn list(&self, filter: &SessionFilter, from: usize) -> Part {
         let sessions = self.sessions.borrow();
-        let wanted = sessions.present().filter(|session| session.matches(filter));
-        wanted.take(ROWS).map(|session| session.row()).collect()
+        let Some(row) = sessions.rows.get(from / SEATS) else { return Part::default() };
+        let wanted = row.iter().flatten().filter(|session| session.matches(filter));
+        Part { rows: wanted.map(|session| session.row()).collect(), next: Some(from + SEATS) }
     }
 
     pub fn load(&self) -> &WorkerLoad {
@@ -218,7 +215,7 @@ pub struct Roster {
 }
 
 /// Seats of one row of the roster.
-const ROW: usize = 256;
+const ROW: usize = SEATS;
 
 impl Roster {
     /// Answers the seat, to be given up with `leave`.

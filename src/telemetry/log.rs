@@ -1,6 +1,6 @@
 //! The program's own log, on standard output: text on a terminal, JSON elsewhere. Neither plane ever waits for
-//! a reader of it: lines go through a bounded queue to one writing thread; what does not fit is dropped and
-//! counted.
+//! a reader of it: lines go through a bounded queue to one writing thread; what does not fit, or what the output refuses,
+//! is dropped and counted.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -13,6 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 use super::counters::SharedCounter;
+use super::sink::Sink;
 use crate::config::{LogFormat, LogLevel};
 
 /// Lines waiting for a slow reader of our output.
@@ -41,17 +42,19 @@ pub struct Log {
 impl Output {
     pub fn start() -> io::Result<Output> {
         let (queue, messages) = sync_channel(QUEUE);
+        let dropped: Arc<SharedCounter> = Arc::default();
+        let refused = Arc::clone(&dropped);
         std::thread::Builder::new().name("log".into()).spawn(move || {
-            let mut out = io::stdout();
+            let mut out = Sink::new(io::stdout());
             for message in messages {
                 match message {
-                    // Nowhere is left to tell that nobody can be told.
-                    Message::Line(line) => drop(out.write_all(&line)),
+                    Message::Line(line) if out.line(&line) => {}
+                    Message::Line(_) => refused.add(1),
                     Message::Flush(done) => drop(done.send(())),
                 }
             }
         })?;
-        Ok(Output { queue, dropped: Arc::default() })
+        Ok(Output { queue, dropped })
     }
 
     pub fn line(&self, line: Vec<u8>) {

@@ -90,7 +90,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         "Most sessions or flows of a listener at once; +Inf if not limited.",
     ),
     ("maitred_listener_sessions_total", Counter, "Connections accepted, refused ones too."),
-    ("maitred_log_dropped_total", Counter, "Log lines dropped because nobody read them in time."),
+    (
+        "maitred_log_dropped_total",
+        Counter,
+        "Log lines dropped because nobody read them in time, or because the output refused them.",
+    ),
     ("maitred_pool_backends", Value, "Backends of a pool, by state."),
     ("maitred_pool_held_sessions", Value, "Sessions waiting for a backend."),
     ("maitred_pool_no_backend_total", Counter, "Times no backend was up for a session."),

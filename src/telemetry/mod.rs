@@ -5,6 +5,7 @@ pub mod datagrams;
 pub mod events;
 pub mod history;
 pub mod log;
+mod sink;
 mod metric_table;
 pub mod metrics;
 pub mod record;

@@ -127,6 +127,11 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
         self.entry(id).map(|entry| &mut entry.item)
     }
 
+    /// Places, those taken and those free again.
+    pub fn seats(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The flow in a place, if there is one now.
     pub fn at_index(&self, index: u32) -> Option<FlowId> {
         let slot = self.slots.get(widen(index))?;

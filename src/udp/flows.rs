@@ -12,16 +12,13 @@ use super::listener::{Door, Share};
 use super::loops::Answerers;
 use crate::addr::{ClientAddr, LocalAddr};
 use crate::config::Protocol;
-use crate::plane::{Cut, Plane, SessionFilter, SessionRow};
+use crate::plane::{Cut, Part, Plane, SEATS, SessionFilter, SessionRow};
 use crate::pool::SESSION_BOUNDS;
 use crate::snapshot::Listener;
 use crate::sys::clock;
 use crate::sys::datagram::BATCH;
 use crate::telemetry::datagrams::{DatagramCounters, Dropped};
 use crate::telemetry::record::{CloseReason, Record, Stage, can_occur};
-
-/// Rows of one answer to `List`.
-pub const ROWS: usize = 10_000;
 
 /// Lines about refused datagrams that one worker writes in a second; anybody can send as many as he likes.
 const REFUSALS: u32 = 100;
@@ -162,21 +159,27 @@ impl Flows {
         }
     }
 
-    pub fn list(&self, filter: &SessionFilter) -> Vec<SessionRow> {
-        self.matching(filter).take(ROWS).filter_map(|id| self.row(id)).collect()
+    pub fn list(&self, filter: &SessionFilter, from: usize) -> Part {
+        let end = from + SEATS;
+        let wanted = (from..end).filter_map(|seat| self.table.at_index(u32::try_from(seat).ok()?));
+        let wanted = wanted.filter(|id| self.matches(*id, filter));
+        let next = (end < self.table.seats()).then_some(end);
+        Part { rows: wanted.filter_map(|id| self.row(id)).collect(), next }
     }
 
     pub fn matching(&self, filter: &SessionFilter) -> impl Iterator<Item = FlowId> {
-        self.table.ids().filter(move |id| {
-            self.table.get(*id).is_some_and(|(_, link)| {
-                let backend = &link.slot.backend;
-                filter.id.is_none_or(|id| id == link.id)
-                    && filter.client.is_none_or(|ip| ip == link.client.ip())
-                    && filter.pool.as_deref().is_none_or(|pool| *pool == *backend.pool)
-                    && filter.backend.as_deref().is_none_or(|name| *name == *backend.name)
-                    && filter.address.as_ref().is_none_or(|address| *address == backend.address)
-                    && filter.stage.is_none_or(|stage| stage == Stage::Relay)
-            })
+        self.table.ids().filter(move |id| self.matches(*id, filter))
+    }
+
+    fn matches(&self, id: FlowId, filter: &SessionFilter) -> bool {
+        self.table.get(id).is_some_and(|(_, link)| {
+            let backend = &link.slot.backend;
+            filter.id.is_none_or(|id| id == link.id)
+                && filter.client.is_none_or(|ip| ip == link.client.ip())
+                && filter.pool.as_deref().is_none_or(|pool| *pool == *backend.pool)
+                && filter.backend.as_deref().is_none_or(|name| *name == *backend.name)
+                && filter.address.as_ref().is_none_or(|address| *address == backend.address)
+                && filter.stage.is_none_or(|stage| stage == Stage::Relay)
         })
     }
 

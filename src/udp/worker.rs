@@ -19,7 +19,7 @@ use super::flows::{Flows, widen};
 use super::listener::Door;
 use super::loops::Answerers;
 use crate::addr::{ListenAddr, LocalAddr, canonical};
-use crate::plane::{Cut, Plane, SessionFilter, SessionRow};
+use crate::plane::{Cut, Part, Plane, SessionFilter};
 use crate::snapshot::Listener;
 use crate::sys::clock::{self, Moment};
 use crate::sys::datagram::{self, Inbox};
@@ -49,8 +49,8 @@ pub enum Command {
     Cut(Cut),
     /// Nobody new from here on; who is here may finish.
     Drain,
-    /// At most `ROWS` open flows.
-    List(SessionFilter, oneshot::Sender<Vec<SessionRow>>),
+    /// Open flows, of so many seats from this one on.
+    List(SessionFilter, usize, oneshot::Sender<Part>),
     /// Receive on these sockets, which are open already.
     Listen(Vec<(ListenAddr, Arc<Listener>, OwnedFd)>),
     /// A new snapshot: what is behind these addresses now, and whose datagrams are never served.
@@ -293,9 +293,9 @@ impl Worker {
             }
             Command::Cut(cut) => self.flows.cut(&cut),
             Command::Drain => self.flows.is_draining = true,
-            Command::List(filter, answer) => {
+            Command::List(filter, from, answer) => {
                 // A reader that went away wants no answer.
-                let _ = answer.send(self.flows.list(&filter));
+                let _ = answer.send(self.flows.list(&filter, from));
             }
             Command::Listen(sockets) => {
                 for (address, listener, socket) in sockets {

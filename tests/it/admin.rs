@@ -25,6 +25,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::balancer::{self, Balancer, loopback, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The outcome of a reload that does not end.
+const UNANSWERED: &str = "unanswered";
 const TOKEN: &str = "0123456789abcdef0123";
 
 /// An admin server on TCP and on a socket, whose reloads have this outcome.
@@ -73,10 +75,14 @@ impl Admin {
             runtime.unwrap().block_on(async {
                 let _tcp = serve(bound, Arc::clone(&served), bounds).unwrap();
                 let _unix = serve_socket(socket, Arc::clone(&served), bounds).unwrap();
+                let mut unanswered = Vec::new();
                 let answering = async {
                     while let Some(ask) = asked.recv().await {
                         match ask {
                             Ask::Drain => {}
+                            Ask::Reload(answer) if outcome == Err(UNANSWERED.to_owned()) => {
+                                unanswered.push(answer);
+                            }
                             Ask::Reload(answer) => answer.send(outcome.clone()).unwrap(),
                             Ask::Kill { answer, .. } => answer.send(2).unwrap(),
                             Ask::SetByHand { place: (pool, _), answer, .. } => {
@@ -136,7 +142,9 @@ pub fn state(balancer: &Balancer, token: Option<&str>, asks: mpsc::Sender<Ask>) 
 
 /// Status and body of the answer to one request, which is to close the connection.
 fn ask(mut stream: impl Read + Write, line: &str, headers: &str) -> (u16, String) {
-    write!(stream, "{line} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n").unwrap();
+    // In one piece: once it has what it needs, it may answer and close.
+    let request = format!("{line} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
     answer(&mut stream)
 }
 
@@ -254,23 +262,52 @@ fn a_client_that_dawdles_is_let_go() {
     assert_eq!(answer(&mut stream), (200, "ok\n".to_owned()), "answered, then closed");
 }
 
+const LIVEZ: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
 #[test]
-fn connections_beyond_the_bound_wait_and_do_not_keep_the_socket_from_answering() {
+fn who_is_silent_for_longest_makes_room_and_the_socket_has_places_of_its_own() {
     let admin = Admin::start("127.0.0.1:0", None, Bounds { connections: 2, ..Bounds::default() });
-    let request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let mut holders = [admin.tcp(), admin.tcp()];
-    for holder in &mut holders {
-        // Not the whole of it, so that the place is taken.
-        holder.write_all(&request[..request.len() - 2]).unwrap();
+    let [mut silent, mut slow] = [admin.tcp(), admin.tcp()];
+    for stream in [&mut silent, &mut slow] {
+        stream.write_all(b"GET /livez HTTP/1.1\r\n").unwrap();
     }
-    let mut third = admin.tcp();
-    third.write_all(request).unwrap();
-    third.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    assert!(third.read(&mut [0]).is_err(), "there is no place yet");
+    // It has read both.
+    // Only time tells who was silent for longest.
+    std::thread::sleep(Duration::from_millis(50));
+    slow.write_all(b"Host: localhost\r\n").unwrap();
+    // The same.
+    std::thread::sleep(Duration::from_millis(50));
+    for _ in 0..3 {
+        let mut more = admin.tcp();
+        more.write_all(LIVEZ).unwrap();
+        assert_eq!(answer(&mut more), (200, "ok\n".to_owned()));
+    }
+    assert!(matches!(silent.read(&mut [0]), Ok(0) | Err(_)), "it went");
+    slow.write_all(b"Connection: close\r\n\r\n").unwrap();
+    assert_eq!(answer(&mut slow), (200, "ok\n".to_owned()), "it stayed");
     assert_eq!(ask_socket(&admin.socket(), "GET /api/v1/info").0, 200);
-    drop(holders);
-    third.set_read_timeout(Some(PATIENCE)).unwrap();
-    assert_eq!(answer(&mut third), (200, "ok\n".to_owned()));
+}
+
+#[test]
+fn while_all_places_wait_for_answers_livez_and_readyz_are_answered() {
+    let bounds = Bounds { connections: 2, ..Bounds::default() };
+    let outcome = Err(UNANSWERED.to_owned());
+    let admin = Admin::reloading("127.0.0.1:0", Some(TOKEN), bounds, outcome);
+    let waiting: Vec<_> = (0..2)
+        .map(|_| {
+            let mut stream = admin.tcp();
+            let head = format!(
+                "Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 0\r\n"
+            );
+            write!(stream, "POST /api/v1/reload HTTP/1.1\r\n{head}\r\n").unwrap();
+            stream
+        })
+        .collect();
+    let ask_for = |path: &str| ask(admin.tcp(), &format!("GET {path}"), "Host: localhost\r\n").0;
+    wait_for("both to wait", || ask_for("/api/v1/info") == 503);
+    assert_eq!([ask_for("/livez"), ask_for("/readyz")], [200, 200]);
+    drop(waiting);
+    wait_for("a place", || ask_for("/api/v1/info") == 200);
 }
 
 #[test]

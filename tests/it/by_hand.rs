@@ -223,6 +223,64 @@ fn maintenance_ends_sessions_as_on_down_says_and_stops_probes() {
     drop(gone);
 }
 
+/// It may be another one than before; the interval is so long that only a probe at once can tell.
+#[test]
+fn after_maintenance_a_first_probe_decides_at_once_and_until_then_it_takes_nothing() {
+    let (a, b) = two();
+    let more = ", health: {interval: 1h, timeout: 5s, start: up}";
+    let program = Program::start(&pools(&a, &b, more));
+    let address = program.address();
+    wait_for("both", || ["a", "b"].iter().all(|it| program.backend(it)["state"] == "up"));
+    program.does(&["backend", "maintenance", "main", "a"]);
+    program.does(&["backend", "up", "main", "a"]);
+    wait_for("a to be back", || program.backend("a")["state"] == "up");
+    assert_eq!(served(address).matches('a').count(), 5);
+    program.does(&["backend", "maintenance", "main", "a"]);
+    let gone = a.kill();
+    program.does(&["backend", "up", "main", "a"]);
+    assert_eq!(served(address), "bbbbbbbbbb");
+    wait_for("a to be found dead", || program.backend("a")["state"] == "down");
+    let why = program.backend("a")["why"].as_str().unwrap().to_owned();
+    assert!(why.starts_with("1 probe failed, last: refused after"), "{why}");
+    drop(gone);
+}
+
+#[test]
+fn after_maintenance_who_starts_down_needs_every_pass() {
+    let (a, b) = two();
+    let more = ", health: {interval: 1h, timeout: 5s, start: down, rise: 1}";
+    let program = Program::start(&pools(&a, &b, more));
+    wait_for("both", || ["a", "b"].iter().all(|it| program.backend(it)["state"] == "up"));
+    program.write(&pools(&a, &b, &more.replace("rise: 1", "rise: 2")));
+    program.does(&["reload"]);
+    program.does(&["backend", "maintenance", "main", "a"]);
+    program.does(&["backend", "up", "main", "a"]);
+    let says = |what: &str| program.backend("a")["why"].as_str().unwrap().contains(what);
+    wait_for("a probe", || says("no probe has decided yet, last: passed"));
+    assert_eq!(program.backend("a")["state"], "starting");
+    assert_eq!(served(program.address()), "bbbbbbbbbb");
+}
+
+#[test]
+fn what_a_hand_sets_is_one_event() {
+    let (a, b) = two();
+    let program = Program::start(&pools(&a, &b, ""));
+    let events = || {
+        let (_, events) = crate::admin::ask_socket(&program.socket(), "GET /api/v1/events");
+        let of_a = events["events"].as_array().unwrap().iter().filter(|it| it["backend"] == "a");
+        of_a.map(|it| it["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    program.does(&["backend", "drain", "main", "a", "--until", "1s"]);
+    wait_for("the end of it", || events().iter().any(|event| event.contains("is over")));
+    program.does(&["backend", "maintenance", "main", "a"]);
+    program.does(&["backend", "drain", "main", "a"]);
+    let events = events();
+    assert_eq!(events.len(), 4, "{events:?}");
+    for (event, says) in events.iter().zip(["drain until", "is over", "maintenance", "drain ("]) {
+        assert!(event.contains("by hand") && event.contains(says), "{event}");
+    }
+}
+
 #[test]
 fn a_maintenance_ends_sessions_also_when_a_weight_is_set_with_it() {
     let (a, b) = two();

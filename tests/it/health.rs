@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use maitred::addr::BackendAddr;
 use maitred::config::{self, Config, Expect, OnDown, Probe, Start, StatusRange, WhenNoneUp};
@@ -50,6 +50,10 @@ fn wait_until(balancer: &Balancer, index: usize, state: BackendState) -> Status 
     status(balancer, index)
 }
 
+fn told(status: &Status) -> String {
+    status.told(Instant::now())
+}
+
 fn messages(balancer: &Balancer) -> Vec<String> {
     balancer.supervisor().events.all().into_iter().map(|event| event.message).collect()
 }
@@ -63,7 +67,9 @@ fn a_killed_backend_is_down_after_fall_probes_and_back_after_rise() {
     let failures = |index| backend(&balancer, index).live.probes.refused.value();
     let refusal = a.kill();
     let down = wait_until(&balancer, 0, BackendState::Down);
-    assert!(down.why.starts_with("3 probes failed, last: refused after "), "{}", down.why);
+    let told = down.told(Instant::now());
+    assert!(told.starts_with("3 probes failed, last: refused after "), "{told}");
+    assert!(told.ends_with(" s ago"), "{told}");
     assert!(failures(0) >= 3);
     for _ in 0..20 {
         assert_eq!(served_by(balancer.address()), Some('b'));
@@ -71,12 +77,28 @@ fn a_killed_backend_is_down_after_fall_probes_and_back_after_rise() {
     assert!(balancer.endings(20).iter().all(|record| record.tried == 0));
     let _a = refusal.revive(A);
     let up = wait_until(&balancer, 0, BackendState::Up);
-    assert!(up.why.starts_with("2 probes passed, last: passed after "), "{}", up.why);
+    let told = up.told(Instant::now());
+    assert!(told.starts_with("2 probes passed, last: passed after "), "{told}");
     wait_for("a session on the one that came back", || served_by(balancer.address()) == Some('a'));
     let text = format!("main/{} down: 3 probes failed", backend(&balancer, 0).name);
     assert!(messages(&balancer).iter().any(|message| message.starts_with(&text)));
     let snapshot = balancer.supervisor().plane.snapshot.load();
     assert!(snapshot.pools["main"].shared.probe_duration.count() > 0);
+}
+
+#[test]
+fn why_says_what_the_last_probe_said_also_when_nothing_came_of_it() {
+    let a = Server::start(A);
+    let mut config = config(&[a.address]);
+    health(&mut config).fall = 1_000_000;
+    let balancer = Balancer::start(config);
+    wait_until(&balancer, 0, BackendState::Up);
+    let refusal = a.kill();
+    let says = |what: &str| told(&status(&balancer, 0)).starts_with(what);
+    wait_for("a failure", || says("1 probe passed, last: refused after "));
+    assert_eq!(status(&balancer, 0).state, BackendState::Up);
+    let _a = refusal.revive(A);
+    wait_for("a pass", || says("1 probe passed, last: passed after "));
 }
 
 /// The first verdict of a single probe on one backend.
@@ -98,11 +120,11 @@ fn verdict(probe: Probe, address: BackendAddr) -> Status {
 fn verdict_on(probe: Probe, conduct: Conduct) -> (BackendState, String) {
     let server = Server::start(conduct);
     let status = verdict(probe, BackendAddr::Inet(server.address));
-    (status.state, status.why)
+    (status.state, status.told(Instant::now()))
 }
 
 fn expect(expect: Expect) -> Probe {
-    Probe::Exchange { send: Some(b"ping\n".to_vec()), expect: Some(expect) }
+    Probe::Exchange { send: Some(b"ping\n".to_vec()), expect: Some(expect), standby: None }
 }
 
 #[test]
@@ -119,21 +141,27 @@ fn an_expected_reply_may_come_in_pieces_and_the_backend_may_then_close() {
 }
 
 #[test]
-fn another_reply_or_none_is_a_mismatch() {
+fn another_reply_is_a_mismatch_and_shown_and_only_silence_is_a_timeout() {
     let wanted = || expect(Expect::Bytes(b"PONG".to_vec()));
     let (state, why) = verdict_on(wanted(), Conduct::Answer("-ERR\r\n"));
     assert_eq!(state, BackendState::Down);
-    assert!(why.contains("mismatch (it closed without the expected reply)"), "{why}");
+    let says = r#"mismatch (it closed without the expected reply; it said "-ERR\r\n") after"#;
+    assert!(why.contains(says), "{why}");
     let (state, why) = verdict_on(expect(Expect::Regex("^PONG".into())), Conduct::Say(&["xPONG"]));
     assert_eq!(state, BackendState::Down);
-    assert!(why.contains("last: timeout after"), "nothing more came: {why}");
+    let says = r#"last: mismatch (not the expected reply; it said "xPONG") after "#;
+    assert!(why.contains(says), "nothing more came: {why}");
+    let (_, why) = verdict_on(wanted(), Conduct::Echo);
+    assert!(why.contains("it said \"…\\n\""), "what we sent is no news: {why}");
+    let (_, why) = verdict_on(wanted(), Conduct::Say(&[]));
+    assert!(why.contains("last: timeout after"), "{why}");
 }
 
 #[test]
 fn an_exchange_without_expectation_only_sends_and_what_it_sent_arrives() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let probe = Probe::Exchange { send: Some(b"QUIT\n".to_vec()), expect: None };
+    let probe = Probe::Exchange { send: Some(b"QUIT\n".to_vec()), expect: None, standby: None };
     assert_eq!(verdict(probe, BackendAddr::Inet(address)).state, BackendState::Up);
     let mut text = String::new();
     listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
@@ -146,16 +174,63 @@ fn an_http_probe_goes_by_the_status() {
         path: "/ready".into(),
         host: None,
         status: vec![StatusRange { first: 200, last: 399 }],
+        standby: Vec::new(),
     };
     let of = |answer| verdict_on(probe(), Conduct::Answer(answer));
     assert_eq!(of("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").0, BackendState::Up);
     let (state, why) = of("HTTP/1.1 503 Service Unavailable\r\n\r\n");
     assert_eq!(state, BackendState::Down);
     assert!(why.starts_with("1 probe failed, last: mismatch (status 503) after "), "{why}");
-    assert!(of("SSH-2.0-OpenSSH_9.9\r\n").1.contains("mismatch (not an HTTP answer)"));
+    assert!(of("SSH-2.0-OpenSSH_9.9\r\n").1.contains("mismatch (not an HTTP answer; it said"));
     let pieces =
         verdict_on(probe(), Conduct::Say(&["HTT", "P/1.0 20", "4 No", " Content\r", "\n"]));
     assert_eq!(pieces.0, BackendState::Up);
+}
+
+#[test]
+fn a_standby_takes_no_sessions_and_is_no_failure() {
+    let answer = |text: &'static str| Server::start(Conduct::Answer(text));
+    let exchange = || Probe::Exchange {
+        send: Some(b"role\n".to_vec()),
+        expect: Some(Expect::Bytes(b"master".to_vec())),
+        standby: Some(Expect::Bytes(b"slave".to_vec())),
+    };
+    let http = || Probe::Http {
+        path: "/primary".into(),
+        host: None,
+        status: vec![StatusRange { first: 200, last: 399 }],
+        standby: vec![StatusRange { first: 503, last: 503 }],
+    };
+    let unavailable = "HTTP/1.1 503 Service Unavailable\r\n\r\n";
+    for (probe, serves, stands_by, says) in [
+        (exchange(), "role:master", "role:slave", "wrong_role (it answers as a standby) after"),
+        (http(), "HTTP/1.1 200 OK\r\n\r\n", unavailable, "wrong_role (status 503) after"),
+    ] {
+        let (primary, replica) = (answer(serves), answer(stands_by));
+        let mut config = config(&[primary.address, replica.address]);
+        health(&mut config).probe = probe;
+        balancer::pool(&mut config).when_none_up = WhenNoneUp::TryAll;
+        let balancer = Balancer::start(config);
+        wait_until(&balancer, 0, BackendState::Up);
+        let standby = wait_until(&balancer, 1, BackendState::Standby);
+        let why = told(&standby);
+        assert!(why.starts_with("1 probe answered that it is a standby, last: "), "{why}");
+        assert!(why.contains(says), "{why}");
+        assert!(backend(&balancer, 1).live.probes.wrong_role.value() > 0);
+        assert!(messages(&balancer).iter().all(|it| !it.contains("standby")), "no news at a start");
+        let before = primary.clients.lock().unwrap().len();
+        let mut client = TcpStream::connect(balancer.address()).unwrap();
+        client.write_all(b"hello\n").unwrap();
+        assert_eq!(first_byte(&mut client), serves.chars().next());
+        assert!(primary.clients.lock().unwrap().len() > before);
+        // Not even when nobody is up.
+        let refusal = primary.kill();
+        wait_until(&balancer, 0, BackendState::Down);
+        let weight = |index| backend(&balancer, index).live.slot.hot().weight(Weights::Forced);
+        assert!(weight(0) > 0 && weight(1) == 0);
+        drop(refusal);
+        drop(client);
+    }
 }
 
 #[test]
@@ -164,7 +239,7 @@ fn a_frozen_backend_is_down_by_exchange_and_up_by_tcp() {
     let address = || BackendAddr::Inet(frozen.local_addr().unwrap());
     let by_exchange = verdict(expect(Expect::Bytes(b"PONG".to_vec())), address());
     assert_eq!(by_exchange.state, BackendState::Down);
-    assert!(by_exchange.why.contains("timeout"), "{}", by_exchange.why);
+    assert!(told(&by_exchange).contains("timeout"), "{by_exchange:?}");
     assert_eq!(verdict(Probe::Tcp, address()).state, BackendState::Up);
 }
 
@@ -174,7 +249,7 @@ fn a_unix_backend_is_probed_too() {
     let path = directory.path().join("backend.sock");
     let missing = verdict(Probe::Tcp, BackendAddr::Unix(path.clone()));
     assert_eq!(missing.state, BackendState::Down);
-    assert!(missing.why.contains("refused"), "{}", missing.why);
+    assert!(told(&missing).contains("refused"), "{missing:?}");
     let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     assert_eq!(verdict(Probe::Tcp, BackendAddr::Unix(path)).state, BackendState::Up);
 }

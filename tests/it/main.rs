@@ -25,7 +25,9 @@ mod health;
 #[path = "../corpus/hello.rs"]
 mod hello;
 mod hold;
+mod lacks;
 mod listener;
+mod lists;
 mod name_server;
 mod oracle;
 mod passive;

@@ -146,7 +146,8 @@ fn thousands_of_backends_make_a_page_of_some_hundred_rows_with_those_in_trouble_
     assert!(place("✕ down") < place("◐ drain") && place("◐ drain") < first_up);
     let hidden = format!("{} backends are not shown here", 5000 - rows);
     assert!(page.contains(&hidden) && page.contains("maitred show pools"), "{hidden}");
-    assert!(page.contains("1 of 5000 backends down, 1 drained by hand"));
+    // The pools have the same servers, and each counts once.
+    assert!(page.contains("1 of 500 backends down, 1 drained by hand"));
 }
 
 #[test]

@@ -515,6 +515,7 @@ fn probes_speak_it_too() {
     pool.health.probe = Probe::Exchange {
         send: Some(b"PING\n".to_vec()),
         expect: Some(config::Expect::Bytes(b"PONG".to_vec())),
+        standby: None,
     };
     std::thread::scope(|scope| {
         let balancer = Balancer::start(config);

@@ -5,8 +5,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use maitred::config::{self, DnsRecord, Expect, Health, Probe};
-use maitred::health::probe::{Outcome, Prober};
-use maitred::pool::fitness::ProbeResult;
+use maitred::health::probe::Prober;
+use maitred::pool::fitness::{Outcome, ProbeResult};
 
 /// Long enough for any machine to answer, short enough to wait for where nobody does.
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -75,14 +75,22 @@ fn the_expected_reply_passes_also_as_a_later_datagram() {
 fn a_pattern_is_looked_for_in_each_datagram_alone() {
     let server = server(|_| vec![b"po".to_vec(), b"ng".to_vec()]);
     let outcome = on(&server, ping(Some(Expect::Regex("^po?ng".into()))));
-    assert_outcome(&outcome, ProbeResult::Mismatch, Some("not the expected reply"));
+    assert_outcome(
+        &outcome,
+        ProbeResult::Mismatch,
+        Some(r#"not the expected reply; it said "ng""#),
+    );
 }
 
 #[test]
 fn another_reply_is_a_mismatch_and_none_a_timeout() {
     let other = server(|_| vec![b"nonsense".to_vec()]);
     let outcome = on(&other, ping(pong()));
-    assert_outcome(&outcome, ProbeResult::Mismatch, Some("not the expected reply"));
+    assert_outcome(
+        &outcome,
+        ProbeResult::Mismatch,
+        Some(r#"not the expected reply; it said "nonsense""#),
+    );
     let silent = server(|_| Vec::new());
     let outcome = on(&silent, ping(pong()));
     assert_outcome(&outcome, ProbeResult::Timeout, None);

@@ -7,6 +7,7 @@ mod pools;
 mod tables;
 mod verdict;
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
@@ -14,8 +15,10 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::{State, api};
+use crate::addr::BackendAddr;
 use crate::plane::Plane;
 use crate::pool::Pool;
+use crate::pool::backend::BackendState;
 use crate::pool::slots::Weights;
 use crate::snapshot::Snapshot;
 use crate::telemetry::history::Kept;
@@ -73,16 +76,21 @@ fn find(state: &State, snapshot: &Snapshot, pools: &[&Pool]) -> Found {
     for (path, why) in &*reloads.stale_files() {
         found.stale.push((path.display().to_string(), why.clone()));
     }
+    // A server may be in several pools.
+    let mut servers: HashMap<&BackendAddr, BackendState> = HashMap::new();
     for pool in pools {
         let mut is_open = false;
         for backend in &pool.backends {
-            found.states[backend.status().state as usize] += 1;
+            let state = backend.status().state;
+            let worst = servers.entry(&backend.address).or_insert(state);
+            *worst = std::cmp::min_by_key(*worst, state, |state| pools::rank(*state));
             is_open |= backend.live.slot.hot().weight(Weights::Effective) > 0;
         }
         if !is_open {
             found.deserted.push(pool.name.to_string());
         }
     }
+    servers.into_values().for_each(|state| found.states[state as usize] += 1);
     for listener in &snapshot.config.listeners {
         let active = snapshot.listeners.get(&listener.name).map(|it| it.live.active.load(Relaxed));
         if active.zip(listener.session_limit()).is_some_and(|(active, limit)| active >= limit) {

@@ -45,7 +45,7 @@ pub fn write(page: &mut String, pools: &[&Pool], kept: &Kept, now: SystemTime) -
 }
 
 /// The worse, the sooner it is shown.
-fn rank(state: BackendState) -> u8 {
+pub(super) fn rank(state: BackendState) -> u8 {
     match state {
         BackendState::Down => 0,
         BackendState::Ejected => 1,
@@ -53,6 +53,7 @@ fn rank(state: BackendState) -> u8 {
         BackendState::Drain => 3,
         BackendState::Starting => 4,
         BackendState::Up => 5,
+        BackendState::Standby => 6,
     }
 }
 
@@ -231,7 +232,7 @@ pub(super) fn since_then(then: &str, now: SystemTime) -> String {
 fn symbol(state: &str) -> &'static str {
     match state {
         "up" => "●",
-        "starting" => "○",
+        "starting" | "standby" => "○",
         "ejected" => "▲",
         "drain" => "◐",
         "maintenance" => "■",

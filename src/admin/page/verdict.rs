@@ -7,7 +7,8 @@ use crate::pool::backend::BackendState;
 #[derive(Default)]
 pub struct Found {
     pub draining: bool,
-    /// Backends, by state, in the order of `BackendState::ALL`.
+    /// Servers, by the worst state in any pool, in the order of `BackendState::ALL`: who stands by in one and serves in
+    /// another is up.
     pub states: [usize; BackendState::ALL.len()],
     /// Pools of which no backend takes sessions.
     pub deserted: Vec<String>,
@@ -57,7 +58,7 @@ impl Level {
 }
 
 pub fn judge(found: &Found) -> Verdict {
-    let [starting, _, down, ejected, drained, maintenance] = found.states;
+    let [starting, up, standby, down, ejected, drained, maintenance] = found.states;
     let all: usize = found.states.iter().sum();
     let backends = if all == 1 { "backend" } else { "backends" };
     // The count of all stands with the first.
@@ -76,6 +77,8 @@ pub fn judge(found: &Found) -> Verdict {
         }
     }
     let counts = counts.join(", ");
+    // No failure, and so not among the counts.
+    let spare = if standby > 0 { format!(", {standby} standby") } else { String::new() };
     let deserted = (!found.deserted.is_empty()).then(|| {
         format!("nobody up in {} {}", plural(&found.deserted, "pool"), named(&found.deserted))
     });
@@ -96,14 +99,14 @@ pub fn judge(found: &Found) -> Verdict {
     let sentence = match () {
         () if !parts.is_empty() => capital(&parts.join("; ")),
         () if all == 0 => "No backends are configured".to_owned(),
-        () if is_odd => format!("{all} of {all} {backends} up, but see below"),
-        () => format!("All is well: {all} of {all} {backends} up"),
+        () if is_odd => format!("{up} of {all} {backends} up{spare}, but see below"),
+        () => format!("All is well: {up} of {all} {backends} up{spare}"),
     };
     Verdict { level, title: title(found), sentence, notes: notes(found) }
 }
 
 fn title(found: &Found) -> String {
-    let [starting, up, down, ejected, drained, maintenance] = found.states;
+    let [starting, up, standby, down, ejected, drained, maintenance] = found.states;
     let word = match () {
         () if found.draining => "draining".to_owned(),
         () if !found.deserted.is_empty() => format!("nobody up in {}", named(&found.deserted)),
@@ -114,7 +117,7 @@ fn title(found: &Found) -> String {
         () if !found.full.is_empty() => "listener full".to_owned(),
         () if drained > 0 => format!("{drained} drained"),
         () if maintenance > 0 => format!("{maintenance} in maintenance"),
-        () if up + starting == 0 => "no backends".to_owned(),
+        () if up + standby + starting == 0 => "no backends".to_owned(),
         () if starting > 0 => format!("{starting} starting"),
         () => "all well".to_owned(),
     };
@@ -174,14 +177,14 @@ mod tests {
 
     #[test]
     fn the_first_line_says_what_is_wrong_the_worst_first() {
-        let mut found = Found { states: [0, 5, 0, 0, 0, 0], ..Found::default() };
+        let mut found = Found { states: [0, 5, 0, 0, 0, 0, 0], ..Found::default() };
         let well = "All is well: 5 of 5 backends up";
         assert_eq!(judged(&found), (Level::Good, "maitred: all well".into(), well.into()));
         found.reload_refused = Some("error[E0010]: unknown key".into());
         let sentence = "5 of 5 backends up, but see below";
         assert_eq!(judged(&found), (Level::Odd, "maitred: reload refused".into(), sentence.into()));
         assert!(judge(&found).notes[0].ends_with("error[E0010]: unknown key"));
-        found.states = [0, 2, 2, 0, 1, 0];
+        found.states = [0, 2, 0, 2, 0, 1, 0];
         let sentence = "2 of 5 backends down, 1 drained by hand";
         assert_eq!(judged(&found), (Level::Bad, "maitred: 2 down".into(), sentence.into()));
         found.deserted = vec!["db".into()];
@@ -196,8 +199,17 @@ mod tests {
     }
 
     #[test]
+    fn a_standby_is_no_failure() {
+        let found = Found { states: [0, 2, 1, 0, 0, 0, 0], ..Found::default() };
+        let well = "All is well: 2 of 3 backends up, 1 standby";
+        assert_eq!(judged(&found), (Level::Good, "maitred: all well".into(), well.into()));
+        let found = Found { states: [0, 0, 2, 0, 0, 0, 0], deserted: vec!["db".into()], ..found };
+        assert_eq!(judged(&found).0, Level::Bad, "but somebody has to serve");
+    }
+
+    #[test]
     fn what_a_hand_did_is_odd_and_nothing_at_all_is_said() {
-        let found = Found { states: [0, 0, 0, 0, 0, 1], ..Found::default() };
+        let found = Found { states: [0, 0, 0, 0, 0, 0, 1], ..Found::default() };
         let sentence = "1 of 1 backend in maintenance by hand";
         assert_eq!(
             judged(&found),

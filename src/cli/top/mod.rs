@@ -66,7 +66,11 @@ impl Top {
         let (teller, news) = sync_channel(4);
         let (at, interval) = (self.at.clone(), self.interval);
         // Ends when nobody listens any more; never joined, for it may wait for an answer.
-        std::thread::spawn(move || look(&at, interval, &wanted, &teller));
+        let asker = std::thread::Builder::new().name("ask".into());
+        if let Err(error) = asker.spawn(move || look(&at, interval, &wanted, &teller)) {
+            eprintln!("error[E0132]: no thread to ask from: {error}");
+            return ExitCode::FAILURE;
+        }
         let mut terminal = match ratatui::try_init() {
             Ok(terminal) => terminal,
             Err(error) => {

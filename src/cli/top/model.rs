@@ -189,7 +189,7 @@ impl Model {
 
 /// Those in trouble first.
 fn worth(state: &str) -> usize {
-    let order = ["down", "ejected", "maintenance", "drain", "starting", "up"];
+    let order = ["down", "ejected", "maintenance", "drain", "starting", "up", "standby"];
     order.iter().position(|it| state.starts_with(it)).unwrap_or(order.len())
 }
 
@@ -222,14 +222,17 @@ impl Row {
 
     /// A pool: the sums of its backends, and the worst of their latencies.
     fn sum(pool: &str, backends: &[Row]) -> Row {
-        let up = backends.iter().filter(|it| matches!(&*it.state, "up" | "starting")).count();
+        let count =
+            |states: &[&str]| backends.iter().filter(|it| states.contains(&&*it.state)).count();
+        let (up, standby) = (count(&["up", "starting"]), count(&["standby"]));
+        let spare = if standby > 0 { format!(", {standby} standby") } else { String::new() };
         let total = |count: fn(&Row) -> u64| backends.iter().map(count).sum();
         let worst = |of: fn(&Row) -> Option<f64>| backends.iter().filter_map(of).reduce(f64::max);
         let state = if up > 0 { "up" } else { "down" };
         Row {
             pool: pool.to_owned(),
             state: state.to_owned(),
-            why: format!("{up} of {} up", backends.len()),
+            why: format!("{up} of {} up{spare}", backends.len()),
             weight: total(|it| it.weight),
             open: total(|it| it.open),
             p50: worst(|it| it.p50),

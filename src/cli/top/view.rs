@@ -44,7 +44,7 @@ fn header(model: &Model) -> Vec<Line<'static>> {
     };
     let down = model.rows.iter().filter(|row| !row.backend.is_empty());
     let all = down.clone().count();
-    let down = down.filter(|row| !matches!(&*row.state, "up" | "starting")).count();
+    let down = down.filter(|row| !matches!(&*row.state, "up" | "starting" | "standby")).count();
     let nobody = model.rows.iter().find(|row| row.backend.is_empty() && row.state == "down");
     let health = match (down, nobody) {
         (_, Some(pool)) => format!("nobody serves pool {}", pool.pool).red().bold(),
@@ -149,7 +149,7 @@ fn cells(row: &Row) -> Cells<'static> {
 fn symbol(state: &str) -> &'static str {
     match state {
         "up" => "●",
-        "starting" => "○",
+        "starting" | "standby" => "○",
         "down" => "✖",
         "ejected" => "▲",
         _ => "■",
@@ -158,7 +158,7 @@ fn symbol(state: &str) -> &'static str {
 
 fn color(state: &str) -> Style {
     let color = match state {
-        "up" | "starting" => Color::Green,
+        "up" | "starting" | "standby" => Color::Green,
         "down" => Color::Red,
         _ => Color::Yellow,
     };

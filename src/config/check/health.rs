@@ -2,8 +2,10 @@
 
 use super::reference::Users;
 use crate::addr::BackendAddr;
+use crate::config::decode::Field;
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::raw;
+use crate::config::value::Expectation;
 use crate::config::{Health, Probe, StatusRange};
 
 pub fn build(pool: &raw::Pool, users: Users, default: Health, faults: &mut Faults) -> Health {
@@ -26,10 +28,7 @@ fn probe(raw: &raw::Probe, faults: &mut Faults) -> Option<Probe> {
         raw::Probe::Auto => None,
         raw::Probe::None => Some(Probe::None),
         raw::Probe::Tcp => Some(Probe::Tcp),
-        raw::Probe::Exchange(own) => Some(Probe::Exchange {
-            send: own.send.value().and_then(|payload| payload.0.clone()),
-            expect: own.expect.value().and_then(|expect| expect.0.clone()),
-        }),
+        raw::Probe::Exchange(own) => Some(exchange(own, faults)),
         raw::Probe::Http(own) => Some(http(own, faults)),
         raw::Probe::Udp(own) => Some(udp(own, faults)),
         raw::Probe::Dns(own) => {
@@ -39,6 +38,23 @@ fn probe(raw: &raw::Probe, faults: &mut Faults) -> Option<Probe> {
             Some(Probe::Dns { name: own.name.value()?.0.clone(), record })
         }
     }
+}
+
+/// Without an expectation nothing is read, and so no standby is heard.
+fn exchange(raw: &raw::Exchange, faults: &mut Faults) -> Probe {
+    let of = |field: &Field<Expectation>| field.value().and_then(|it| it.0.clone());
+    let (expect, standby) = (of(&raw.expect), of(&raw.standby));
+    if let Some(span) = raw.standby.span()
+        && standby.is_some()
+        && expect.is_none()
+        && !matches!(raw.expect, Field::Faulty)
+    {
+        let message = "`standby` needs `expect`: without it no answer is read";
+        let hint = "write what a backend says that serves, as in `expect: \"role:master\"`";
+        faults.push(Fault::error(Code::MissingKey, span, message).hint(hint));
+    }
+    let send = raw.send.value().and_then(|payload| payload.0.clone());
+    Probe::Exchange { send, expect, standby }
 }
 
 /// A datagram without a byte is one that few servers answer, and none says what it is for.
@@ -88,10 +104,20 @@ fn http(raw: &raw::Http, faults: &mut Faults) -> Probe {
         );
         faults.push(fault.hint("write at least one, as in `status: [\"200-399\"]`"));
     }
+    let given = raw.standby.given();
+    for own in given.into_iter().flat_map(|given| &given.value) {
+        let StatusRange { first, last } = own.value.0;
+        if status.iter().any(|it| it.first <= last && first <= it.last) {
+            let message = "this status is also one that passes";
+            let hint = "let each be in `status` or in `standby`, as in `status: [\"200\"], standby: [\"503\"]`";
+            faults.push(Fault::error(Code::Malformed, own.span, message).hint(hint));
+        }
+    }
     Probe::Http {
         path: raw.path.value().map_or_else(|| "/".to_owned(), |path| path.0.clone()),
         host: raw.host.value().and_then(|host| host.0.as_ref()).map(|host| host.0.clone()),
         status,
+        standby: given.into_iter().flat_map(|given| &given.value).map(|it| it.value.0).collect(),
     }
 }
 

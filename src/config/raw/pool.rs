@@ -153,6 +153,8 @@ mapping! {
         send: Payload,
         /// A text, {hex: …} or {regex: …}, anywhere in the first 16 KiB of the reply; none: connected and sent is enough.
         expect: Expectation,
+        /// The same, of a backend that is alive and not for this pool now: the state standby; none: nobody says so.
+        standby: Expectation,
     }
 }
 
@@ -185,6 +187,8 @@ mapping! {
         host: OrNone<HostText>,
         /// Answers that pass: `200`, `200-399`.
         status: Vec<Statuses>,
+        /// Answers of a backend that is alive and not for this pool now: the state standby.
+        standby: Vec<Placed<Statuses>>,
     }
 }
 

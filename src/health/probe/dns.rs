@@ -1,11 +1,10 @@
 //! The `dns` probe: one query by UDP. Any answer passes that says the server can resolve; there need not be such a
 //! name.
 
-use std::cell::Cell;
-
 use tokio::net::UdpSocket;
 
 use super::Fault;
+use super::heard::Heard;
 use super::udp::{receive, send};
 use crate::config::DnsRecord;
 use crate::wire::dns::{Answer, answer, query};
@@ -24,7 +23,7 @@ impl Dns {
     }
 
     /// `heard` is set once anything came back. What answers another query is passed over.
-    pub(super) async fn run(&self, socket: UdpSocket, heard: &Cell<bool>) -> Result<(), Fault> {
+    pub(super) async fn run(&self, socket: UdpSocket, heard: &Heard) -> Result<(), Fault> {
         let query = query(fastrand::u16(..), &self.name, self.record);
         send(&socket, &query).await?;
         let mut reply = [0; REPLY];

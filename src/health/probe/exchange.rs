@@ -7,6 +7,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Fault;
+use super::heard::Heard;
 use super::pattern::{Pattern, REPLY};
 use crate::config::Expect;
 use crate::stream::Stream;
@@ -17,14 +18,27 @@ const PIECE: usize = 1024;
 pub(super) struct Exchange {
     send: Option<Vec<u8>>,
     expect: Option<Pattern>,
+    standby: Option<Pattern>,
 }
 
 impl Exchange {
-    pub(super) fn new(send: Option<&[u8]>, expect: Option<&Expect>) -> Exchange {
-        Exchange { send: send.map(<[u8]>::to_vec), expect: expect.map(Pattern::new) }
+    pub(super) fn new(
+        send: Option<&[u8]>,
+        expect: Option<&Expect>,
+        standby: Option<&Expect>,
+    ) -> Exchange {
+        Exchange {
+            send: send.map(<[u8]>::to_vec),
+            expect: expect.map(Pattern::new),
+            standby: standby.map(Pattern::new),
+        }
     }
 
-    pub(super) async fn run(&self, mut stream: Stream) -> Result<(), Fault> {
+    pub(super) fn sent(&self) -> &[u8] {
+        self.send.as_deref().unwrap_or_default()
+    }
+
+    pub(super) async fn run(&self, mut stream: Stream, heard: &Heard) -> Result<(), Fault> {
         if let Some(bytes) = &self.send {
             stream.write_all(bytes).await.map_err(|error| Fault::talking(&error))?;
             stream.flush().await.map_err(|error| Fault::talking(&error))?;
@@ -41,13 +55,17 @@ impl Exchange {
             let seen = reply.len();
             let room = (REPLY - seen).min(PIECE) as u64;
             let count = (&mut stream).take(room).read_buf(&mut reply).await;
+            heard.note(&reply[seen..]);
             match count {
-                Ok(0) => return Err(Fault::mismatch("it closed without the expected reply")),
+                Ok(0) => return Err(Fault::unexpected("it closed without the expected reply")),
                 Ok(_) if pattern.is_in(&reply, seen) => return Ok(()),
+                Ok(_) if self.standby.as_ref().is_some_and(|it| it.is_in(&reply, seen)) => {
+                    return Err(Fault::wrong_role("it answers as a standby"));
+                }
                 Ok(_) => {}
                 Err(error) => return Err(Fault::talking(&error)),
             }
         }
-        Err(Fault::mismatch("not the expected reply"))
+        Err(Fault::unexpected("not the expected reply"))
     }
 }

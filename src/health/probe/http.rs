@@ -6,6 +6,7 @@ use socket2::SockAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Fault;
+use super::heard::Heard;
 use crate::config::StatusRange;
 use crate::stream::Stream;
 
@@ -19,6 +20,7 @@ pub(super) struct Http {
     path: String,
     host: Option<String>,
     status: Vec<StatusRange>,
+    standby: Vec<StatusRange>,
 }
 
 /// What the bytes so far are.
@@ -30,33 +32,54 @@ enum Answer {
 }
 
 impl Http {
-    pub(super) fn new(path: &str, host: Option<&str>, status: &[StatusRange]) -> Http {
-        Http { path: path.into(), host: host.map(Into::into), status: status.to_vec() }
+    pub(super) fn new(
+        path: &str,
+        host: Option<&str>,
+        status: &[StatusRange],
+        standby: &[StatusRange],
+    ) -> Http {
+        Http {
+            path: path.into(),
+            host: host.map(Into::into),
+            status: status.to_vec(),
+            standby: standby.to_vec(),
+        }
     }
 
-    pub(super) async fn run(&self, mut stream: Stream, address: &SockAddr) -> Result<(), Fault> {
+    pub(super) fn sent(&self) -> &[u8] {
+        self.path.as_bytes()
+    }
+
+    pub(super) async fn run(
+        &self,
+        mut stream: Stream,
+        address: &SockAddr,
+        heard: &Heard,
+    ) -> Result<(), Fault> {
         let request = self.request(address);
         stream.write_all(request.as_bytes()).await.map_err(|error| Fault::talking(&error))?;
         stream.flush().await.map_err(|error| Fault::talking(&error))?;
         let mut line = Vec::with_capacity(STATUS_LINE);
         loop {
-            let room = (STATUS_LINE - line.len()) as u64;
-            match (&mut stream).take(room).read_buf(&mut line).await {
-                Ok(0) => return Err(Fault::mismatch("no whole status line")),
+            let seen = line.len();
+            let room = (STATUS_LINE - seen) as u64;
+            let count = (&mut stream).take(room).read_buf(&mut line).await;
+            heard.note(&line[seen..]);
+            match count {
+                Ok(0) => return Err(Fault::unexpected("no whole status line")),
                 Ok(_) => {}
                 Err(error) => return Err(Fault::talking(&error)),
             }
             match parse(&line) {
-                Answer::Garbage => return Err(Fault::mismatch("not an HTTP answer")),
+                Answer::Garbage => return Err(Fault::unexpected("not an HTTP answer")),
                 Answer::Incomplete => {}
-                Answer::Status(status) if self.wants(status) => return Ok(()),
+                Answer::Status(status) if is_in(&self.status, status) => return Ok(()),
+                Answer::Status(status) if is_in(&self.standby, status) => {
+                    return Err(Fault::wrong_role(format!("status {status}")));
+                }
                 Answer::Status(status) => return Err(Fault::mismatch(format!("status {status}"))),
             }
         }
-    }
-
-    fn wants(&self, status: u16) -> bool {
-        self.status.iter().any(|range| (range.first..=range.last).contains(&status))
     }
 
     fn request(&self, address: &SockAddr) -> String {
@@ -70,6 +93,10 @@ impl Http {
             self.path
         )
     }
+}
+
+fn is_in(ranges: &[StatusRange], status: u16) -> bool {
+    ranges.iter().any(|range| (range.first..=range.last).contains(&status))
 }
 
 /// `HTTP/1.<digit> <three digits>`, then the end of the line or a space and any reason. Says so as soon as it can
@@ -129,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_request_names_the_host() {
-        let mut http = Http::new("/ready", None, &[]);
+        let mut http = Http::new("/ready", None, &[], &[]);
         let address = SockAddr::from("[2001:db8::1]:80".parse::<std::net::SocketAddr>().unwrap());
         let request = http.request(&address);
         assert!(request.starts_with("GET /ready HTTP/1.1\r\nHost: [2001:db8::1]:80\r\n"));

@@ -7,51 +7,47 @@ mod http;
 mod udp;
 mod dns;
 mod pattern;
+mod heard;
 
 use std::borrow::Cow;
-use std::cell::Cell;
-use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use socket2::SockAddr;
 
+use self::heard::Heard;
 use crate::config::{self, ProxyVersion};
-use crate::pool::fitness::ProbeResult;
+use crate::pool::fitness::{Outcome, ProbeResult};
 use crate::tls::client::Client;
-
-/// How one probe ended.
-#[derive(Debug)]
-pub struct Outcome {
-    pub result: ProbeResult,
-    /// What more there is to say, such as the status received.
-    pub detail: Option<Cow<'static, str>>,
-    pub took: Duration,
-}
-
-/// Reads on after "last:", for example "refused after 0.4 ms".
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.result.as_str())?;
-        if let Some(detail) = &self.detail {
-            write!(f, " ({detail})")?;
-        }
-        write!(f, " after {:.1} ms", self.took.as_secs_f64() * 1e3)
-    }
-}
 
 /// Why a probe did not pass.
 #[derive(Debug)]
 struct Fault {
     result: ProbeResult,
     detail: Option<Cow<'static, str>>,
+    /// It is to be shown what the backend said.
+    shows_reply: bool,
 }
 
 impl Fault {
     fn mismatch(detail: impl Into<Cow<'static, str>>) -> Fault {
-        Fault { result: ProbeResult::Mismatch, detail: Some(detail.into()) }
+        Fault { detail: Some(detail.into()), ..Fault::of(ProbeResult::Mismatch) }
+    }
+
+    /// An answer, but not the one that is expected.
+    fn unexpected(detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { shows_reply: true, ..Fault::mismatch(detail) }
+    }
+
+    /// It says itself that it is not for this pool now.
+    fn wrong_role(detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { detail: Some(detail.into()), ..Fault::of(ProbeResult::WrongRole) }
+    }
+
+    fn of(result: ProbeResult) -> Fault {
+        Fault { result, detail: None, shows_reply: false }
     }
 
     /// Of a connection that is not made yet.
@@ -79,12 +75,12 @@ impl Fault {
             _ => ProbeResult::Refused,
         };
         let detail = (result == ProbeResult::LocalError).then(|| error.to_string().into());
-        Fault { result, detail }
+        Fault { detail, ..Fault::of(result) }
     }
 
     /// Of a connection that broke: it was made, so it is the answer that is missing.
     fn talking(error: &io::Error) -> Fault {
-        Fault::mismatch(format!("the connection broke: {}", error.kind()))
+        Fault::unexpected(format!("the connection broke: {}", error.kind()))
     }
 }
 
@@ -115,11 +111,11 @@ impl Prober {
     pub fn new(pool: &config::Pool) -> Option<Prober> {
         let health = &pool.health;
         let method = match &health.probe {
-            config::Probe::Exchange { send, expect } => {
-                Method::Exchange(exchange::Exchange::new(send.as_deref(), expect.as_ref()))
-            }
-            config::Probe::Http { path, host, status } => {
-                Method::Http(http::Http::new(path, host.as_deref(), status))
+            config::Probe::Exchange { send, expect, standby } => Method::Exchange(
+                exchange::Exchange::new(send.as_deref(), expect.as_ref(), standby.as_ref()),
+            ),
+            config::Probe::Http { path, host, status, standby } => {
+                Method::Http(http::Http::new(path, host.as_deref(), status, standby))
             }
             config::Probe::Dns { name, record } => Method::Dns(dns::Dns::new(name, *record)),
             config::Probe::None => return None,
@@ -144,32 +140,49 @@ impl Prober {
     /// Probes once; the timeout is of the whole.
     pub async fn probe(&self, address: &SockAddr) -> Outcome {
         let begun = Instant::now();
-        let heard = Cell::new(false);
+        let heard = Heard::default();
         let ended = tokio::time::timeout(self.health.timeout, self.attempt(address, &heard)).await;
         let took = begun.elapsed();
-        let ended = ended.unwrap_or_else(|_| self.out_of_time(heard.get()));
+        let ended = ended.unwrap_or_else(|_| self.out_of_time(&heard));
         match ended {
             Ok(()) => Outcome { result: ProbeResult::Passed, detail: None, took },
-            Err(Fault { result, detail }) => Outcome { result, detail, took },
+            Err(Fault { result, detail: Some(detail), shows_reply: true })
+                if !heard.is_nothing() =>
+            {
+                let said = heard.shown(self.sent());
+                Outcome { result, detail: Some(format!("{detail}; it said {said}").into()), took }
+            }
+            Err(Fault { result, detail, .. }) => Outcome { result, detail, took },
         }
     }
 
-    /// `heard`: something came back by UDP, but nothing that fits.
-    fn out_of_time(&self, heard: bool) -> Result<(), Fault> {
+    /// Only silence is a timeout: what came back may be a refusal, and is to be known.
+    fn out_of_time(&self, heard: &Heard) -> Result<(), Fault> {
         match &self.method {
             Method::Udp(udp) if udp.passes_in_silence() => Ok(()),
-            _ if heard => Err(Fault::mismatch("not the expected reply")),
-            _ => Err(Fault { result: ProbeResult::Timeout, detail: None }),
+            _ if heard.is_nothing() => Err(Fault::of(ProbeResult::Timeout)),
+            Method::Dns(_) => Err(Fault::mismatch("not the expected reply")),
+            _ => Err(Fault::unexpected("not the expected reply")),
         }
     }
 
-    async fn attempt(&self, address: &SockAddr, heard: &Cell<bool>) -> Result<(), Fault> {
+    /// What may come back in a reply, and is no news.
+    fn sent(&self) -> &[u8] {
+        match &self.method {
+            Method::Dns(_) | Method::Tcp => &[],
+            Method::Exchange(exchange) => exchange.sent(),
+            Method::Http(http) => http.sent(),
+            Method::Udp(udp) => udp.sent(),
+        }
+    }
+
+    async fn attempt(&self, address: &SockAddr, heard: &Heard) -> Result<(), Fault> {
         let stream = || tcp::connect(address, &self.source, self.proxy, self.tls.as_deref());
         let datagrams = || udp::open(address, &self.source);
         match &self.method {
             Method::Dns(dns) => dns.run(datagrams()?, heard).await,
-            Method::Exchange(exchange) => exchange.run(stream().await?).await,
-            Method::Http(http) => http.run(stream().await?, address).await,
+            Method::Exchange(exchange) => exchange.run(stream().await?, heard).await,
+            Method::Http(http) => http.run(stream().await?, address, heard).await,
             Method::Tcp => stream().await.map(|_| ()),
             Method::Udp(udp) => udp.run(datagrams()?, heard).await,
         }

@@ -36,7 +36,7 @@ pub(super) async fn connect(
     }
     // Nobody listens, and the kernel happened to choose the very port as our own: the socket reached itself.
     if address.as_socket().is_some() && stream.local_addr().ok() == stream.peer_addr().ok() {
-        return Err(Fault { result: ProbeResult::Refused, detail: None });
+        return Err(Fault::of(ProbeResult::Refused));
     }
     let ip = address.as_socket().map(|address| address.ip());
     let stream = stream.into_std().map(Into::into).and_then(Stream::new);
@@ -48,8 +48,10 @@ pub(super) async fn connect(
     };
     stream.write_all(&header).await.map_err(|error| Fault::talking(&error))?;
     if let Some(tls) = tls {
-        let failed =
-            |detail: String| Fault { result: ProbeResult::TlsFailed, detail: Some(detail.into()) };
+        let failed = |detail: String| Fault {
+            detail: Some(detail.into()),
+            ..Fault::of(ProbeResult::TlsFailed)
+        };
         if tls.is_for_postgres() {
             let talking = |error: io::Error| Fault::talking(&error);
             stream.write_all(&postgres::TLS_REQUEST).await.map_err(talking)?;

@@ -1,7 +1,6 @@
 //! The `udp` probe: one datagram sent, another expected; and the socket that it shares with `dns`. The socket is
 //! connected, so only the backend can answer, and the kernel tells of ICMP errors.
 
-use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UdpSocket;
 
+use super::heard::Heard;
 use super::pattern::{Pattern, REPLY};
 use super::{Fault, tcp};
 use crate::config::Expect;
@@ -35,7 +35,11 @@ impl Udp {
     }
 
     /// `heard` is set once anything came back. Until something fits, it waits for more.
-    pub(super) async fn run(&self, socket: UdpSocket, heard: &Cell<bool>) -> Result<(), Fault> {
+    pub(super) fn sent(&self) -> &[u8] {
+        &self.send
+    }
+
+    pub(super) async fn run(&self, socket: UdpSocket, heard: &Heard) -> Result<(), Fault> {
         send(&socket, &self.send).await?;
         let Some(pattern) = &self.expect else {
             let silence = tokio::time::timeout(QUIET, socket.recv(&mut [0])).await;
@@ -63,10 +67,10 @@ pub(super) async fn send(socket: &UdpSocket, datagram: &[u8]) -> Result<(), Faul
 pub(super) async fn receive(
     socket: &UdpSocket,
     reply: &mut [u8],
-    heard: &Cell<bool>,
+    heard: &Heard,
 ) -> Result<usize, Fault> {
     let length = socket.recv(reply).await.map_err(|error| Fault::connecting(&error))?;
-    heard.set(true);
+    heard.note_only(&reply[..length]);
     Ok(length)
 }
 
@@ -75,12 +79,12 @@ pub(super) fn open(address: &SockAddr, source: &[IpAddr]) -> Result<UdpSocket, F
     let Some(backend) = address.as_socket() else {
         // `check` refuses such a configuration.
         let detail = Some("a unix socket takes no datagrams of ours".into());
-        return Err(Fault { result: ProbeResult::LocalError, detail });
+        return Err(Fault { detail, ..Fault::of(ProbeResult::LocalError) });
     };
     let socket = connect(backend, source).map_err(|error| Fault::connecting(&error))?;
     // Nobody listens, and the kernel happened to choose the very port as our own: the socket reached itself.
     if socket.local_addr().ok() == Some(backend) {
-        return Err(Fault { result: ProbeResult::Refused, detail: None });
+        return Err(Fault::of(ProbeResult::Refused));
     }
     Ok(socket)
 }

@@ -37,7 +37,11 @@ fn accepted(text: &str) -> Config {
 
 /// What the YAML library makes of a text without us, so that our reader is not judged by itself.
 fn second_reader(text: &str) -> Option<serde_json::Value> {
-    serde_yaml::from_str_with_options(text, serde_yaml::options! { strict_booleans: true }).ok()
+    serde_yaml::from_str_with_options(
+        text,
+        serde_yaml::options! { strict_booleans: true, emit_comments: false },
+    )
+    .ok()
 }
 
 /// Every file in a folder of this package with this ending, by name.

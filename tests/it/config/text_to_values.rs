@@ -104,7 +104,7 @@ fn every_key_of_a_pool_arrives() {
 #[test]
 fn every_key_of_health_arrives() {
     let text = "health: {port: 8080, interval: 1s, timeout: 100ms, rise: 1, fall: 9, start: down, jitter: 0%, \
-                probe: {http: {path: /up, host: app.example, status: [\"200\", 301-302, 404]}}}";
+                probe: {http: {path: /up, host: app.example, status: [\"200\", 301-302, 404], standby: [503]}}}";
     let health = accepted(&with_pool(text)).pools[0].health.clone();
     assert_eq!((health.port, health.rise, health.fall, health.jitter), (Some(8080), 1, 9, 0));
     assert_eq!(health.start, Start::Down);
@@ -115,7 +115,12 @@ fn every_key_of_health_arrives() {
     ];
     assert_eq!(
         health.probe,
-        Probe::Http { path: "/up".into(), host: Some("app.example".into()), status }
+        Probe::Http {
+            path: "/up".into(),
+            host: Some("app.example".into()),
+            status,
+            standby: vec![StatusRange { first: 503, last: 503 }]
+        }
     );
 }
 
@@ -129,19 +134,33 @@ fn payloads_of_probes_are_bytes() {
         probe("\"PING\\r\\n\"", "{regex: \"^\\\\+PONG$\"}"),
         Probe::Exchange {
             send: Some(b"PING\r\n".to_vec()),
-            expect: Some(Expect::Regex("^\\+PONG$".into()))
+            expect: Some(Expect::Regex("^\\+PONG$".into())),
+            standby: None
         }
     );
     assert_eq!(
         probe("{hex: \"00 0a FF\"}", "OK"),
         Probe::Exchange {
             send: Some(vec![0, 10, 255]),
-            expect: Some(Expect::Bytes(b"OK".to_vec()))
+            expect: Some(Expect::Bytes(b"OK".to_vec())),
+            standby: None
+        }
+    );
+    assert_eq!(
+        probe("none", "master, standby: slave"),
+        Probe::Exchange {
+            send: None,
+            expect: Some(Expect::Bytes(b"master".to_vec())),
+            standby: Some(Expect::Bytes(b"slave".to_vec()))
         }
     );
     assert_eq!(
         probe("none", "{hex: 1234}"),
-        Probe::Exchange { send: None, expect: Some(Expect::Bytes(vec![0x12, 0x34])) }
+        Probe::Exchange {
+            send: None,
+            expect: Some(Expect::Bytes(vec![0x12, 0x34])),
+            standby: None
+        }
     );
 }
 

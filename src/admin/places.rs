@@ -1,0 +1,94 @@
+//! Who is connected to a door, and who has to go when there is no place left: the one silent for longest, so that nobody
+//! keeps the others out by saying nothing. Who waits for us is not silent. If all do, there are a few more places, for
+//! those who only ask whether we live.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use tokio::task::AbortHandle;
+
+use crate::sys::clock::Moment;
+
+/// Places of `/livez` and `/readyz`.
+const OF_HEALTH: usize = 16;
+
+/// What a connection may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    General,
+    /// `/livez` and `/readyz`.
+    Health,
+}
+
+/// When a connection was last heard of.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    heard_ns: AtomicU64,
+    /// An answer is being made: it is we who are silent.
+    waits: AtomicBool,
+}
+
+impl Pulse {
+    pub fn new() -> Arc<Pulse> {
+        let heard_ns = AtomicU64::new(Moment::now().nanoseconds());
+        Arc::new(Pulse { heard_ns, waits: AtomicBool::new(false) })
+    }
+
+    /// It said or took something.
+    pub fn beat(&self) {
+        self.heard_ns.store(Moment::now().nanoseconds(), Relaxed);
+    }
+
+    pub fn set_waits(&self, waits: bool) {
+        self.waits.store(waits, Relaxed);
+        self.beat();
+    }
+}
+
+struct Guest {
+    place: Place,
+    pulse: Arc<Pulse>,
+    task: AbortHandle,
+}
+
+/// Of one door.
+pub(super) struct Places {
+    most: usize,
+    guests: Vec<Guest>,
+}
+
+impl Places {
+    pub fn new(most: usize) -> Places {
+        Places { most, guests: Vec::new() }
+    }
+
+    /// A place for one more, which somebody else may have to leave.
+    pub fn find(&mut self) -> Place {
+        self.guests.retain(|guest| !guest.task.is_finished());
+        if self.count(Place::General) < self.most || self.dismiss(Place::General) {
+            return Place::General;
+        }
+        if self.count(Place::Health) >= OF_HEALTH {
+            self.dismiss(Place::Health);
+        }
+        Place::Health
+    }
+
+    pub fn take(&mut self, place: Place, pulse: Arc<Pulse>, task: AbortHandle) {
+        self.guests.push(Guest { place, pulse, task });
+    }
+
+    fn count(&self, place: Place) -> usize {
+        self.guests.iter().filter(|guest| guest.place == place).count()
+    }
+
+    /// Lets the one go that has been silent for longest; false if all wait for us.
+    fn dismiss(&mut self, place: Place) -> bool {
+        let silent = self.guests.iter().enumerate();
+        let silent = silent.filter(|(_, it)| it.place == place && !it.pulse.waits.load(Relaxed));
+        let longest = silent.min_by_key(|(_, guest)| guest.pulse.heard_ns.load(Relaxed));
+        let Some((longest, _)) = longest else { return false };
+        self.guests.swap_remove(longest).task.abort();
+        true
+    }
+}

@@ -1,0 +1,126 @@
+//! The first bytes of what a backend said, to be shown where it was not what a probe expects: bounded, escaped, and without
+//! what we sent ourselves, which may be a password that the server repeats in its complaint.
+
+use std::cell::{Cell, RefCell};
+
+/// Bytes kept.
+const KEPT: usize = 512;
+
+/// Bytes shown.
+const SHOWN: usize = 96;
+
+/// What is shorter is no secret, and hiding it would make words unreadable.
+const SECRET: usize = 3;
+
+/// A server may cut off what it repeats: so much of the beginning is hidden, too.
+const BEGINNING: usize = 6;
+
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    bytes: RefCell<Vec<u8>>,
+    /// Also an empty datagram is an answer.
+    is_anything: Cell<bool>,
+}
+
+impl Heard {
+    pub fn note(&self, bytes: &[u8]) {
+        let mut kept = self.bytes.borrow_mut();
+        let room = KEPT - kept.len();
+        kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// Of a reply that came in one piece, instead of those before.
+    pub fn note_only(&self, bytes: &[u8]) {
+        self.bytes.borrow_mut().clear();
+        self.note(bytes);
+        self.is_anything.set(true);
+    }
+
+    pub fn is_nothing(&self) -> bool {
+        !self.is_anything.get() && self.bytes.borrow().is_empty()
+    }
+
+    /// In quotes, after we had sent this.
+    pub fn shown(&self, sent: &[u8]) -> String {
+        let words: Vec<&[u8]> = sent
+            .split(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control())
+            .filter(|word| word.len() >= SECRET)
+            .collect();
+        let heard = self.bytes.borrow();
+        let (mut text, mut at) = (String::from("\""), 0);
+        while at < heard.len() && text.len() < SHOWN {
+            let rest = &heard[at..];
+            let hidden = words.iter().map(|word| repeated(word, rest)).max().unwrap_or(0);
+            if hidden > 0 {
+                text.push('…');
+                at += hidden;
+            } else {
+                text.extend(rest[0].escape_ascii().map(char::from));
+                at += 1;
+            }
+        }
+        text.push('"');
+        if at < heard.len() || heard.len() == KEPT {
+            text.push('…');
+        }
+        text
+    }
+}
+
+/// How many bytes `heard` begins with that are the word, or too much of its beginning.
+fn repeated(word: &[u8], heard: &[u8]) -> usize {
+    let same = word.iter().zip(heard).take_while(|(one, other)| one == other).count();
+    let is_cut_off = same == heard.len() && same >= SECRET;
+    if same == word.len() || same >= BEGINNING || is_cut_off { same } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shown(heard: &[u8], sent: &[u8]) -> String {
+        let it = Heard::default();
+        it.note(heard);
+        it.shown(sent)
+    }
+
+    #[test]
+    fn what_was_said_is_escaped_and_bounded() {
+        assert_eq!(shown(b"-LOADING\r\n", b"PING\r\n"), r#""-LOADING\r\n""#);
+        assert_eq!(shown(b"\x1b[2J\xff\"", b""), r#""\x1b[2J\xff\"""#);
+        let long = shown(&[b'a'; 10_000], b"");
+        assert!(long.ends_with("a\"…") && long.len() < SHOWN + 10, "{long}");
+    }
+
+    #[test]
+    fn what_we_sent_is_not_shown() {
+        let sent = b"AUTH probe s3cret-of-ours\r\nPING\r\n";
+        let reply =
+            b"-ERR unknown command `AUTH`, with args beginning with: `probe` `s3cret-of-ours` \r\n";
+        let text = shown(reply, sent);
+        assert_eq!(text, r#""-ERR unknown command `…`, with args beginning with: `…` `…` \r\n""#);
+        // Cut off by the server, by us.
+        assert_eq!(shown(b"no: s3cret-o!", sent), "\"no: …!\"");
+        assert_eq!(shown(b"no: s3c", sent), "\"no: …\"");
+    }
+
+    proptest! {
+        #[test]
+        fn no_word_of_ours_is_ever_shown(
+            before in "[a-c]{0,9}",
+            secret in "[a-c]{6,9}",
+            after in "[a-c]{0,9}",
+        ) {
+            let reply = format!("{before}{secret}{after}");
+            prop_assert!(!shown(reply.as_bytes(), secret.as_bytes()).contains(&secret));
+        }
+
+        #[test]
+        fn nothing_but_plain_text_is_shown(bytes in prop::collection::vec(any::<u8>(), 0..700)) {
+            let text = shown(&bytes, &bytes[..bytes.len() / 2]);
+            prop_assert!(text.chars().all(|it| it == '…' || it.is_ascii_graphic() || it == ' '));
+            prop_assert!(text.len() < SHOWN + 20);
+        }
+    }
+}
