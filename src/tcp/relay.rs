@@ -175,7 +175,7 @@ impl Relay {
             // It sent its FIN and then reset us for what we wrote: the other side gets both, in that order.
             State::Dead => {
                 self.send_fin(from.other());
-                Some(Verdict::Carry { to: from.other(), reason: from.reset() })
+                Some(Verdict::Carry { to: from.other(), reason: self.reset_reason(from) })
             }
             State::Ending(_) | State::Open => {
                 self.send_fin(from.other());
@@ -184,13 +184,21 @@ impl Relay {
         }
     }
 
-    /// Whoever was sent the other side's FIN first, and all that came before it, only ended in its own way: with something
-    /// of it unread, as PostgreSQL in TLS does.
+    /// What a reset by `from` is recorded as. Most are what they seem. But whoever ended orderly before resets us for what we
+    /// still send, and whoever was sent the other side's end may close with something of it unread, as both do at the end of
+    /// PostgreSQL in TLS: that is no failure, unless bytes never got there.
     fn reset_reason(&self, from: Side) -> CloseReason {
         let other = from.other();
-        let had_fin =
-            self.first_end == Some((other, End::Fin)) && self.half(other).state == State::Done;
-        match had_fin && !connection::has_bytes_never_sent(self.stream(from)) {
+        let is_over = match self.first_end {
+            Some((first, End::Fin)) if first == from => return from.closed(),
+            Some((_, End::Fin)) => self.half(other).state == State::Done,
+            // The other's end is there, and would have been the next to be read.
+            _ => {
+                self.half(other).state == State::Open
+                    && socket::peek(self.stream(other)) == Peeked::Ended
+            }
+        };
+        match is_over && !connection::has_bytes_never_sent(self.stream(from)) {
             true => other.closed(),
             false => from.reset(),
         }
@@ -216,7 +224,7 @@ impl Relay {
         match from.state {
             State::Open | State::Ending(_) => None,
             State::Done | State::Dead => {
-                Some(Verdict::Carry { to: side.other(), reason: side.reset() })
+                Some(Verdict::Carry { to: side.other(), reason: self.reset_reason(side) })
             }
         }
     }

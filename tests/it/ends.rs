@@ -51,6 +51,19 @@ fn nor_did_a_client_that_does_so_to_its_backend() {
     assert_eq!(balancer.endings(1)[0].reason, CloseReason::BackendClosed);
 }
 
+/// What a server that closed answers to whatever still comes.
+#[test]
+fn who_ended_before_and_resets_what_still_comes_ended() {
+    let (balancer, mut client, server) = session();
+    drop(server);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    wait_for("the reset that comes back", || {
+        client.write_all(b"more").is_err() || !balancer.records.lock().unwrap().is_empty()
+    });
+    drop(client);
+    assert_eq!(balancer.endings(1)[0].reason, CloseReason::BackendClosed);
+}
+
 fn reset(stream: TcpStream) {
     reset_on_close(&stream);
     drop(stream);
