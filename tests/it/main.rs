@@ -29,6 +29,7 @@ mod lacks;
 mod listener;
 mod lists;
 mod name_server;
+mod on_down_reasons;
 mod oracle;
 mod passive;
 mod readme;
