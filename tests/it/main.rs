@@ -33,6 +33,7 @@ mod on_down_reasons;
 mod oracle;
 mod passive;
 mod readme;
+mod probe_parting;
 mod proxy_protocol;
 mod relay;
 mod refusals;
