@@ -10,8 +10,9 @@ use super::discovery::{Asked, Finder, Origin, Question};
 use super::route::{NamePattern, Route};
 use super::{
     Admin, AdminSocket, Balance, Config, Expect, Health, Hold, LogFormat, LogLevel, OnDown,
-    OnRefuse, Passive, Pool, Probe, Process, Protocol, ProxyDatagrams, ProxyVersion, Rate,
-    RelayMode, SessionLog, SourcePorts, Start, StatusRange, WhenFlowsFull, WhenFull, WhenNoneUp,
+    OnDownReasons, OnRefuse, Passive, Pool, Probe, Process, Protocol, ProxyDatagrams, ProxyVersion,
+    Rate, RelayMode, SessionLog, SourcePorts, Start, StatusRange, WhenFlowsFull, WhenFull,
+    WhenNoneUp,
 };
 use super::{Listener, Trusted, pool};
 
@@ -239,12 +240,8 @@ pub(super) fn pool_keys(pool: &Pool) -> Value {
         "health": health(&pool.health),
         "passive": none(pool.passive.map(passive)),
         "slow_start": none(pool.slow_start.map(time)),
-        "on_down": match pool.on_down {
-            OnDown::Auto => "auto".into(),
-            OnDown::Drain(length) => json!({ "drain": time(length) }),
-            OnDown::Keep => "keep".into(),
-            OnDown::Reset => "reset".into(),
-        },
+        "on_down": on_down(pool.on_down),
+        "on_down_reasons": on_down_reasons(&pool.on_down_reasons),
         "when_none_up": match pool.when_none_up {
             WhenNoneUp::Hold(it) => hold(it),
             WhenNoneUp::Refuse => "refuse".into(),
@@ -256,6 +253,23 @@ pub(super) fn pool_keys(pool: &Pool) -> Value {
         },
         "timeouts": { "backend_user_timeout": none(pool.backend_user_timeout.map(time)) },
     })
+}
+
+fn on_down(on_down: OnDown) -> Value {
+    match on_down {
+        OnDown::Auto => "auto".into(),
+        OnDown::Drain(length) => json!({ "drain": time(length) }),
+        OnDown::Keep => "keep".into(),
+        OnDown::Reset => "reset".into(),
+    }
+}
+
+/// Those given.
+fn on_down_reasons(reasons: &OnDownReasons) -> Map<String, Value> {
+    let OnDownReasons { by_hand, dead, removed, wrong_role } = *reasons;
+    let all =
+        [("by_hand", by_hand), ("dead", dead), ("removed", removed), ("wrong_role", wrong_role)];
+    all.into_iter().filter_map(|(key, own)| Some((key.to_owned(), on_down(own?)))).collect()
 }
 
 fn hash(pool: &Pool) -> Value {

@@ -46,6 +46,7 @@ pub enum Code {
     NotProbed = 62,
     Unverified = 63,
     Expired = 64,
+    HarmfulProbe = 65,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +80,7 @@ pub struct Faults {
 }
 
 impl Code {
-    pub const ALL: [Code; 40] = [
+    pub const ALL: [Code; 41] = [
         Code::Unreadable,
         Code::TooLarge,
         Code::Syntax,
@@ -120,6 +121,7 @@ impl Code {
         Code::NotProbed,
         Code::Unverified,
         Code::Expired,
+        Code::HarmfulProbe,
     ];
 
     pub fn id(self) -> String {

@@ -32,6 +32,7 @@ pub struct Pool {
     /// `None` = off.
     pub slow_start: Option<Duration>,
     pub on_down: OnDown,
+    pub on_down_reasons: OnDownReasons,
     pub when_none_up: WhenNoneUp,
     pub when_full: WhenFull,
     /// `timeouts.backend_user_timeout`; `None` = off.
@@ -239,6 +240,37 @@ pub enum OnDown {
     Reset,
 }
 
+/// Why a backend is lost to those it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DownReason {
+    /// In maintenance.
+    ByHand,
+    /// Down or ejected.
+    Dead,
+    /// A standby now.
+    WrongRole,
+}
+
+/// `None`: nothing else than `on_down`; of `removed`: sessions stay, and flows are as `on_down` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct OnDownReasons {
+    pub by_hand: Option<OnDown>,
+    pub dead: Option<OnDown>,
+    pub removed: Option<OnDown>,
+    pub wrong_role: Option<OnDown>,
+}
+
+impl Pool {
+    pub fn on_down_for(&self, reason: DownReason) -> OnDown {
+        let own = match reason {
+            DownReason::ByHand => self.on_down_reasons.by_hand,
+            DownReason::Dead => self.on_down_reasons.dead,
+            DownReason::WrongRole => self.on_down_reasons.wrong_role,
+        };
+        own.unwrap_or(self.on_down)
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum WhenNoneUp {
     Hold(Hold),
@@ -294,6 +326,7 @@ impl Default for Pool {
             }),
             slow_start: None,
             on_down: OnDown::Auto,
+            on_down_reasons: OnDownReasons::default(),
             when_none_up: WhenNoneUp::Refuse,
             when_full: WhenFull::Refuse,
             backend_user_timeout: None,

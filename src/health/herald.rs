@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::transition::{self, Transition};
 use crate::addr::BackendAddr;
-use crate::config::OnDown;
+use crate::config::{self, DownReason, OnDown};
 use crate::plane::SessionFilter;
 use crate::pool::Pool;
 use crate::pool::backend::{Backend, BackendState};
@@ -40,10 +40,17 @@ struct Place {
 /// Under `on_down: {drain: …}`.
 struct Respite {
     until: Instant,
-    /// `Down` or `Maintenance`.
-    state: BackendState,
-    /// How often the backend had become that: once it has done so again, that time counts.
-    times: u64,
+    lost: Lost,
+}
+
+enum Lost {
+    To {
+        state: BackendState,
+        /// How often the backend had become that: once it has done so again, that time counts.
+        times: u64,
+    },
+    /// It is no longer of the pool.
+    Removed(Arc<Backend>),
 }
 
 impl Herald {
@@ -68,35 +75,51 @@ impl Herald {
         }
         match transition.to {
             BackendState::Up => self.note_ramp(backend, now),
-            state @ (BackendState::Down | BackendState::Standby | BackendState::Maintenance) => {
-                self.see_to_sessions(pool, backend, state, now);
+            state => {
+                if let Some(reason) = reason(state) {
+                    self.see_to_sessions(pool, backend, (state, reason), now);
+                }
             }
-            _ => {}
         }
     }
 
     /// What `on_down` says.
-    fn see_to_sessions(&self, pool: &Pool, backend: &Backend, state: BackendState, now: Instant) {
-        match pool.config.on_down {
+    fn see_to_sessions(
+        &self,
+        pool: &Pool,
+        backend: &Backend,
+        (state, reason): (BackendState, DownReason),
+        now: Instant,
+    ) {
+        match pool.config.on_down_for(reason) {
             OnDown::Auto => {
                 self.cut_connecting(backend);
-                self.leave(pool, backend);
+                self.leave(pool, backend, reason);
             }
             OnDown::Keep => self.cut_connecting(backend),
             OnDown::Drain(time) => {
                 let times = backend.status().transitions(state);
-                let place = Place {
-                    pool: Arc::clone(&backend.pool),
-                    backend: Arc::clone(&backend.name),
-                    address: backend.address.clone(),
-                };
                 self.cut_connecting(backend);
-                self.drains.borrow_mut().insert(place, Respite { until: now + time, state, times });
+                let respite = Respite { until: now + time, lost: Lost::To { state, times } };
+                self.drains.borrow_mut().insert(place(backend), respite);
             }
             OnDown::Reset => {
                 (self.means.cut)(on(backend), CloseReason::BackendDown);
-                self.leave(pool, backend);
+                self.leave(pool, backend, reason);
             }
+        }
+    }
+
+    /// A backend is no longer of its pool, whose settings are these.
+    pub fn part(&self, pool: &config::Pool, backend: &Arc<Backend>, now: Instant) {
+        match pool.on_down_reasons.removed {
+            None | Some(OnDown::Auto | OnDown::Keep) => {}
+            Some(OnDown::Drain(time)) => {
+                let lost = Lost::Removed(Arc::clone(backend));
+                let respite = Respite { until: now + time, lost };
+                self.drains.borrow_mut().insert(place(backend), respite);
+            }
+            Some(OnDown::Reset) => (self.means.cut)(on(backend), CloseReason::BackendRemoved),
         }
     }
 
@@ -108,27 +131,40 @@ impl Herald {
 
     /// A backend is down or ejected: what it was asked and has not answered is asked of others, where the pool lets
     /// flows go.
-    pub fn leave(&self, pool: &Pool, backend: &Backend) {
-        if matches!(pool.config.on_down, OnDown::Auto | OnDown::Reset) {
+    pub fn leave(&self, pool: &Pool, backend: &Backend, reason: DownReason) {
+        if matches!(pool.config.on_down_for(reason), OnDown::Auto | OnDown::Reset) {
             (self.means.ask_others)(on(backend));
         }
     }
 
-    /// Cuts the sessions of those that are down for as long as `drain` gives. Who has recovered since, or is none of
-    /// `pools` any more, is left alone, and so is everyone in a pool that no longer wants it.
+    /// Cuts the sessions of those that are down, or removed, for as long as `drain` gives. Who has recovered since, was down
+    /// and is none of `pools` any more, or came back, is left alone, and so is everyone in a pool that no longer wants it.
     pub fn end_respites(&self, pools: &[Arc<Pool>], now: Instant) {
         let mut drains = self.drains.borrow_mut();
         drains.retain(|Place { pool, backend: name, address }, respite| {
             if respite.until > now {
                 return true;
             }
+            let (state, times) = match &respite.lost {
+                Lost::To { state, times } => (*state, *times),
+                Lost::Removed(backend) => {
+                    if backend.live.removed.ms().is_some() {
+                        (self.means.cut)(on(backend), CloseReason::BackendRemoved);
+                    }
+                    return false;
+                }
+            };
             let found = pools.iter().find(|it| it.name == *pool);
-            let wants = found.filter(|it| matches!(it.config.on_down, OnDown::Drain(_)));
+            let drains = |it: &&Arc<Pool>| {
+                let policy = reason(state).map(|reason| it.config.on_down_for(reason));
+                matches!(policy, Some(OnDown::Drain(_)))
+            };
+            let wants = found.filter(drains);
             let is_it = |it: &&Arc<Backend>| it.name == *name && it.address == *address;
             let backend = wants.and_then(|it| it.backends.iter().find(is_it));
             if let Some(backend) = backend.filter(|backend| {
                 let status = backend.status();
-                status.state == respite.state && status.transitions(respite.state) == respite.times
+                status.state == state && status.transitions(state) == times
             }) {
                 (self.means.cut)(on(backend), CloseReason::BackendDown);
             }
@@ -167,6 +203,24 @@ impl Herald {
             ramps.remove(pool);
         }
         true
+    }
+}
+
+/// Why a backend in this state is lost to its sessions, if they are not left to it.
+fn reason(state: BackendState) -> Option<DownReason> {
+    match state {
+        BackendState::Down => Some(DownReason::Dead),
+        BackendState::Maintenance => Some(DownReason::ByHand),
+        BackendState::Standby => Some(DownReason::WrongRole),
+        _ => None,
+    }
+}
+
+fn place(backend: &Backend) -> Place {
+    Place {
+        pool: Arc::clone(&backend.pool),
+        backend: Arc::clone(&backend.name),
+        address: backend.address.clone(),
     }
 }
 

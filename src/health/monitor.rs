@@ -2,7 +2,7 @@
 //! that ends ejections, raises weights and cuts what a drain has left. Not on the control runtime: probes have to be on time also while a reload
 //! reads tens of thousands of backends, or a busy control plane would find healthy backends dead.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use super::transition::{self, Transition};
 use super::watch::{Current, Rules, Watched, watch};
 use crate::addr::{BackendAddr, ListenAddr};
 use crate::aside;
+use crate::config::DownReason;
 use crate::pool::Pool;
 use crate::pool::backend::{Backend, Live};
 use crate::pool::fitness::Standing;
@@ -148,6 +149,7 @@ impl Drop for Watch {
 
 impl Ward {
     fn apply(&mut self, snapshot: &Snapshot, now: Instant) {
+        self.part_from_removed(snapshot, now);
         self.pools = snapshot.pools.values().map(Arc::clone).collect();
         let mut rules = HashMap::new();
         let mut watches = HashMap::with_capacity(self.watches.len());
@@ -163,6 +165,23 @@ impl Ward {
         self.rules = rules;
         // What is left of the old ones is dropped, and so stopped.
         self.watches = watches;
+    }
+
+    /// Sees to the sessions of backends that this snapshot no longer has.
+    fn part_from_removed(&self, snapshot: &Snapshot, now: Instant) {
+        for before in &self.pools {
+            let pool = snapshot.pools.get(&before.name);
+            let config = pool.map_or(&before.config, |pool| &pool.config);
+            if config.on_down_reasons.removed.is_none()
+                || pool.is_some_and(|it| Arc::ptr_eq(it, before))
+            {
+                continue;
+            }
+            let backends = pool.into_iter().flat_map(|pool| &pool.backends);
+            let here: HashSet<Identity> = backends.map(|it| Arc::as_ptr(&it.live)).collect();
+            let gone = before.backends.iter().filter(|it| !here.contains(&Arc::as_ptr(&it.live)));
+            gone.for_each(|backend| self.herald.part(config, backend, now));
+        }
     }
 
     fn rules_of(&self, pool: &Pool) -> Option<Rc<Rules>> {
@@ -261,7 +280,7 @@ impl Ward {
         for backend in pool.backends.iter().filter(|it| it.live.outlier.is_ejected()) {
             if let Some(text) = transition::announce(backend) {
                 self.herald.warn(backend, &text);
-                self.herald.leave(pool, backend);
+                self.herald.leave(pool, backend, DownReason::Dead);
             }
             let wall = SystemTime::now();
             if let Some(transition) = transition::expire(backend, is_ruled, now, wall) {

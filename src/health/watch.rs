@@ -72,8 +72,9 @@ pub async fn watch(
             verdict = Verdict::of_a_return(Thresholds::of(health));
         }
         if state != BackendState::Maintenance {
-            let outcome = watched.rules.prober.probe(&watched.address).await;
+            let (outcome, parting) = watched.rules.prober.probe(&watched.address).await;
             watched.take_in(&mut verdict, &outcome, begun, &herald);
+            parting.over().await;
         }
     }
 }

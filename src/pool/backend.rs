@@ -1,6 +1,6 @@
 //! One backend: what the file says of it, and what is alive of it across reloads.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,7 +13,7 @@ use super::rest::Rest;
 use super::slots::{Slot, WEIGHT_UNIT};
 use super::slow_start::effective_weight;
 use crate::addr::BackendAddr;
-use crate::config;
+use crate::config::{self, DownReason};
 use crate::sys::clock::coarse_ms;
 use crate::telemetry::counters::{Counter, Histogram, PerWorker, SharedCounter};
 
@@ -51,6 +51,8 @@ pub struct Live {
     pub removed: Since,
     /// Probes, its role, failures or a maintenance take it away from those it has, whatever its weight; a flow looks here, too.
     pub down: Since,
+    /// Why it is or was; a `DownReason`.
+    reason: AtomicU8,
     /// Written by the control plane alone (health, hand); the lock is never taken by a pick or a relay.
     pub status: Mutex<Status>,
 }
@@ -219,8 +221,18 @@ impl Live {
             rest: Rest::default(),
             removed: Since::default(),
             down: Since::default(),
+            reason: AtomicU8::new(DownReason::Dead as u8),
             status: Mutex::new(status),
         }
+    }
+}
+
+impl Live {
+    /// Why it is down, if it is.
+    pub fn down_reason(&self) -> DownReason {
+        let reason = self.reason.load(Relaxed);
+        let all = [DownReason::ByHand, DownReason::WrongRole];
+        all.into_iter().find(|it| *it as u8 == reason).unwrap_or(DownReason::Dead)
     }
 }
 
@@ -361,7 +373,16 @@ impl Backend {
 
     fn write_weights(&self, status: &Status, now: Instant) {
         use BackendState::{Down, Ejected, Maintenance, Standby};
-        self.live.down.set(matches!(status.state, Down | Ejected | Maintenance | Standby));
+        let reason = match status.state {
+            Down | Ejected => Some(DownReason::Dead),
+            Maintenance => Some(DownReason::ByHand),
+            Standby => Some(DownReason::WrongRole),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            self.live.reason.store(reason as u8, Relaxed);
+        }
+        self.live.down.set(reason.is_some());
         let (weight, forced) = self.weights(status, now);
         let (before, forced_before) = self.live.slot.set_weights(weight, forced);
         if (before == 0 && weight > 0) || (forced_before == 0 && forced > 0) {

@@ -243,7 +243,13 @@ impl Flows {
         };
         let snapshot = self.plane.snapshot.load();
         let pool = snapshot.pools.get(&backend.pool);
-        let is_time = match pool.map_or(OnDown::Auto, |pool| pool.config.on_down) {
+        let policy = |pool: &Arc<Pool>| match reason {
+            CloseReason::BackendRemoved => {
+                pool.config.on_down_reasons.removed.unwrap_or(pool.config.on_down)
+            }
+            _ => pool.config.on_down_for(backend.live.down_reason()),
+        };
+        let is_time = match pool.map_or(OnDown::Auto, policy) {
             OnDown::Keep => false,
             OnDown::Auto | OnDown::Reset => true,
             OnDown::Drain(time) => {

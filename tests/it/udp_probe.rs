@@ -16,7 +16,7 @@ fn run(probe: Probe, source: &[IpAddr], address: SocketAddr, timeout: Duration) 
     let pool = config::Pool { health, source: source.to_vec(), ..config::Pool::default() };
     let prober = Prober::new(&pool).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(prober.probe(&address.into()))
+    runtime.block_on(prober.probe(&address.into())).0
 }
 
 /// A server that answers the first datagram with each of `replies`, which may look at it. The thread ends with the

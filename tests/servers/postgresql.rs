@@ -25,11 +25,15 @@ fn database_user() -> (u32, u32) {
 }
 
 fn start(data: &Path, port: u16) -> Process {
+    start_to(Stdio::null(), data, port)
+}
+
+fn start_to(log: Stdio, data: &Path, port: u16) -> Process {
     let mut command = run_as(database_user(), &program("postgres", PACKAGE));
     command.arg("-D").arg(data).args(["-p", &port.to_string(), "-c", "fsync=off"]);
     command.args(["-c", "listen_addresses=127.0.0.1", "-c"]);
     command.arg(format!("unix_socket_directories={}", data.parent().unwrap().display()));
-    let process = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+    let process = Process::start(command.stdout(Stdio::null()).stderr(log));
     wait_for("PostgreSQL", || {
         let mut psql = client("psql", port);
         output(psql.args(["-c", "select 1", "postgres"])).status.success()
@@ -76,6 +80,21 @@ fn finish(bench: Process, may_break: bool) -> Bench {
     assert!(status.success() || may_break, "pgbench: {status}\n{said}");
     let aborted = err.lines().filter(|line| line.contains("aborted in command")).count();
     Bench { said, aborted }
+}
+
+/// Each probe is a connection that comes and goes, and not one that broke.
+#[test]
+fn probes_leave_no_trace_in_the_servers_log() {
+    let dir = databases();
+    let log = dir.path().join("log");
+    let server = free_port();
+    let out = fs::File::create(&log).unwrap();
+    let _server = start_to(out.into(), &dir.path().join("s0"), server);
+    let before = fs::read_to_string(&log).unwrap();
+    let maitred = Maitred::start(&balanced(free_port(), &[server], "tcp"));
+    wait_for("probes", || maitred.metric("maitred_probes_total", &[("result", "passed")]) > 19.5);
+    drop(maitred);
+    assert_eq!(fs::read_to_string(&log).unwrap(), before);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::addr::BackendAddr;
 use crate::config::decode::Field;
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::raw;
-use crate::config::value::Expectation;
+use crate::config::value::{BackendAddress, Expectation};
 use crate::config::{Health, Probe, StatusRange};
 
 pub fn build(pool: &raw::Pool, users: Users, default: Health, faults: &mut Faults) -> Health {
@@ -19,6 +19,7 @@ pub fn build(pool: &raw::Pool, users: Users, default: Health, faults: &mut Fault
     };
     check_probed(pool, &health, faults);
     check_unix(pool, &health, faults);
+    check_mysql(pool, &health, faults);
     health
 }
 
@@ -138,6 +139,35 @@ fn check_probed(raw: &raw::Pool, health: &Health, faults: &mut Faults) {
             faults.push(Fault::warning(Code::NotProbed, address.span, message).hint(hint));
         }
     }
+}
+
+/// MySQL and MariaDB count whoever leaves before logging in, and block its address in the end: that of all our clients.
+fn check_mysql(raw: &raw::Pool, health: &Health, faults: &mut Faults) {
+    const MYSQL: u16 = 3306;
+    if !matches!(health.probe, Probe::Tcp | Probe::Exchange { .. }) {
+        return;
+    }
+    let own = raw.health.value().and_then(|health| health.port.span());
+    let of_backends = raw.backends.value().into_iter().flatten().find_map(|backend| {
+        let address = backend.mapping.address.given()?;
+        let port = match &address.value {
+            BackendAddress::At(BackendAddr::Inet(address)) => Some(address.port()),
+            BackendAddress::Named(host) => host.port,
+            BackendAddress::At(_) => None,
+        };
+        (port == Some(MYSQL)).then_some(address.span)
+    });
+    let span = match health.port {
+        Some(port) => own.filter(|_| port == MYSQL),
+        None => of_backends,
+    };
+    let Some(span) = span else { return };
+    let message =
+        "a probe of MySQL or MariaDB that does not log in counts there as a failed connection";
+    let hint = "they may block this address, and so every client, after `max_connect_errors` (100) of them: probe an HTTP \
+                service beside the server (clustercheck) by `health: {probe: {http: …}, port: 9200}`, or raise \
+                `max_connect_errors`";
+    faults.push(Fault::warning(Code::HarmfulProbe, span, message).hint(hint));
 }
 
 /// There is no way to send a datagram of ours to a unix socket of a stream.

@@ -15,8 +15,8 @@ use crate::config::scalar::OrNone;
 use crate::config::tree::Span;
 use crate::config::value::BackendAddress;
 use crate::config::{
-    Backend, Balance, Connect, Discovery, Hash, HashKey, Hold, OnDown, Passive, Pool, WhenFull,
-    WhenNoneUp,
+    Backend, Balance, Connect, Discovery, Hash, HashKey, Hold, OnDown, OnDownReasons, Passive,
+    Pool, WhenFull, WhenNoneUp,
 };
 
 pub fn build(
@@ -61,6 +61,10 @@ pub fn build(
             .copied()
             .map_or(default.slow_start, |none| none.0.map(|time| time.0)),
         on_down: raw.on_down.value().map_or(default.on_down, on_down),
+        on_down_reasons: raw
+            .on_down_reasons
+            .value()
+            .map_or(default.on_down_reasons, on_down_reasons),
         when_none_up: match raw.when_none_up.value() {
             None => default.when_none_up,
             Some(raw::WhenNoneUp::Refuse) => WhenNoneUp::Refuse,
@@ -258,6 +262,16 @@ fn on_down(raw: &raw::OnDown) -> OnDown {
         raw::OnDown::Drain(time) => OnDown::Drain(time.0),
         raw::OnDown::Keep => OnDown::Keep,
         raw::OnDown::Reset => OnDown::Reset,
+    }
+}
+
+fn on_down_reasons(raw: &raw::OnDownReasons) -> OnDownReasons {
+    let of = |field: &Field<raw::OnDown>| field.value().map(on_down);
+    OnDownReasons {
+        by_hand: of(&raw.by_hand),
+        dead: of(&raw.dead),
+        removed: of(&raw.removed),
+        wrong_role: of(&raw.wrong_role),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::config::{Balance, DnsRecord, HashKey, ProxyDatagrams, SourcePorts, St
 
 mapping! {
     /// A group of backends with one balancing policy.
-    Pool, later ["on_down_reasons"], {
+    Pool, later [], {
         /// How a backend is chosen.
         balance: Balance,
         /// What steers clients, with consistent_hash and ip_hash.
@@ -50,6 +50,8 @@ mapping! {
         slow_start: OrNone<Time<1, DAY>>,
         /// What happens to the sessions of a backend that goes down.
         on_down: OnDown,
+        /// The same by the reason for which a backend is lost, where that makes a difference.
+        on_down_reasons: OnDownReasons,
         /// What happens to a client while no backend is up.
         when_none_up: WhenNoneUp,
         /// What happens to a client while every backend is at its max_sessions.
@@ -211,6 +213,20 @@ choice! {
     OnDown, later ["idle_first"],
     words { "auto" => Auto, "keep" => Keep, "reset" => Reset },
     mappings { "drain" => Drain(Time<1, DAY>) }
+}
+
+mapping! {
+    /// What happens to the sessions of a backend that is lost for this reason.
+    OnDownReasons, later ["lagging", "login_failed", "query_failed"], {
+        /// Probes fail, or its sessions; else on_down.
+        dead: OnDown,
+        /// It answers that it is not for this pool now: the state standby; else on_down.
+        wrong_role: OnDown,
+        /// It is in maintenance; else on_down.
+        by_hand: OnDown,
+        /// It is no longer among the backends; else sessions stay, and flows are as on_down says.
+        removed: OnDown,
+    }
 }
 
 choice! {

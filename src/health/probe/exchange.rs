@@ -38,15 +38,15 @@ impl Exchange {
         self.send.as_deref().unwrap_or_default()
     }
 
-    pub(super) async fn run(&self, mut stream: Stream, heard: &Heard) -> Result<(), Fault> {
+    pub(super) async fn run(&self, stream: &mut Stream, heard: &Heard) -> Result<(), Fault> {
         if let Some(bytes) = &self.send {
             stream.write_all(bytes).await.map_err(|error| Fault::talking(&error))?;
             stream.flush().await.map_err(|error| Fault::talking(&error))?;
         }
         let Some(pattern) = &self.expect else {
             if self.send.is_some() {
-                // A reset would take back what was sent; this once the close is an orderly one.
-                let _ = SockRef::from(&stream).set_linger(None::<Duration>);
+                // A reset would take back what was sent; this close is always an orderly one.
+                let _ = SockRef::from(&*stream).set_linger(None::<Duration>);
             }
             return Ok(());
         };
@@ -54,7 +54,7 @@ impl Exchange {
         while reply.len() < REPLY {
             let seen = reply.len();
             let room = (REPLY - seen).min(PIECE) as u64;
-            let count = (&mut stream).take(room).read_buf(&mut reply).await;
+            let count = (&mut *stream).take(room).read_buf(&mut reply).await;
             heard.note(&reply[seen..]);
             match count {
                 Ok(0) => return Err(Fault::unexpected("it closed without the expected reply")),

@@ -52,7 +52,7 @@ impl Http {
 
     pub(super) async fn run(
         &self,
-        mut stream: Stream,
+        stream: &mut Stream,
         address: &SockAddr,
         heard: &Heard,
     ) -> Result<(), Fault> {
@@ -63,7 +63,7 @@ impl Http {
         loop {
             let seen = line.len();
             let room = (STATUS_LINE - seen) as u64;
-            let count = (&mut stream).take(room).read_buf(&mut line).await;
+            let count = (&mut *stream).take(room).read_buf(&mut line).await;
             heard.note(&line[seen..]);
             match count {
                 Ok(0) => return Err(Fault::unexpected("no whole status line")),

@@ -8,18 +8,22 @@ mod udp;
 mod dns;
 mod pattern;
 mod heard;
+pub mod parting;
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
 use self::heard::Heard;
+use self::parting::{Leave, Parting};
 use crate::config::{self, ProxyVersion};
 use crate::pool::fitness::{Outcome, ProbeResult};
+use crate::stream::Stream;
 use crate::tls::client::Client;
 
 /// Why a probe did not pass.
@@ -96,6 +100,7 @@ pub struct Prober {
     source: Vec<IpAddr>,
     proxy: Option<ProxyVersion>,
     tls: Option<Arc<Client>>,
+    takes_leave: bool,
 }
 
 enum Method {
@@ -126,7 +131,8 @@ impl Prober {
         };
         let source = pool.source.clone();
         let (health, tls) = (health.clone(), pool.tls.clone());
-        Some(Prober { method, health, source, proxy: proxy(pool), tls })
+        let takes_leave = parting::is_affordable(pool);
+        Some(Prober { method, health, source, proxy: proxy(pool), tls, takes_leave })
     }
 
     /// Whether a new one for `pool` would probe alike.
@@ -135,15 +141,25 @@ impl Prober {
             && self.source == pool.source
             && self.proxy == proxy(pool)
             && self.tls == pool.tls
+            && self.takes_leave == parting::is_affordable(pool)
     }
 
     /// Probes once; the timeout is of the whole.
-    pub async fn probe(&self, address: &SockAddr) -> Outcome {
+    pub async fn probe(&self, address: &SockAddr) -> (Outcome, Parting) {
         let begun = Instant::now();
-        let heard = Heard::default();
-        let ended = tokio::time::timeout(self.health.timeout, self.attempt(address, &heard)).await;
+        let (heard, used) = (Heard::default(), RefCell::default());
+        let attempt = self.attempt(address, &heard, &used);
+        let ended = tokio::time::timeout(self.health.timeout, attempt).await;
         let took = begun.elapsed();
         let ended = ended.unwrap_or_else(|_| self.out_of_time(&heard));
+        let closes_by_itself = matches!(self.method, Method::Http(_));
+        let stream = used.into_inner().filter(|_| self.takes_leave);
+        let patience = parting::patience(&self.health);
+        let leave = stream.map(|stream| Leave { stream, closes_by_itself, patience });
+        (self.outcome(ended, &heard, took), Parting(leave))
+    }
+
+    fn outcome(&self, ended: Result<(), Fault>, heard: &Heard, took: Duration) -> Outcome {
         match ended {
             Ok(()) => Outcome { result: ProbeResult::Passed, detail: None, took },
             Err(Fault { result, detail: Some(detail), shows_reply: true })
@@ -176,15 +192,26 @@ impl Prober {
         }
     }
 
-    async fn attempt(&self, address: &SockAddr, heard: &Heard) -> Result<(), Fault> {
+    /// A connection that was made and is done with is left in `used`.
+    async fn attempt(
+        &self,
+        address: &SockAddr,
+        heard: &Heard,
+        used: &RefCell<Option<Stream>>,
+    ) -> Result<(), Fault> {
         let stream = || tcp::connect(address, &self.source, self.proxy, self.tls.as_deref());
         let datagrams = || udp::open(address, &self.source);
-        match &self.method {
-            Method::Dns(dns) => dns.run(datagrams()?, heard).await,
-            Method::Exchange(exchange) => exchange.run(stream().await?, heard).await,
-            Method::Http(http) => http.run(stream().await?, address, heard).await,
-            Method::Tcp => stream().await.map(|_| ()),
-            Method::Udp(udp) => udp.run(datagrams()?, heard).await,
-        }
+        let mut stream = match &self.method {
+            Method::Dns(dns) => return dns.run(datagrams()?, heard).await,
+            Method::Udp(udp) => return udp.run(datagrams()?, heard).await,
+            Method::Exchange(_) | Method::Http(_) | Method::Tcp => stream().await?,
+        };
+        let ended = match &self.method {
+            Method::Exchange(exchange) => exchange.run(&mut stream, heard).await,
+            Method::Http(http) => http.run(&mut stream, address, heard).await,
+            _ => Ok(()),
+        };
+        *used.borrow_mut() = Some(stream);
+        ended
     }
 }

@@ -1,5 +1,5 @@
 //! Connecting, in TLS where the pool's sessions do, which is all a `tcp` probe does and the first thing every other one does. The kernel chooses the
-//! source port. Closing resets: probes must not fill the port range with TIME_WAIT.
+//! source port. Closing resets, unless leave is taken (`parting`).
 
 use std::future::poll_fn;
 use std::io;
