@@ -1,6 +1,6 @@
 //! The UDP threads, one per worker, started with the first UDP listener.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl Packets {
     pub fn renew(
         &self,
         snapshot: &Snapshot,
-        served: &std::collections::BTreeMap<Bind, Served>,
+        served: &BTreeMap<Bind, Served>,
         mut fresh: HashMap<ListenAddr, Vec<OwnedFd>>,
     ) {
         if self.threads.is_empty() {
@@ -94,9 +94,8 @@ impl Packets {
         }
     }
 
-    pub fn unlisten(&self, unwanted: &[Bind], done: &mpsc::Sender<()>) {
+    pub fn unlisten<'a>(&self, unwanted: impl Iterator<Item = &'a Bind>, done: &mpsc::Sender<()>) {
         let addresses: Vec<ListenAddr> = unwanted
-            .iter()
             .filter(|(protocol, _)| *protocol == Protocol::Udp)
             .map(|(_, address)| address.clone())
             .collect();
@@ -118,7 +117,7 @@ impl Packets {
 }
 
 /// Whose datagrams are never served: our own listeners and the backends behind them.
-fn answerers(snapshot: &Snapshot, served: &std::collections::BTreeMap<Bind, Served>) -> Answerers {
+fn answerers(snapshot: &Snapshot, served: &BTreeMap<Bind, Served>) -> Answerers {
     let mut answerers = Answerers::default();
     for (_, served) in served.iter().filter(|((protocol, _), _)| *protocol == Protocol::Udp) {
         let LocalAddr::Inet(local) = served.local else { continue };

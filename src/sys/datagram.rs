@@ -2,7 +2,7 @@
 //! coalescing (`UDP_GRO`), written one super-datagram at a time (`UDP_SEGMENT`).
 
 use std::io::{self, IoSlice};
-use std::mem::{size_of, zeroed};
+use std::mem::zeroed;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
@@ -11,7 +11,7 @@ use rustix::net::RecvFlags;
 use socket2::{Domain, SockFilter, Socket, Type};
 
 use super::ancillary::{RawAddr, Received, Sent};
-use super::socket::Claim;
+use super::socket::{Claim, set_int};
 use crate::addr::ListenAddr;
 
 /// Messages of one read.
@@ -187,28 +187,6 @@ pub fn granted_buffers(may_force: bool) -> io::Result<(usize, usize)> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), None)?;
     set_buffers_as(&socket, LISTENER_BUFFER, may_force);
     Ok((socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2))
-}
-
-fn set_int(
-    socket: impl AsFd,
-    level: libc::c_int,
-    name: libc::c_int,
-    value: libc::c_int,
-) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
-    // Why not safe code: neither socket2 nor rustix knows these options.
-    // SAFETY: the descriptor is open for the length of the borrow; the kernel reads `length` bytes from `value`,
-    // which lives on this stack frame.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            level,
-            name,
-            ptr::from_ref(&value).cast(),
-            length,
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Room for one batch of messages, and what the last read put there.

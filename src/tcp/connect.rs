@@ -19,6 +19,7 @@ use super::session::Session;
 use super::source_ports::{From, Lease};
 use super::watch::{Waiting, Watch};
 use crate::config::{self, WhenFull, WhenNoneUp};
+use crate::plane::SETTLING;
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::pool::outlier;
 use crate::pool::{BackendPermit, PickError, PickKey, Picked, Pool, Tried};
@@ -175,6 +176,10 @@ impl Search<'_> {
         match (error, self.pool.config.when_full, self.pool.config.when_none_up) {
             (PickError::AllFull, WhenFull::Hold(hold), _) => Some(hold),
             (PickError::NoneUp | PickError::AllTried, _, WhenNoneUp::Hold(hold)) => Some(hold),
+            // Who serves here was asked for and is not known yet, which is over soon.
+            (PickError::NoneUp, _, _) if self.pool.waits_for_tier() => {
+                Some(config::Hold { time: SETTLING, max: 1_000 })
+            }
             _ => None,
         }
     }

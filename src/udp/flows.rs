@@ -1,5 +1,6 @@
 //! All that a worker's UDP thread knows: its doors, its flows, and the time. Ends flows, each with one record.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -212,15 +213,19 @@ impl Flows {
     }
 
     /// Closes a door: its flows can no longer be reached.
-    pub fn close(&mut self, door: usize) {
-        let Some(index) = u32::try_from(door).ok() else { return };
-        let of_door =
-            |id: &FlowId| self.table.get(*id).is_some_and(|(_, link)| link.key.door == index);
+    pub fn close(&mut self, doors: &[usize]) {
+        let closed: HashSet<usize> = doors.iter().copied().collect();
+        let of_door = |id: &FlowId| {
+            let flow = self.table.get(*id);
+            flow.is_some_and(|(_, link)| closed.contains(&widen(link.key.door)))
+        };
         let ids: Vec<FlowId> = self.table.ids().filter(of_door).collect();
         for id in ids {
             self.end(id, Stage::Relay, CloseReason::Drained);
         }
-        self.doors.try_remove(door);
+        for door in doors {
+            self.doors.try_remove(*door);
+        }
     }
 
     /// Ends everything: the process stops.
