@@ -1,5 +1,6 @@
 //! The UDP threads, one per worker, started with the first UDP listener.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,7 +15,9 @@ use crate::config::{Config, Protocol};
 use crate::plane::{Bind, Plane, Served};
 use crate::snapshot::{Listener, Snapshot};
 use crate::sys::datagram;
+use crate::sys::port_range::PortRange;
 use crate::udp::loops::Answerers;
+use crate::udp::source_ports::SourcePorts;
 use crate::udp::worker::{self, Command, Mailbox};
 
 #[derive(Default)]
@@ -22,6 +25,7 @@ pub(super) struct Packets {
     /// Shared with those who list flows: the threads may start with a later reload.
     pub mailboxes: Arc<ArcSwap<Vec<Mailbox>>>,
     threads: Vec<JoinHandle<io::Result<()>>>,
+    source_ports: OnceCell<Arc<SourcePorts>>,
 }
 
 impl Packets {
@@ -32,8 +36,12 @@ impl Packets {
             let id = self.threads.len();
             let (mailbox, mail) = worker::mailbox()?;
             let plane = Arc::clone(plane);
+            let source_ports = Arc::clone(self.source_ports.get_or_init(|| {
+                let stats = Arc::clone(&plane.source_ports);
+                Arc::new(SourcePorts::new(PortRange::of_this_host(), stats))
+            }));
             let thread = std::thread::Builder::new().name(format!("udp-{id}"));
-            let thread = thread.spawn(move || worker::run(id, plane, mail))?;
+            let thread = thread.spawn(move || worker::run(id, plane, source_ports, mail))?;
             let mut mailboxes = Vec::clone(&self.mailboxes.load());
             mailboxes.push(mailbox);
             self.mailboxes.store(Arc::new(mailboxes));

@@ -109,8 +109,13 @@ pub fn shut(socket: impl AsFd) -> io::Result<()> {
     socket2::SockRef::from(&socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])
 }
 
-/// A socket that only `backend` can answer, and that hears of its ICMP errors.
-pub fn connect(backend: SocketAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
+/// A socket that only `backend` can answer, and that hears of its ICMP errors. From a port that is given others of ours
+/// may be connected to other backends; without one the kernel chooses.
+pub fn connect(
+    backend: SocketAddr,
+    source: Option<IpAddr>,
+    port: Option<u16>,
+) -> io::Result<OwnedFd> {
     let domain = Domain::for_address(backend);
     let socket = Socket::new(domain, Type::DGRAM.nonblocking().cloexec(), None)?;
     set_buffers(&socket, FLOW_BUFFER);
@@ -118,7 +123,15 @@ pub fn connect(backend: SocketAddr, source: Option<IpAddr>) -> io::Result<OwnedF
     let _ = set_int(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
     set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
     hear_of_icmp(&socket, domain)?;
-    if let Some(source) = source {
+    if let Some(port) = port {
+        socket.set_reuse_address(true)?;
+        let any = if backend.is_ipv4() {
+            IpAddr::from(Ipv4Addr::UNSPECIFIED)
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
+        socket.bind(&SocketAddr::new(source.unwrap_or(any), port).into())?;
+    } else if let Some(source) = source {
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     socket.connect(&backend.into())?;
@@ -405,7 +418,7 @@ mod tests {
     fn a_super_datagram_keeps_its_parts() {
         let server = bind(&local(), Claim::First).unwrap();
         open(&server).unwrap();
-        let client = connect(address(&server), None).unwrap();
+        let client = connect(address(&server), None, None).unwrap();
         let payload: Vec<u8> = (0..12_100_u32).map(|it| it.to_le_bytes()[0]).collect();
         let parcel = Parcel { segment: Some(1200), ..Parcel::default() };
         let (head, tail) = payload.split_at(5000);
@@ -421,7 +434,7 @@ mod tests {
     fn empty_datagrams_and_the_largest_are_whole() {
         let server = bind(&local(), Claim::First).unwrap();
         open(&server).unwrap();
-        let client = connect(address(&server), None).unwrap();
+        let client = connect(address(&server), None, None).unwrap();
         send(&client, &[], &Parcel::default()).unwrap();
         send(&client, &[IoSlice::new(&[7; 65_507])], &Parcel::default()).unwrap();
         let mut inbox = Inbox::default();
@@ -435,7 +448,7 @@ mod tests {
     #[test]
     fn an_icmp_error_is_an_error_and_no_datagram() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let client = connect(server.local_addr().unwrap(), None).unwrap();
+        let client = connect(server.local_addr().unwrap(), None, None).unwrap();
         drop(server);
         send(&client, &[IoSlice::new(b"x")], &Parcel::default()).unwrap();
         let mut inbox = Inbox::default();

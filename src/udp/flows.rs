@@ -11,6 +11,7 @@ use super::flow_table::{Ended, FlowId, FlowTable};
 use super::link::{Key, Link};
 use super::listener::{Door, Share};
 use super::loops::Answerers;
+use super::source_ports::SourcePorts;
 use crate::addr::{ClientAddr, LocalAddr};
 use crate::config::Protocol;
 use crate::plane::{Cut, Part, Plane, SEATS, SessionFilter, SessionRow};
@@ -29,6 +30,7 @@ pub struct Flows {
     /// Its cell of statistics.
     pub thread: usize,
     pub plane: Arc<Plane>,
+    pub source_ports: Arc<SourcePorts>,
     pub table: FlowTable<Key, Link>,
     pub doors: Slab<Door>,
     pub answerers: Arc<Answerers>,
@@ -53,11 +55,12 @@ struct Refusals {
 }
 
 impl Flows {
-    pub fn new(worker: usize, plane: Arc<Plane>) -> Flows {
+    pub fn new(worker: usize, plane: Arc<Plane>, source_ports: Arc<SourcePorts>) -> Flows {
         Flows {
             worker,
             thread: plane.udp_thread(worker),
             plane,
+            source_ports,
             table: FlowTable::default(),
             doors: Slab::new(),
             answerers: Arc::default(),

@@ -18,6 +18,7 @@ use super::flow_table::FlowId;
 use super::flows::{Flows, widen};
 use super::listener::Door;
 use super::loops::Answerers;
+use super::source_ports::SourcePorts;
 use crate::addr::{ListenAddr, LocalAddr, canonical};
 use crate::plane::{Cut, Part, Plane, SessionFilter};
 use crate::snapshot::Listener;
@@ -153,11 +154,16 @@ struct Worker {
 }
 
 /// Runs the UDP side of worker `id` on this thread until it is told to stop.
-pub fn run(id: usize, plane: Arc<Plane>, mail: Mail) -> io::Result<()> {
+pub fn run(
+    id: usize,
+    plane: Arc<Plane>,
+    source_ports: Arc<SourcePorts>,
+    mail: Mail,
+) -> io::Result<()> {
     let mut worker = Worker {
         mail,
         inbox: Inbox::default(),
-        flows: Flows::new(id, plane),
+        flows: Flows::new(id, plane, source_ports),
         unfinished: Unfinished::default(),
         current: None,
         last_event_ns: None,
