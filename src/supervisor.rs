@@ -189,6 +189,7 @@ impl Supervisor {
         let now = Instant::now();
         for pool in snapshot.pools.values() {
             pool.activate(now, SystemTime::now());
+            pool.warn_of_absent_sources();
             pool.shared.many_ports.store(snapshot.leads_many_ports_to(&pool.name), Relaxed);
         }
         for (pool, tier) in tiers {

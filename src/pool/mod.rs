@@ -22,11 +22,14 @@ pub mod members;
 pub mod slots;
 pub mod tally;
 pub mod slow_start;
+mod sources;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tier;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence,
+};
 use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -78,6 +81,8 @@ pub struct Shared {
     pub many_ports: AtomicBool,
     /// The tier whose names were never answered for: none above it serves in its place yet. `u32::MAX`: there is none.
     waited_for: AtomicU32,
+    /// When `source` was last compared with what this machine has, on the coarse clock; 0: not yet.
+    sources_looked_at: AtomicU64,
     /// Backends ejected now; `passive.max_ejected` is held against it.
     pub ejected: AtomicU32,
     /// `probe_duration_seconds`, in `CONNECT_BOUNDS`. All probes run on one thread: its only writer.
@@ -270,6 +275,7 @@ impl Shared {
             counters: PerWorker::new(workers),
             finding: Finding::default(),
             waited_for: AtomicU32::new(u32::MAX),
+            sources_looked_at: AtomicU64::new(0),
         }
     }
 

@@ -154,6 +154,15 @@ pub fn is_ours(ip: IpAddr) -> bool {
     from().is_ok_and(|from| from.as_socket().map(|from| from.ip()) == Some(ip))
 }
 
+/// Whether no connection can come from this address, as it is none of this machine's.
+pub fn is_absent(ip: IpAddr) -> bool {
+    let address = SocketAddr::new(ip, 0);
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.cloexec(), None);
+    // Without a descriptor or a family, that is not known.
+    let bound = socket.and_then(|socket| socket.bind(&address.into()));
+    bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
 /// A connected socket hears of a port that nobody listens on by itself; with this also of hosts and networks that
 /// cannot be reached.
 pub fn hear_of_icmp(socket: &Socket, domain: Domain) -> io::Result<()> {

@@ -398,7 +398,10 @@ fn failed(session: &Session, pool: &Pool, backend: &Backend, why: Failure) {
     let failures = &backend.live.connect_failures;
     match why {
         Failure::NoDescriptors => failures.no_descriptors.add(1),
-        Failure::NoSourcePort => failures.no_source_port.add(1),
+        Failure::NoSourcePort => {
+            failures.no_source_port.add(1);
+            pool.warn_of_absent_sources();
+        }
         Failure::Refused => failures.refused.add(1),
         Failure::QueueFull | Failure::Timeout => failures.timeout.add(1),
         Failure::Declined | Failure::Tls => failures.tls_failed.add(1),

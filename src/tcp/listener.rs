@@ -242,8 +242,11 @@ impl Accepting {
         } else {
             socket::end_politely(&socket, &mut self.worker.scratch.borrow_mut());
         }
+        // The listening socket may be a wildcard; the log wants the address the client really dialled.
+        let is_logged = self.worker.plane.session_log.wants(why);
+        let local = if is_logged { socket::local_addr(&socket) } else { *self.local };
         drop(socket);
-        ending::record_refusal(&self.worker, listener, client, *self.local, Stage::Admit, why);
+        ending::record_refusal(&self.worker, listener, client, local, Stage::Admit, why);
     }
 
     /// Counts an accept error; says whether accepting must rest before the next try.

@@ -159,6 +159,7 @@ impl Flows {
                         Dropped::NoSourcePort => {
                             failures.no_source_port.add(1);
                             self.plane.source_ports.exhausted.add(1);
+                            pool.warn_of_absent_sources();
                         }
                         _ => {
                             failures.unreachable.add(1);
