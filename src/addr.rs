@@ -135,6 +135,21 @@ impl BackendAddr {
     }
 }
 
+impl ListenAddr {
+    /// Whether two addresses of one port claim a common one. Every address contains the specific ones of its family: the
+    /// kernel refuses to listen on both unless each socket asked for it.
+    pub fn overlaps(&self, other: &ListenAddr) -> bool {
+        match (self, other) {
+            (ListenAddr::Inet(a), ListenAddr::Inet(b)) => {
+                a.is_ipv4() == b.is_ipv4()
+                    && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+            }
+            (ListenAddr::Unix(_), _) | (_, ListenAddr::Unix(_)) => self == other,
+            (ListenAddr::DualStack(_), _) | (_, ListenAddr::DualStack(_)) => true,
+        }
+    }
+}
+
 impl fmt::Display for ClientAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -141,7 +141,10 @@ fn bind(config: &Config) -> Result<Bound, StartError> {
     let user = config.process.user.as_ref();
     user.map_or(Ok(()), privileges::may_become).map_err(StartError::User)?;
     let wanted = config.admin.listen;
-    let admin = wanted.map(listen::bind).transpose().map_err(|error| admin_error(wanted, error))?;
+    let admin = wanted
+        .map(|address| listen::bind(address, None))
+        .transpose()
+        .map_err(|error| admin_error(wanted, error))?;
     let admin_socket = listen::bind_wanted(&config.admin.socket)
         .map_err(|(path, error)| StartError::AdminSocket(path, error))?;
     let sockets = Sockets::bind(config).map_err(StartError::Bind)?;
@@ -161,6 +164,10 @@ impl Bound {
         if let Ok(Some(BoundSocket { file, .. })) = &self.admin_socket {
             file.give_to(user)
                 .map_err(|error| StartError::AdminSocket(file.path.clone(), error))?;
+        }
+        if let Some(admin) = &self.admin {
+            let given = admin.give_to(user);
+            given.map_err(|error| StartError::Admin(admin.address, error))?;
         }
         self.sockets.give_to(user).map_err(StartError::Bind)?;
         privileges::become_user(user).map_err(StartError::User)
@@ -211,7 +218,8 @@ impl Admin {
     pub fn rebind(&self, wanted: Option<SocketAddr>) -> Result<Option<listen::Bound>, StartError> {
         match wanted {
             Some(address) if self.wanted != wanted => {
-                listen::bind(address).map(Some).map_err(|error| admin_error(wanted, error))
+                let bound = listen::bind(address, self.address());
+                bound.map(Some).map_err(|error| admin_error(wanted, error))
             }
             _ => Ok(None),
         }

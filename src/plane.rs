@@ -46,7 +46,7 @@ pub struct Plane {
 }
 
 /// Clients are not kept waiting for longer by names that nobody answers for.
-const SETTLING: Duration = Duration::from_secs(12);
+pub const SETTLING: Duration = Duration::from_secs(12);
 
 /// TCP and UDP may have the same address.
 pub type Bind = (Protocol, ListenAddr);

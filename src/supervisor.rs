@@ -83,7 +83,7 @@ impl Supervisor {
                 return Err(lack);
             }
         };
-        let config = supervisor.finds.fill(config);
+        let (config, _) = supervisor.finds.fill(config, &supervisor.base);
         supervisor.base = config.clone();
         supervisor.swap(Arc::new(config), bound.opened);
         supervisor.await_names();
@@ -177,6 +177,10 @@ impl Supervisor {
             }
         }
         self.hands.apply(&snapshot);
+        let tiers = self.finds.tiers(&snapshot);
+        for (pool, tier) in &tiers {
+            pool.hold_back(*tier);
+        }
         self.plane.session_log.set(config.log.sessions);
         let busy_poll = config.process.busy_poll.unwrap_or_default().as_nanos();
         self.plane.busy_poll_ns.store(u64::try_from(busy_poll).unwrap_or(u64::MAX), Relaxed);
@@ -185,32 +189,44 @@ impl Supervisor {
         let now = Instant::now();
         for pool in snapshot.pools.values() {
             pool.activate(now, SystemTime::now());
+            pool.warn_of_absent_sources();
             pool.shared.many_ports.store(snapshot.leads_many_ports_to(&pool.name), Relaxed);
+        }
+        for (pool, tier) in tiers {
+            pool.wait_for_tier(tier);
         }
         self.monitor.apply(&snapshot);
         self.finds.attend(&snapshot);
-        let packets = self.listen(&config, opened);
-        // What is closed takes what it has queued as the listener it was, and is no longer served afterwards.
-        let closed = self.unlisten(&config);
+        let packets = self.listen(&config, opened, (&before, &snapshot));
+        // What is closed takes what it has queued as the listener it was, and is no longer served afterwards. Its
+        // successor, which may have the same port, receives already.
+        let unwanted = self.unwanted(&config);
         self.keep_off_listeners();
         self.packets.renew(&snapshot, &self.served, packets);
         self.plane.served.store(Arc::new(self.served.clone()));
-        closed
+        self.close(unwanted)
     }
 
     /// Lets the TCP workers accept on new sockets; returns those of UDP.
-    fn listen(&mut self, config: &Config, mut opened: Opened) -> HashMap<ListenAddr, Vec<OwnedFd>> {
+    fn listen(
+        &mut self,
+        config: &Config,
+        mut opened: Opened,
+        (before, now): (&Snapshot, &Snapshot),
+    ) -> HashMap<ListenAddr, Vec<OwnedFd>> {
         let mut fresh: Vec<Vec<_>> = self.workers.iter().map(|_| Vec::new()).collect();
         let mut known = Vec::new();
         let mut packets = HashMap::new();
         for listener in &config.listeners {
+            let of = |snapshot: &Snapshot| snapshot.listeners.get(&listener.name).map(Arc::as_ptr);
+            let is_unchanged = of(before) == of(now);
             for address in &listener.bind {
                 let bind = (listener.protocol, address.clone());
                 let Some(bound) = opened.remove(&bind) else {
-                    if let Some(served) = self.served.get_mut(&bind) {
-                        served.listener = Arc::clone(&listener.name);
-                    }
-                    if listener.protocol == Protocol::Tcp {
+                    let Some(served) = self.served.get_mut(&bind) else { continue };
+                    let name = std::mem::replace(&mut served.listener, Arc::clone(&listener.name));
+                    let stays = is_unchanged && name == listener.name;
+                    if listener.protocol == Protocol::Tcp && !stays {
                         known.push((address.clone(), Arc::clone(listener)));
                     }
                     continue;
@@ -248,29 +264,32 @@ impl Supervisor {
         self.source_ports.keep_off(of_tcp.filter_map(|(_, it)| it.local.port()).collect());
     }
 
-    /// Stops accepting where `config` does not want it; the answer ends when all those sockets are closed.
-    fn unlisten(&mut self, config: &Config) -> mpsc::Receiver<()> {
+    /// Takes out of what is served what `config` does not want.
+    fn unwanted(&mut self, config: &Config) -> BTreeMap<Bind, Served> {
         let wanted: BTreeSet<Bind> = config
             .listeners
             .iter()
             .flat_map(|it| it.bind.iter().map(|address| (it.protocol, address.clone())))
             .collect();
-        let unwanted = self.served.keys().filter(|bind| !wanted.contains(bind)).cloned().collect();
-        self.close(unwanted)
+        self.served.extract_if(.., |bind, _| !wanted.contains(bind)).collect()
     }
 
-    fn close(&mut self, unwanted: Vec<Bind>) -> mpsc::Receiver<()> {
+    /// Stops accepting there; the answer ends when all those sockets are closed.
+    fn close(&mut self, unwanted: BTreeMap<Bind, Served>) -> mpsc::Receiver<()> {
         let (done, closed) = mpsc::channel(1);
-        let of_tcp = unwanted.iter().filter(|(protocol, _)| *protocol == Protocol::Tcp);
-        let of_tcp: Vec<ListenAddr> = of_tcp.map(|(_, address)| address.clone()).collect();
+        let ours = bind::Ours::new(&self.served);
+        let of_tcp = unwanted.iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
+        let (succeeded, gone): (Vec<_>, Vec<_>) =
+            of_tcp.partition(|(bind, served)| ours.have(bind, served.local.port()));
+        let addresses =
+            |of: Vec<(&Bind, _)>| of.into_iter().map(|((_, address), _)| address.clone()).collect();
+        let (succeeded, gone): (Vec<ListenAddr>, Vec<_>) = (addresses(succeeded), addresses(gone));
         for worker in 0..self.workers() {
-            self.send(worker, Command::Unlisten(of_tcp.clone(), done.clone()));
+            self.send(worker, Command::GiveWay(succeeded.clone(), done.clone()));
+            self.send(worker, Command::Unlisten(gone.clone(), done.clone()));
         }
-        self.packets.unlisten(&unwanted, &done);
-        for bind in unwanted {
-            remove_socket_file(&bind);
-            self.served.remove(&bind);
-        }
+        self.packets.unlisten(unwanted.keys(), &done);
+        unwanted.keys().for_each(remove_socket_file);
         closed
     }
 
@@ -287,13 +306,14 @@ impl Supervisor {
         if !fixed.is_empty() {
             return Err(ReloadError::Fixed(fixed));
         }
-        let base = self.finds.fill(config);
+        let (base, stand_ins) = self.finds.fill(config, &self.base);
         let config = self.hands.weigh(base.clone());
         let changes = compare::changes(&before.config, &config);
         self.start_others(&config).map_err(ReloadError::Lack)?;
         let opened = bind::open(&config, &self.served, self.workers());
         let opened = opened.map_err(|error| ReloadError::Lack(Lack::Address(error)))?;
         self.base = base;
+        self.note_stand_ins(stand_ins);
         self.swap(Arc::new(config), opened);
         Ok(changes)
     }
@@ -338,9 +358,10 @@ impl Supervisor {
     /// there, but nobody new is let in.
     pub async fn stop_accepting(&mut self) {
         self.packets.tell(|| udp::worker::Command::Drain);
-        let of_tcp = self.served.keys().filter(|(protocol, _)| *protocol == Protocol::Tcp);
+        let is_tcp = |(protocol, _): &Bind, _: &mut Served| *protocol == Protocol::Tcp;
+        let of_tcp = self.served.extract_if(.., is_tcp).collect();
         // Nobody sends: the channel ends when every worker has closed its sockets.
-        let _ = self.close(of_tcp.cloned().collect()).recv().await;
+        let _ = self.close(of_tcp).recv().await;
         self.plane.served.store(Arc::default());
     }
 

@@ -4,10 +4,11 @@
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, fchown, lchown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use crate::addr::ListenAddr;
 use crate::config::{AdminSocket, User};
 use crate::sys::socket::bind_unix;
 
@@ -32,18 +33,30 @@ pub struct SocketFile {
     folder: Option<PathBuf>,
 }
 
-pub fn bind(address: SocketAddr) -> io::Result<Bound> {
+/// `before`: where it is served still, which may be another address before the same port.
+pub fn bind(address: SocketAddr, before: Option<SocketAddr>) -> io::Result<Bound> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM.nonblocking().cloexec(), None)?;
     socket.set_reuse_address(true)?;
     if address.ip().is_unspecified() && address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    let overlaps = before.is_some_and(|before| {
+        before.port() == address.port() && claimed(before).overlaps(&claimed(address))
+    });
+    socket.set_reuse_port(overlaps)?;
     socket.bind(&address.into())?;
+    // So that another one of ours may come beside it.
+    socket.set_reuse_port(true)?;
     socket.listen(BACKLOG)?;
     let listener: std::net::TcpListener = socket.into();
     let address = listener.local_addr()?;
     Ok(Bound { listener, address })
+}
+
+fn claimed(address: SocketAddr) -> ListenAddr {
+    let is_dual_stack = address.is_ipv6() && address.ip().is_unspecified();
+    if is_dual_stack { ListenAddr::DualStack(address.port()) } else { ListenAddr::Inet(address) }
 }
 
 /// Only for its owner: 0600, whatever the umask.
@@ -109,6 +122,13 @@ fn bind_first(places: &[(PathBuf, u32)]) -> Result<BoundSocket, String> {
     Err(why.join("; "))
 }
 
+impl Bound {
+    /// To whom the process becomes: only sockets of one user share a port while a reload moves them.
+    pub fn give_to(&self, user: &User) -> io::Result<()> {
+        fchown(&self.listener, Some(user.uid), Some(user.gid))
+    }
+}
+
 impl SocketFile {
     /// To whom the process becomes, so that it can be removed.
     pub fn give_to(&self, user: &User) -> io::Result<()> {
@@ -132,6 +152,15 @@ impl Drop for SocketFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_before_a_port_may_change_but_a_port_of_others_is_not_shared() {
+        let all = bind("127.0.0.1:0".parse().unwrap(), None).unwrap();
+        let port = all.address.port();
+        let wildcard = SocketAddr::from(([0, 0, 0, 0], port));
+        assert_eq!(bind(wildcard, None).err().unwrap().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(wildcard, Some(all.address)).unwrap().address, wildcard);
+    }
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::ListenRange;
+use super::stand_in::{self, StandIn, StandIns};
 use super::{Backend, Balance, Config, Pool};
 use crate::addr::{BackendAddr, ListenAddr, canonical};
 
@@ -113,6 +114,7 @@ impl Discovery {
         &self,
         balance: Balance,
         answers: &Answers,
+        stand_ins: &[StandIn],
         is_own: impl Fn(&BackendAddr) -> bool,
     ) -> Composed {
         let mut names: HashSet<Arc<str>> = HashSet::new();
@@ -127,11 +129,19 @@ impl Discovery {
         for finder in &self.finders {
             composed.backends.extend(listed.by_ref().take(finder.after.saturating_sub(taken)));
             taken = taken.max(finder.after);
-            let Some(answer) = answers.get(&finder.origin) else { continue };
-            for backend in finder.backends(answer, balance) {
+            let answer = answers.get(&finder.origin);
+            let found = match answer {
+                Some(answer) => finder.backends(answer, balance),
+                None => stand_in::of(stand_ins, &finder.origin),
+            };
+            for backend in found {
                 let is_known =
                     names.contains(&backend.name) || addresses.contains(&backend.address);
                 if is_known || is_own(&backend.address) {
+                    if answer.is_none() {
+                        // It was there before, or stands in for several.
+                        continue;
+                    }
                     let why = if is_known { TWICE } else { CIRCULAR };
                     let first = || (backend.address.to_string(), why, 0);
                     composed.left_out.get_or_insert_with(first).2 += 1;
@@ -148,7 +158,7 @@ impl Discovery {
 }
 
 impl Finder {
-    fn backends(&self, answer: &Answer, balance: Balance) -> Vec<Backend> {
+    pub(super) fn backends(&self, answer: &Answer, balance: Balance) -> Vec<Backend> {
         match answer {
             Answer::Addresses(ips) => ips.iter().map(|ip| self.at(*ip)).collect(),
             Answer::Services(services) => services.iter().map(Service::backend).collect(),
@@ -248,7 +258,11 @@ impl Config {
 
     /// The configuration with what was found; which pools of it are others than before, and in which something found is
     /// of no use.
-    pub fn with_found(&self, answers: &Answers) -> (Config, Vec<Arc<str>>, Vec<LeftOut>) {
+    pub fn with_found(
+        &self,
+        answers: &Answers,
+        stand_ins: &StandIns,
+    ) -> (Config, Vec<Arc<str>>, Vec<LeftOut>) {
         let mut config = self.clone();
         let (mut changed, mut left_out) = (Vec::new(), Vec::new());
         for pool in &mut config.pools {
@@ -259,7 +273,8 @@ impl Config {
                 let mut binds = bound.get(&port(address)).into_iter().flatten();
                 binds.any(|bind| ListenRange::of(bind.clone()).covers(address))
             };
-            let composed = discovery.compose(pool.balance, answers, is_own);
+            let stand_ins = stand_ins.get(&pool.name).map_or(&[][..], Vec::as_slice);
+            let composed = discovery.compose(pool.balance, answers, stand_ins, is_own);
             if let Some((address, why, count)) = composed.left_out {
                 left_out.push(LeftOut { pool: Arc::clone(&pool.name), address, why, count });
             }
@@ -338,11 +353,11 @@ mod tests {
             addresses("a", &["192.0.2.1", "2001:db8::1"]),
             addresses("b", &["::ffff:192.0.2.9"]),
         ]);
-        let composed = discovery.compose(Balance::FirstAvailable, &answers, |_| false);
+        let composed = discovery.compose(Balance::FirstAvailable, &answers, &[], |_| false);
         let expected = ["10.0.0.1:1", "192.0.2.1:7", "[2001:db8::1]:7", "10.0.0.2:1", "192.0.2.9"];
         assert_eq!(shown(&composed), expected);
         assert_eq!(&*composed.backends[2].name, "[2001:db8::1]:7", "called by its address");
-        let composed = discovery.compose(Balance::FirstAvailable, &Answers::new(), |_| false);
+        let composed = discovery.compose(Balance::FirstAvailable, &Answers::new(), &[], |_| false);
         assert_eq!(shown(&composed), ["10.0.0.1:1", "10.0.0.2:1"], "nothing is found yet");
     }
 
@@ -356,7 +371,7 @@ mod tests {
             addresses("a", &["192.0.2.1", "192.0.2.2"]),
             addresses("b", &["192.0.2.2", "192.0.2.3"]),
         ]);
-        let composed = discovery.compose(Balance::default(), &answers, |_| false);
+        let composed = discovery.compose(Balance::default(), &answers, &[], |_| false);
         let mut weights: Vec<(String, u32)> =
             composed.backends.iter().map(|it| (it.address.to_string(), it.weight)).collect();
         weights.sort();
@@ -377,7 +392,7 @@ mod tests {
             let config = Config { listeners, pools, ..Config::default() };
             let ips = ["127.0.0.1", "192.0.2.1", "192.0.2.2"];
             let answers = Answers::from([addresses("a", &ips), addresses("b", &ips[1..])]);
-            let (config, _, left_out) = config.with_found(&answers);
+            let (config, _, left_out) = config.with_found(&answers, &StandIns::new());
             let address = |it: &Backend| it.address.to_string();
             let found: Vec<String> = config.pools[0].backends.iter().map(address).collect();
             (found, left_out)
@@ -406,7 +421,7 @@ mod tests {
         let composed = |balance, backends: [&Backend; 2]| {
             let backends = backends.map(Clone::clone).to_vec();
             let answer = Arc::new(Answer::Backends(backends));
-            discovery.compose(balance, &Answers::from([(path.clone(), answer)]), |_| false)
+            discovery.compose(balance, &Answers::from([(path.clone(), answer)]), &[], |_| false)
         };
         let [one, other] = [[&a, &b], [&b, &a]];
         let sorted = Balance::ConsistentHash;
@@ -438,7 +453,7 @@ mod tests {
                     addresses(&format!("n{number}"), &ips)
                 })
                 .collect();
-            let composed = discovery.compose(Balance::default(), &answers, |_| false);
+            let composed = discovery.compose(Balance::default(), &answers, &[], |_| false);
             let mut shown = shown(&composed);
             let in_order: Vec<&String> =
                 shown.iter().filter(|it| own.iter().any(|own| format!("{}:7", ip(own)) == **it)).collect();

@@ -35,6 +35,7 @@ mod listener;
 mod route;
 mod pool;
 mod discovery;
+mod stand_in;
 mod tls;
 
 pub use access::{Access, AccessFiles, NetFile};
@@ -49,6 +50,7 @@ pub use load::{Loaded, load, read_backends, read_nets, read_sources, read_text_f
 pub use one_line::{OneLine, one_line, override_admin};
 pub use pool::*;
 pub use route::{NamePattern, Route};
+pub use stand_in::{StandIn, StandIns};
 pub use tls::Renewed;
 
 use std::net::SocketAddr;

@@ -20,9 +20,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
@@ -52,8 +52,8 @@ pub type Outcomes = HashMap<Question, Option<Arc<Answer>>>;
 /// What was found and not fetched yet: the newest of each question.
 #[derive(Default)]
 struct Board {
-    /// Held for a store or a swap, never across an await.
-    outcomes: Mutex<Outcomes>,
+    /// And when the first of them came. Held for a store or a swap, never across an await.
+    outcomes: Mutex<(Outcomes, Option<Instant>)>,
     changed: Notify,
 }
 
@@ -108,16 +108,18 @@ impl Discovery {
 
     /// What was found since the last time, if anything was.
     fn take(&self) -> Outcomes {
-        std::mem::take(&mut *self.board.outcomes.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.board.outcomes()).0
     }
 
-    /// The same, as soon as there is anything and what comes with it. May be dropped while it waits.
+    /// The same, as soon as there is anything and what comes with it. May be dropped while it waits, however often: that
+    /// puts nothing off.
     pub async fn next(&self) -> Outcomes {
         loop {
             let changed = self.board.changed.notified();
-            if !self.board.is_empty() {
+            let first = self.board.outcomes().1;
+            if let Some(first) = first {
                 // What comes with it is one change and not many.
-                tokio::time::sleep(GATHER).await;
+                tokio::time::sleep_until((first + GATHER).into()).await;
                 return self.take();
             }
             changed.await;
@@ -137,17 +139,18 @@ impl Discovery {
 
 impl Board {
     fn put(&self, question: &Question, outcome: Option<Arc<Answer>>) {
-        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut board = self.outcomes();
         // An answer that waits is not lost over a failure.
-        if outcome.is_some() || !outcomes.contains_key(question) {
-            outcomes.insert(question.clone(), outcome);
+        if outcome.is_some() || !board.0.contains_key(question) {
+            board.0.insert(question.clone(), outcome);
         }
-        drop(outcomes);
+        board.1.get_or_insert_with(Instant::now);
+        drop(board);
         self.changed.notify_one();
     }
 
-    fn is_empty(&self) -> bool {
-        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    fn outcomes(&self) -> MutexGuard<'_, (Outcomes, Option<Instant>)> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

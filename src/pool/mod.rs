@@ -22,11 +22,14 @@ pub mod members;
 pub mod slots;
 pub mod tally;
 pub mod slow_start;
+mod sources;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tier;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence,
+};
 use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -76,6 +79,10 @@ pub struct Shared {
     pub finding: Finding,
     /// Clients choose on which port backends without one of their own are asked: several lead here.
     pub many_ports: AtomicBool,
+    /// The tier whose names were never answered for: none above it serves in its place yet. `u32::MAX`: there is none.
+    waited_for: AtomicU32,
+    /// When `source` was last compared with what this machine has, on the coarse clock; 0: not yet.
+    sources_looked_at: AtomicU64,
     /// Backends ejected now; `passive.max_ejected` is held against it.
     pub ejected: AtomicU32,
     /// `probe_duration_seconds`, in `CONNECT_BOUNDS`. All probes run on one thread: its only writer.
@@ -164,6 +171,9 @@ impl Pool {
     fn pick_by(&self, ask: &Ask) -> Result<Picked, PickError> {
         let mut verdict = PickError::NoneUp;
         for tier in &self.tiers {
+            if tier.number > self.shared.waited_for.load(Relaxed) {
+                break;
+            }
             match tier.pick(ask) {
                 Ok(index) => return Ok(self.picked(index)),
                 Err(PickError::AllFull) if !self.config.spill => return Err(PickError::AllFull),
@@ -213,6 +223,26 @@ impl Pool {
         self.departed.iter().filter_map(|departed| Some((&departed.name, departed.live.upgrade()?)))
     }
 
+    /// Lets no tier above this one serve, before the version that waits for it is in force. The version before, which
+    /// may wait for a tier that is known now, goes on waiting until it is replaced.
+    pub fn hold_back(&self, tier: Option<u32>) {
+        self.shared.waited_for.fetch_min(tier.unwrap_or(u32::MAX), Relaxed);
+    }
+
+    /// Lets no tier above this one serve; `None`: nobody is waited for.
+    pub fn wait_for_tier(&self, tier: Option<u32>) {
+        let before = self.shared.waited_for.swap(tier.unwrap_or(u32::MAX), Relaxed);
+        if tier.is_none_or(|tier| tier > before) {
+            self.wake_held();
+        }
+    }
+
+    /// Whether a tier may not serve yet since it is not known who is in one below it.
+    pub fn waits_for_tier(&self) -> bool {
+        let waited_for = self.shared.waited_for.load(Relaxed);
+        self.tiers.last().is_some_and(|tier| tier.number > waited_for)
+    }
+
     /// Recomputes all weights: the tick of slow start.
     pub fn refresh_weights(&self, now: Instant) {
         for backend in &self.backends {
@@ -244,6 +274,8 @@ impl Shared {
             probe_duration: Histogram::default(),
             counters: PerWorker::new(workers),
             finding: Finding::default(),
+            waited_for: AtomicU32::new(u32::MAX),
+            sources_looked_at: AtomicU64::new(0),
         }
     }
 

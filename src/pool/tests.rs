@@ -410,3 +410,22 @@ async fn held_sessions_wake_when_a_backend_comes_up_or_a_slot_is_given_back() {
     drop(held);
     assert_eq!(pool.shared.held.load(Relaxed), 0);
 }
+
+#[test]
+fn no_tier_serves_in_the_place_of_one_that_is_waited_for() {
+    let mut config = config_of(Balance::default(), &[1, 1]);
+    config.backends[0].tier = 1;
+    config.backends[1].tier = 2;
+    let pool = build(config);
+    let pick = || pool.pick(&client(1), &Tried::default(), Instant::now()).map(|it| it.index);
+    pool.wait_for_tier(Some(0));
+    assert_eq!((pick(), pool.waits_for_tier()), (Err(PickError::NoneUp), true));
+    pool.wait_for_tier(Some(1));
+    assert_eq!(pick(), Ok(0), "who is known there serves");
+    set_state(&pool, 0, BackendState::Down);
+    assert_eq!((pick(), pool.waits_for_tier()), (Err(PickError::NoneUp), true));
+    pool.wait_for_tier(Some(2));
+    assert_eq!((pick(), pool.waits_for_tier()), (Ok(1), false), "there is none above");
+    pool.wait_for_tier(None);
+    assert_eq!((pick(), pool.waits_for_tier()), (Ok(1), false));
+}

@@ -1,10 +1,10 @@
 //! Sockets of listeners, bound in groups of one per worker; all or nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::lchown;
+use std::os::unix::fs::{fchown, lchown};
 use std::sync::Arc;
 
 use crate::addr::{ListenAddr, LocalAddr};
@@ -67,13 +67,17 @@ impl Sockets {
         Ok(Sockets { opened, workers, descriptors })
     }
 
-    /// Socket files belong to whom the process becomes, as those that a reload makes.
+    /// Socket files belong to whom the process becomes, as those that a reload makes; and so do sockets, for only sockets of
+    /// one user share a port, also while a reload changes the address before it.
     pub fn give_to(&self, user: &User) -> Result<(), BindError> {
         let mut failures = Vec::new();
         for ((_, address), bound) in &self.opened {
-            if let ListenAddr::Unix(path) = address
-                && let Err(error) = lchown(path, Some(user.uid), Some(user.gid))
-            {
+            let (uid, gid) = (Some(user.uid), Some(user.gid));
+            let given = match address {
+                ListenAddr::Unix(path) => lchown(path, uid, gid),
+                _ => bound.sockets.iter().try_for_each(|socket| fchown(socket, uid, gid)),
+            };
+            if let Err(error) = given {
                 failures.push((Arc::clone(&bound.served.listener), address.clone(), error));
             }
         }
@@ -131,13 +135,14 @@ pub(super) fn open(
 ) -> Result<Opened, BindError> {
     let mut opened = BTreeMap::new();
     let mut failures = Vec::new();
+    let ours = Ours::new(served);
     for listener in &config.listeners {
         for address in &listener.bind {
             let bind = (listener.protocol, address.clone());
             if served.contains_key(&bind) {
                 continue;
             }
-            match bind_group(&bind, workers) {
+            match bind_group(&bind, ours.claim(&bind), workers) {
                 Ok((sockets, local)) => {
                     let served = Served { listener: Arc::clone(&listener.name), local };
                     opened.insert(bind, Bound { served, sockets });
@@ -157,13 +162,44 @@ pub(super) fn open(
     Err(BindError { failures })
 }
 
+/// What is bound already, by port.
+pub(super) struct Ours<'a>(HashMap<(Protocol, u16), Vec<&'a ListenAddr>>);
+
+impl<'a> Ours<'a> {
+    pub fn new(served: &'a BTreeMap<Bind, Served>) -> Ours<'a> {
+        let mut ours: HashMap<_, Vec<_>> = HashMap::new();
+        for ((protocol, address), served) in served {
+            if let Some(port) = served.local.port() {
+                ours.entry((*protocol, port)).or_default().push(address);
+            }
+        }
+        Ours(ours)
+    }
+
+    /// A reload may change the address before a port (`:5432` to `127.0.0.1:5432` and back): then the sockets of before,
+    /// which are closed only once the new ones are in force, are no other program's.
+    fn claim(&self, bind: &Bind) -> Claim {
+        if self.have(bind, bind.1.port()) { Claim::Further } else { Claim::First }
+    }
+
+    /// Whether one of them claims some of that address before this port.
+    pub fn have(&self, (protocol, address): &Bind, port: Option<u16>) -> bool {
+        let same_port = port.and_then(|port| self.0.get(&(*protocol, port)));
+        same_port.is_some_and(|all| all.iter().any(|it| it.overlaps(address)))
+    }
+}
+
 /// One socket per worker on an address; all have the port the kernel chose if it says 0.
-fn bind_group((protocol, address): &Bind, workers: usize) -> io::Result<(Vec<OwnedFd>, LocalAddr)> {
+fn bind_group(
+    (protocol, address): &Bind,
+    claim: Claim,
+    workers: usize,
+) -> io::Result<(Vec<OwnedFd>, LocalAddr)> {
     let bind = match protocol {
         Protocol::Tcp => socket::bind,
         Protocol::Udp => datagram::bind,
     };
-    let first = bind(address, Claim::First)?;
+    let first = bind(address, claim)?;
     let local = socket::local_addr(&first);
     let further = match (address, local) {
         (ListenAddr::DualStack(_), LocalAddr::Inet(local)) => ListenAddr::DualStack(local.port()),

@@ -1,15 +1,16 @@
 //! What discovery found becomes part of the configuration in force: names by `discovery`, files by `file_watch`. A pool
 //! keeps what was found for it over reloads, as long as it still asks for it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Supervisor;
-use crate::config::{Answer, Answers, Backend, Config, LeftOut, Origin, Pool, Question};
+use crate::config::{Answer, Answers, Backend, Config, LeftOut, Origin, Pool, Question, StandIns};
 use crate::discovery::{Discovery, Outcomes};
-use crate::pool::finding::Failure;
+use crate::plane::SETTLING;
+use crate::pool::{self, finding::Failure};
 use crate::snapshot::Snapshot;
 use crate::telemetry::events::{EventKind, Events};
 
@@ -20,8 +21,14 @@ const REPEAT: Duration = Duration::from_secs(60);
 pub struct Finds {
     pub discovery: Discovery,
     answers: Answers,
+    /// In pools that ask for their names in another way than before.
+    pub(super) stand_ins: StandIns,
     /// Of the start: not answered yet, not even by a failure.
     waiting: HashSet<Question>,
+    /// Never answered for, and since when they are asked for.
+    unanswered: HashMap<Question, Instant>,
+    /// When the first tier that is waited for is waited for no longer.
+    until: Option<Instant>,
     /// By pool, what was warned of last, and when.
     warned: BTreeMap<Arc<str>, (LeftOut, Instant)>,
 }
@@ -31,15 +38,47 @@ impl Finds {
         Finds {
             discovery: Discovery::new(events),
             answers: Answers::new(),
+            stand_ins: StandIns::new(),
             waiting: HashSet::new(),
+            unanswered: HashMap::new(),
+            until: None,
             warned: BTreeMap::new(),
         }
     }
 
-    /// The configuration with what is known already, so that nobody loses a backend for a moment.
-    pub fn fill(&mut self, mut config: Config) -> Config {
+    /// The configuration with what is known already and, where that is nothing, with what was in force before, so that
+    /// nobody loses a backend for a moment. Also who of it stands in, which is kept once the configuration is in force.
+    pub fn fill(&mut self, mut config: Config, before: &Config) -> (Config, StandIns) {
         self.answers.extend(config.take_read());
-        config.with_found(&self.answers).0
+        let stand_ins = config.stand_ins(before, &self.answers, &self.stand_ins);
+        (config.with_found(&self.answers, &stand_ins).0, stand_ins)
+    }
+
+    /// A tier whose names were never answered for is waited for before a higher one serves in its place, but not for too
+    /// long; not where somebody stands in for them, for then it is known what the tier had. By pool, that tier.
+    pub fn tiers(&mut self, snapshot: &Snapshot) -> Vec<(Arc<pool::Pool>, Option<u32>)> {
+        let now = Instant::now();
+        let before = std::mem::take(&mut self.unanswered);
+        self.until = None;
+        let mut tiers = Vec::new();
+        for pool in snapshot.pools.values() {
+            let mut lowest = None;
+            for finder in pool.config.finders() {
+                let Origin::Dns(question) = &finder.origin else { continue };
+                if self.answers.contains_key(&finder.origin) {
+                    continue;
+                }
+                let since = before.get(question).copied().unwrap_or(now);
+                self.unanswered.insert(question.clone(), since);
+                let until = since + SETTLING;
+                if until > now && !self.stand_ins.contains_key(&pool.name) {
+                    lowest = Some(lowest.map_or(finder.tier, |tier: u32| tier.min(finder.tier)));
+                    self.until = Some(self.until.map_or(until, |first| first.min(until)));
+                }
+            }
+            tiers.push((Arc::clone(pool), lowest));
+        }
+        tiers
     }
 
     /// Looks for what this snapshot wants, and forgets the rest.
@@ -64,9 +103,13 @@ impl Supervisor {
         self.plane.set_settling(!self.finds.waiting.is_empty());
     }
 
-    /// Waits for what was found. May be dropped while it waits.
+    /// Waits for what was found, or until some tier is waited for no longer. May be dropped while it waits.
     pub async fn next_found(&self) -> Outcomes {
-        self.finds.discovery.next().await
+        let next = self.finds.discovery.next();
+        match self.finds.until {
+            None => next.await,
+            Some(until) => tokio::time::timeout_at(until.into(), next).await.unwrap_or_default(),
+        }
     }
 
     /// Sessions and flows go on as they are; those on a backend that is gone, as `removed` says.
@@ -78,9 +121,33 @@ impl Supervisor {
             }
         }
         self.apply_found();
+        self.wait_for_tiers();
         if self.finds.waiting.is_empty() {
             self.plane.set_settling(false);
         }
+    }
+
+    /// Takes note of what was answered for, and of what is waited for no longer.
+    fn wait_for_tiers(&mut self) {
+        let snapshot = self.plane.snapshot.load_full();
+        for (pool, tier) in self.finds.tiers(&snapshot) {
+            pool.wait_for_tier(tier);
+        }
+    }
+
+    /// Says who stays although nobody listed or found it now.
+    pub(super) fn note_stand_ins(&mut self, now: StandIns) {
+        for (pool, of_pool) in &now {
+            if !self.finds.stand_ins.contains_key(pool) {
+                let count = of_pool.len();
+                let (plural, verb) = if count == 1 { ("", "stays") } else { ("s", "stay") };
+                let what = format!(
+                    "{pool}: {count} backend{plural} {verb} until the names in their place were answered for"
+                );
+                self.events.note(EventKind::Discovery, what);
+            }
+        }
+        self.finds.stand_ins = now;
     }
 
     /// A file of backends was read. What is wrong with it is told by who asked.
@@ -113,7 +180,8 @@ impl Supervisor {
 
     fn apply_found(&mut self) {
         let before = self.base.pools.clone();
-        let (config, changed, left_out) = self.base.with_found(&self.finds.answers);
+        let (config, changed, left_out) =
+            self.base.with_found(&self.finds.answers, &self.finds.stand_ins);
         self.warn_of(left_out);
         if changed.is_empty() {
             return;

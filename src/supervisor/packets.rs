@@ -1,6 +1,7 @@
 //! The UDP threads, one per worker, started with the first UDP listener.
 
-use std::collections::HashMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,7 +15,9 @@ use crate::config::{Config, Protocol};
 use crate::plane::{Bind, Plane, Served};
 use crate::snapshot::{Listener, Snapshot};
 use crate::sys::datagram;
+use crate::sys::port_range::PortRange;
 use crate::udp::loops::Answerers;
+use crate::udp::source_ports::SourcePorts;
 use crate::udp::worker::{self, Command, Mailbox};
 
 #[derive(Default)]
@@ -22,6 +25,7 @@ pub(super) struct Packets {
     /// Shared with those who list flows: the threads may start with a later reload.
     pub mailboxes: Arc<ArcSwap<Vec<Mailbox>>>,
     threads: Vec<JoinHandle<io::Result<()>>>,
+    source_ports: OnceCell<Arc<SourcePorts>>,
 }
 
 impl Packets {
@@ -32,8 +36,12 @@ impl Packets {
             let id = self.threads.len();
             let (mailbox, mail) = worker::mailbox()?;
             let plane = Arc::clone(plane);
+            let source_ports = Arc::clone(self.source_ports.get_or_init(|| {
+                let stats = Arc::clone(&plane.source_ports);
+                Arc::new(SourcePorts::new(PortRange::of_this_host(), stats))
+            }));
             let thread = std::thread::Builder::new().name(format!("udp-{id}"));
-            let thread = thread.spawn(move || worker::run(id, plane, mail))?;
+            let thread = thread.spawn(move || worker::run(id, plane, source_ports, mail))?;
             let mut mailboxes = Vec::clone(&self.mailboxes.load());
             mailboxes.push(mailbox);
             self.mailboxes.store(Arc::new(mailboxes));
@@ -61,7 +69,7 @@ impl Packets {
     pub fn renew(
         &self,
         snapshot: &Snapshot,
-        served: &std::collections::BTreeMap<Bind, Served>,
+        served: &BTreeMap<Bind, Served>,
         mut fresh: HashMap<ListenAddr, Vec<OwnedFd>>,
     ) {
         if self.threads.is_empty() {
@@ -94,9 +102,8 @@ impl Packets {
         }
     }
 
-    pub fn unlisten(&self, unwanted: &[Bind], done: &mpsc::Sender<()>) {
+    pub fn unlisten<'a>(&self, unwanted: impl Iterator<Item = &'a Bind>, done: &mpsc::Sender<()>) {
         let addresses: Vec<ListenAddr> = unwanted
-            .iter()
             .filter(|(protocol, _)| *protocol == Protocol::Udp)
             .map(|(_, address)| address.clone())
             .collect();
@@ -118,7 +125,7 @@ impl Packets {
 }
 
 /// Whose datagrams are never served: our own listeners and the backends behind them.
-fn answerers(snapshot: &Snapshot, served: &std::collections::BTreeMap<Bind, Served>) -> Answerers {
+fn answerers(snapshot: &Snapshot, served: &BTreeMap<Bind, Served>) -> Answerers {
     let mut answerers = Answerers::default();
     for (_, served) in served.iter().filter(|((protocol, _), _)| *protocol == Protocol::Udp) {
         let LocalAddr::Inet(local) = served.local else { continue };

@@ -2,7 +2,7 @@
 //! coalescing (`UDP_GRO`), written one super-datagram at a time (`UDP_SEGMENT`).
 
 use std::io::{self, IoSlice};
-use std::mem::{size_of, zeroed};
+use std::mem::zeroed;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
@@ -11,7 +11,7 @@ use rustix::net::RecvFlags;
 use socket2::{Domain, SockFilter, Socket, Type};
 
 use super::ancillary::{RawAddr, Received, Sent};
-use super::socket::Claim;
+use super::socket::{Claim, set_int};
 use crate::addr::ListenAddr;
 
 /// Messages of one read.
@@ -109,8 +109,13 @@ pub fn shut(socket: impl AsFd) -> io::Result<()> {
     socket2::SockRef::from(&socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])
 }
 
-/// A socket that only `backend` can answer, and that hears of its ICMP errors.
-pub fn connect(backend: SocketAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
+/// A socket that only `backend` can answer, and that hears of its ICMP errors. From a port that is given others of ours
+/// may be connected to other backends; without one the kernel chooses.
+pub fn connect(
+    backend: SocketAddr,
+    source: Option<IpAddr>,
+    port: Option<u16>,
+) -> io::Result<OwnedFd> {
     let domain = Domain::for_address(backend);
     let socket = Socket::new(domain, Type::DGRAM.nonblocking().cloexec(), None)?;
     set_buffers(&socket, FLOW_BUFFER);
@@ -118,7 +123,15 @@ pub fn connect(backend: SocketAddr, source: Option<IpAddr>) -> io::Result<OwnedF
     let _ = set_int(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
     set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
     hear_of_icmp(&socket, domain)?;
-    if let Some(source) = source {
+    if let Some(port) = port {
+        socket.set_reuse_address(true)?;
+        let any = if backend.is_ipv4() {
+            IpAddr::from(Ipv4Addr::UNSPECIFIED)
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
+        socket.bind(&SocketAddr::new(source.unwrap_or(any), port).into())?;
+    } else if let Some(source) = source {
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     socket.connect(&backend.into())?;
@@ -139,6 +152,15 @@ pub fn is_ours(ip: IpAddr) -> bool {
     };
     // Without a route, a descriptor or a port, nobody there is answered.
     from().is_ok_and(|from| from.as_socket().map(|from| from.ip()) == Some(ip))
+}
+
+/// Whether no connection can come from this address, as it is none of this machine's.
+pub fn is_absent(ip: IpAddr) -> bool {
+    let address = SocketAddr::new(ip, 0);
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.cloexec(), None);
+    // Without a descriptor or a family, that is not known.
+    let bound = socket.and_then(|socket| socket.bind(&address.into()));
+    bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// A connected socket hears of a port that nobody listens on by itself; with this also of hosts and networks that
@@ -187,28 +209,6 @@ pub fn granted_buffers(may_force: bool) -> io::Result<(usize, usize)> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), None)?;
     set_buffers_as(&socket, LISTENER_BUFFER, may_force);
     Ok((socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2))
-}
-
-fn set_int(
-    socket: impl AsFd,
-    level: libc::c_int,
-    name: libc::c_int,
-    value: libc::c_int,
-) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
-    // Why not safe code: neither socket2 nor rustix knows these options.
-    // SAFETY: the descriptor is open for the length of the borrow; the kernel reads `length` bytes from `value`,
-    // which lives on this stack frame.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            level,
-            name,
-            ptr::from_ref(&value).cast(),
-            length,
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Room for one batch of messages, and what the last read put there.
@@ -427,7 +427,7 @@ mod tests {
     fn a_super_datagram_keeps_its_parts() {
         let server = bind(&local(), Claim::First).unwrap();
         open(&server).unwrap();
-        let client = connect(address(&server), None).unwrap();
+        let client = connect(address(&server), None, None).unwrap();
         let payload: Vec<u8> = (0..12_100_u32).map(|it| it.to_le_bytes()[0]).collect();
         let parcel = Parcel { segment: Some(1200), ..Parcel::default() };
         let (head, tail) = payload.split_at(5000);
@@ -443,7 +443,7 @@ mod tests {
     fn empty_datagrams_and_the_largest_are_whole() {
         let server = bind(&local(), Claim::First).unwrap();
         open(&server).unwrap();
-        let client = connect(address(&server), None).unwrap();
+        let client = connect(address(&server), None, None).unwrap();
         send(&client, &[], &Parcel::default()).unwrap();
         send(&client, &[IoSlice::new(&[7; 65_507])], &Parcel::default()).unwrap();
         let mut inbox = Inbox::default();
@@ -457,7 +457,7 @@ mod tests {
     #[test]
     fn an_icmp_error_is_an_error_and_no_datagram() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let client = connect(server.local_addr().unwrap(), None).unwrap();
+        let client = connect(server.local_addr().unwrap(), None, None).unwrap();
         drop(server);
         send(&client, &[IoSlice::new(b"x")], &Parcel::default()).unwrap();
         let mut inbox = Inbox::default();

@@ -112,6 +112,26 @@ pub fn listen(socket: &OwnedFd, config: &Listener) -> io::Result<()> {
     socket.listen(i32::try_from(config.backlog).unwrap_or(i32::MAX))
 }
 
+/// Gives a socket back the buffers of a new one, which the kernel sizes as it sees fit.
+pub fn free_buffers(socket: &OwnedFd) -> io::Result<()> {
+    // Neither libc nor a crate in use knows it (Linux 5.14).
+    const SO_BUF_LOCK: libc::c_int = 72;
+    let socket = SockRef::from(socket);
+    let new = Socket::new(socket.domain()?, Type::STREAM.cloexec(), None)?;
+    // The kernel doubles what it is told.
+    socket.set_recv_buffer_size(new.recv_buffer_size()? / 2)?;
+    socket.set_send_buffer_size(new.send_buffer_size()? / 2)?;
+    // An older kernel does without sizing them to the connection.
+    let _ = set_int(&*socket, libc::SOL_SOCKET, SO_BUF_LOCK, 0);
+    Ok(())
+}
+
+/// From here on nothing new finds this listening socket, although it has its port still; what began before goes on. It
+/// takes an interface that there is not.
+pub fn leave_lookup(socket: &OwnedFd) -> io::Result<()> {
+    set_int(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, libc::c_int::MAX)
+}
+
 fn set_keepalive(socket: &SockRef<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
     match keepalive {
         None => socket.set_keepalive(false),
@@ -254,17 +274,26 @@ pub fn unsent_bytes(socket: impl AsFd) -> io::Result<u32> {
 
 /// Bind to an address alone: the kernel picks the port at connect(), per destination.
 pub fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // Why not safe code: neither socket2 nor rustix knows IP_BIND_ADDRESS_NO_PORT.
-    // SAFETY: the descriptor is open for the length of the borrow; the kernel reads size_of::<c_int>() bytes
-    // from `on`, which lives on this stack frame.
+    set_int(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+pub(super) fn set_int(
+    socket: impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
+    // Why not safe code: neither socket2 nor rustix knows these options.
+    // SAFETY: the descriptor is open for the length of the borrow; the kernel reads `length` bytes from `value`,
+    // which lives on this stack frame.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            std::ptr::from_ref(&on).cast(),
-            libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4),
+            level,
+            name,
+            std::ptr::from_ref(&value).cast(),
+            length,
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -311,6 +340,33 @@ mod tests {
         assert_eq!(bind(&again, Claim::First).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         let further = bind(&again, Claim::Further).unwrap();
         listen(&further, &Listener::default()).unwrap();
+    }
+
+    #[test]
+    fn buffers_that_are_fixed_no_longer_are_those_of_a_new_socket() {
+        let accepted = |prepare: &dyn Fn(&OwnedFd)| {
+            let listener = bind(&loopback_zero(), Claim::First).unwrap();
+            prepare(&listener);
+            let LocalAddr::Inet(address) = local_addr(&listener) else { panic!("an inet socket") };
+            let _client = TcpStream::connect(address).unwrap();
+            let mut taken = None;
+            wait_for(|| {
+                taken = accept(&listener).ok();
+                taken.is_some()
+            });
+            let socket = Socket::from(taken.unwrap().0);
+            (socket.recv_buffer_size().unwrap(), socket.send_buffer_size().unwrap())
+        };
+        let small = crate::config::SocketBuffers { client: 8192, backend: 8192 };
+        let fixed = Listener { socket_buffers: Some(small), ..Listener::default() };
+        let fresh = accepted(&|it| listen(it, &Listener::default()).unwrap());
+        let freed = accepted(&|it| {
+            listen(it, &fixed).unwrap();
+            free_buffers(it).unwrap();
+            listen(it, &Listener::default()).unwrap();
+        });
+        assert_eq!(freed, fresh);
+        assert_ne!(accepted(&|it| listen(it, &fixed).unwrap()), fresh);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::session::Session;
 use super::source_ports::{From, Lease};
 use super::watch::{Waiting, Watch};
 use crate::config::{self, WhenFull, WhenNoneUp};
+use crate::plane::SETTLING;
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::pool::outlier;
 use crate::pool::{BackendPermit, PickError, PickKey, Picked, Pool, Tried};
@@ -175,6 +176,10 @@ impl Search<'_> {
         match (error, self.pool.config.when_full, self.pool.config.when_none_up) {
             (PickError::AllFull, WhenFull::Hold(hold), _) => Some(hold),
             (PickError::NoneUp | PickError::AllTried, _, WhenNoneUp::Hold(hold)) => Some(hold),
+            // Who serves here was asked for and is not known yet, which is over soon.
+            (PickError::NoneUp, _, _) if self.pool.waits_for_tier() => {
+                Some(config::Hold { time: SETTLING, max: 1_000 })
+            }
             _ => None,
         }
     }
@@ -393,7 +398,10 @@ fn failed(session: &Session, pool: &Pool, backend: &Backend, why: Failure) {
     let failures = &backend.live.connect_failures;
     match why {
         Failure::NoDescriptors => failures.no_descriptors.add(1),
-        Failure::NoSourcePort => failures.no_source_port.add(1),
+        Failure::NoSourcePort => {
+            failures.no_source_port.add(1);
+            pool.warn_of_absent_sources();
+        }
         Failure::Refused => failures.refused.add(1),
         Failure::QueueFull | Failure::Timeout => failures.timeout.add(1),
         Failure::Declined | Failure::Tls => failures.tls_failed.add(1),

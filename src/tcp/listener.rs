@@ -1,9 +1,10 @@
 //! Accepting: one task per listening socket of this worker. A few sockets per wake-up, errors counted and
 //! paced, the process's limit taken before accept() so that at it the clients wait in the kernel's queue.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,9 @@ const BATCH: usize = 4;
 /// Accepted at most from a socket that is being closed: clients may come faster than the queue empties.
 const QUEUE: usize = 65_536;
 
+/// For a handshake that began before its socket was to close.
+const UNDER_WAY: Duration = Duration::from_secs(1);
+
 /// How long accepting rests when the process is out of descriptors or memory.
 const REST: Duration = Duration::from_millis(100);
 
@@ -39,38 +43,65 @@ pub struct Acceptor {
 }
 
 struct Shared {
-    /// Which listener of the snapshot this socket belongs to; a reload may change it.
-    name: RefCell<Arc<str>>,
+    /// Which listener of the snapshot this socket belongs to, as its options are set; a reload may change it.
+    config: RefCell<Arc<config::Listener>>,
     socket: AsyncFd<OwnedFd>,
     closing: RefCell<Option<mpsc::Sender<()>>>,
     close: Notify,
+    /// How long connections under way may take once it is to close.
+    linger: Cell<Duration>,
 }
 
 impl Acceptor {
     /// The socket serves this listener, with its options, for whoever is accepted from now on.
-    pub fn retarget(&self, config: &config::Listener) {
-        *self.shared.name.borrow_mut() = Arc::clone(&config.name);
-        if let Err(error) = socket::listen(self.shared.socket.get_ref(), config) {
+    pub fn retarget(&self, config: Arc<config::Listener>) {
+        let before = self.shared.config.replace(Arc::clone(&config));
+        let socket = self.shared.socket.get_ref();
+        let freed = match (before.socket_buffers, config.socket_buffers) {
+            (Some(_), None) => socket::free_buffers(socket),
+            _ => Ok(()),
+        };
+        if let Err(error) = freed.and_then(|()| socket::listen(socket, &config)) {
             tracing::error!(listener = &*config.name, %error, "cannot change a listening socket");
         }
     }
 
     /// Accepts what the kernel has queued already, then closes the socket and drops `done`.
     pub fn close(self, done: mpsc::Sender<()>) {
+        self.end(done);
+    }
+
+    /// The same where another socket of ours has the port now: who dials from here on gets that one, and whoever is in the
+    /// middle of dialling this one is waited for.
+    pub fn give_way(self, done: mpsc::Sender<()>) {
+        match socket::leave_lookup(self.shared.socket.get_ref()) {
+            Ok(()) => self.shared.linger.set(UNDER_WAY),
+            // Whoever is in the middle of it dials again.
+            Err(error) => tracing::debug!(%error, "a socket takes connections until it is closed"),
+        }
+        self.end(done);
+    }
+
+    fn end(self, done: mpsc::Sender<()>) {
         *self.shared.closing.borrow_mut() = Some(done);
         self.shared.close.notify_one();
     }
 }
 
 /// Starts accepting on `socket`, which listens already.
-pub fn start(worker: &Rc<Worker>, name: Arc<str>, socket: OwnedFd) -> io::Result<Acceptor> {
+pub fn start(
+    worker: &Rc<Worker>,
+    config: Arc<config::Listener>,
+    socket: OwnedFd,
+) -> io::Result<Acceptor> {
     let local = Arc::new(socket::local_addr(&socket));
     let socket = socket::watch(socket)?;
     let shared = Rc::new(Shared {
-        name: RefCell::new(name),
+        config: RefCell::new(config),
         socket,
         closing: RefCell::new(None),
         close: Notify::new(),
+        linger: Cell::default(),
     });
     let accepting = Accepting {
         worker: Rc::clone(worker),
@@ -120,7 +151,18 @@ impl Accepting {
     /// Everything queued is accepted before the socket closes: closing would reset it.
     async fn finish(self) {
         let mut rounds = 0;
-        while rounds < QUEUE / BATCH && self.queued() {
+        let linger = tokio::time::sleep(self.shared.linger.get());
+        let mut linger = pin!(linger);
+        while rounds < QUEUE / BATCH {
+            if !self.queued() {
+                tokio::select! {
+                    ready = self.shared.socket.readable() => match ready {
+                        Ok(mut ready) => ready.clear_ready(),
+                        Err(_) => break,
+                    },
+                    () = &mut linger => break,
+                }
+            }
             rounds += 1;
             let permit = self.worker.plane.gate.enter().await;
             if self.take(permit) {
@@ -163,7 +205,7 @@ impl Accepting {
 
     fn listener(&self) -> Option<Arc<Listener>> {
         let snapshot = self.worker.plane.snapshot.load();
-        if let Some(now) = snapshot.listeners.get(&*self.shared.name.borrow()) {
+        if let Some(now) = snapshot.listeners.get(&*self.shared.config.borrow().name) {
             *self.last.borrow_mut() = Some(Arc::clone(now));
         }
         // Between a swap and the word of it, or while the queue of a removed listener is emptied: as it was.
@@ -200,8 +242,11 @@ impl Accepting {
         } else {
             socket::end_politely(&socket, &mut self.worker.scratch.borrow_mut());
         }
+        // The listening socket may be a wildcard; the log wants the address the client really dialled.
+        let is_logged = self.worker.plane.session_log.wants(why);
+        let local = if is_logged { socket::local_addr(&socket) } else { *self.local };
         drop(socket);
-        ending::record_refusal(&self.worker, listener, client, *self.local, Stage::Admit, why);
+        ending::record_refusal(&self.worker, listener, client, local, Stage::Admit, why);
     }
 
     /// Counts an accept error; says whether accepting must rest before the next try.

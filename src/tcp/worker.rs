@@ -31,6 +31,8 @@ const ARRIVALS: usize = 1024;
 pub enum Command {
     /// Sessions to cut, for a reason.
     Cut(Cut),
+    /// Other sockets of ours have the ports of these from now on; else as `Unlisten`.
+    GiveWay(Vec<ListenAddr>, mpsc::Sender<()>),
     /// Open sessions, of so many seats from this one on.
     List(SessionFilter, usize, oneshot::Sender<Part>),
     /// Accept on these sockets, which listen already.
@@ -137,13 +139,17 @@ impl Worker {
     fn obey(self: &Rc<Self>, command: Command, acceptors: &mut HashMap<ListenAddr, Acceptor>) {
         match command {
             Command::Cut(cut) => self.cut(&cut),
+            Command::GiveWay(addresses, done) => {
+                let gone = addresses.iter().filter_map(|address| acceptors.remove(address));
+                gone.for_each(|acceptor| acceptor.give_way(done.clone()));
+            }
             Command::List(filter, from, answer) => {
                 // A reader that went away wants no answer.
                 let _ = answer.send(self.list(&filter, from));
             }
             Command::Listen(sockets) => {
                 for (address, config, socket) in sockets {
-                    match listener::start(self, Arc::clone(&config.name), socket) {
+                    match listener::start(self, config, socket) {
                         Ok(acceptor) => drop(acceptors.insert(address, acceptor)),
                         Err(error) => tracing::error!(%address, %error, "cannot watch a socket"),
                     }
@@ -152,17 +158,14 @@ impl Worker {
             Command::Retarget(addresses) => {
                 for (address, config) in addresses {
                     if let Some(acceptor) = acceptors.get(&address) {
-                        acceptor.retarget(&config);
+                        acceptor.retarget(config);
                     }
                 }
             }
             Command::Stop => {}
             Command::Unlisten(addresses, done) => {
-                for address in addresses {
-                    if let Some(acceptor) = acceptors.remove(&address) {
-                        acceptor.close(done.clone());
-                    }
-                }
+                let gone = addresses.iter().filter_map(|address| acceptors.remove(address));
+                gone.for_each(|acceptor| acceptor.close(done.clone()));
             }
         }
     }

@@ -11,6 +11,7 @@ use super::flow::Rules;
 use super::flow_table::FlowId;
 use super::flows::{Flows, widen};
 use super::link::{Header, Key, Link, Places, Trains, WorkerPlace, is_trouble};
+use super::source_ports::{Lease, is_out_of_ports};
 use crate::addr::{ClientAddr, LocalAddr};
 use crate::admit::{self, ClientNet, ListenerPermit};
 use crate::config::{Flow, OnDown, WhenFlowsFull};
@@ -40,6 +41,7 @@ const UNDER_WAY_MS: u64 = 1_000;
 struct Reached {
     slot: BackendPermit,
     socket: OwnedFd,
+    port: Option<Lease>,
 }
 
 impl Flows {
@@ -145,10 +147,10 @@ impl Flows {
             let address = picked.backend().address.resolve(LocalAddr::Inet(dialled));
             let connected = address.map_or_else(
                 || Err(io::Error::from_raw_os_error(libc::EHOSTUNREACH)),
-                |address| datagram::connect(address, source(pool, address)),
+                |address| self.source_ports.connect(&pool.config, address),
             );
             match connected {
-                Ok(socket) => return Ok(Reached { slot: picked.permit, socket }),
+                Ok((socket, port)) => return Ok(Reached { slot: picked.permit, socket, port }),
                 Err(error) => {
                     let refusal = unconnected(&error);
                     let failures = &picked.backend().live.connect_failures;
@@ -157,6 +159,7 @@ impl Flows {
                         Dropped::NoSourcePort => {
                             failures.no_source_port.add(1);
                             self.plane.source_ports.exhausted.add(1);
+                            pool.warn_of_absent_sources();
                         }
                         _ => {
                             failures.unreachable.add(1);
@@ -205,6 +208,7 @@ impl Flows {
             client,
             dialled,
             socket: reached.socket,
+            port: reached.port,
             slot: reached.slot,
             places,
             started: Moment::now(),
@@ -364,6 +368,7 @@ impl Flows {
         link.tried = tried;
         link.slot = reached.slot;
         link.socket = reached.socket;
+        link.port = reached.port;
         link.sent = 0;
         link.overflow = 0;
         link.header = Header::new(pool, client, dialled);
@@ -391,18 +396,9 @@ fn unconnected(error: &io::Error) -> Refusal {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
             (Stage::Connect, CloseReason::NoDescriptors, Dropped::NoDescriptors)
         }
-        // EAGAIN: the kernel found no free port.
-        Some(libc::EAGAIN | libc::EADDRNOTAVAIL | libc::EADDRINUSE) => {
+        _ if is_out_of_ports(error) => {
             (Stage::Connect, CloseReason::NoSourcePort, Dropped::NoSourcePort)
         }
         _ => (Stage::Connect, CloseReason::ConnectUnreachable, Dropped::BackendError),
     }
-}
-
-/// One of the pool's addresses to connect from, of the backend's family.
-fn source(pool: &Pool, backend: SocketAddr) -> Option<IpAddr> {
-    let fits = |ip: &&IpAddr| ip.is_ipv4() == backend.is_ipv4();
-    let count = pool.config.source.iter().filter(fits).count();
-    let chosen = if count > 1 { fastrand::usize(..count) } else { 0 };
-    pool.config.source.iter().filter(fits).nth(chosen).copied()
 }

@@ -1,5 +1,6 @@
 //! All that a worker's UDP thread knows: its doors, its flows, and the time. Ends flows, each with one record.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use super::flow_table::{Ended, FlowId, FlowTable};
 use super::link::{Key, Link};
 use super::listener::{Door, Share};
 use super::loops::Answerers;
+use super::source_ports::SourcePorts;
 use crate::addr::{ClientAddr, LocalAddr};
 use crate::config::Protocol;
 use crate::plane::{Cut, Part, Plane, SEATS, SessionFilter, SessionRow};
@@ -28,6 +30,7 @@ pub struct Flows {
     /// Its cell of statistics.
     pub thread: usize,
     pub plane: Arc<Plane>,
+    pub source_ports: Arc<SourcePorts>,
     pub table: FlowTable<Key, Link>,
     pub doors: Slab<Door>,
     pub answerers: Arc<Answerers>,
@@ -52,11 +55,12 @@ struct Refusals {
 }
 
 impl Flows {
-    pub fn new(worker: usize, plane: Arc<Plane>) -> Flows {
+    pub fn new(worker: usize, plane: Arc<Plane>, source_ports: Arc<SourcePorts>) -> Flows {
         Flows {
             worker,
             thread: plane.udp_thread(worker),
             plane,
+            source_ports,
             table: FlowTable::default(),
             doors: Slab::new(),
             answerers: Arc::default(),
@@ -212,15 +216,19 @@ impl Flows {
     }
 
     /// Closes a door: its flows can no longer be reached.
-    pub fn close(&mut self, door: usize) {
-        let Some(index) = u32::try_from(door).ok() else { return };
-        let of_door =
-            |id: &FlowId| self.table.get(*id).is_some_and(|(_, link)| link.key.door == index);
+    pub fn close(&mut self, doors: &[usize]) {
+        let closed: HashSet<usize> = doors.iter().copied().collect();
+        let of_door = |id: &FlowId| {
+            let flow = self.table.get(*id);
+            flow.is_some_and(|(_, link)| closed.contains(&widen(link.key.door)))
+        };
         let ids: Vec<FlowId> = self.table.ids().filter(of_door).collect();
         for id in ids {
             self.end(id, Stage::Relay, CloseReason::Drained);
         }
-        self.doors.try_remove(door);
+        for door in doors {
+            self.doors.try_remove(*door);
+        }
     }
 
     /// Ends everything: the process stops.

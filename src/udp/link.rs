@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_utils::CachePadded;
 
+use super::source_ports::Lease;
 use super::train::{self, Piece, Train};
 use crate::admit::{Bucket, ClientPermit, GatePermit, ListenerPermit};
 use crate::config::{ProxyDatagrams, ProxyVersion};
@@ -42,6 +43,8 @@ pub struct Link {
     pub client: SocketAddr,
     pub dialled: SocketAddr,
     pub socket: OwnedFd,
+    /// After the socket, so that the port is given back when nobody has it.
+    pub port: Option<Lease>,
     pub slot: BackendPermit,
     pub places: Places,
     pub started: Moment,
@@ -289,7 +292,7 @@ mod tests {
     #[test]
     fn where_the_kernel_refuses_trains_datagrams_go_one_by_one() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let socket = datagram::connect(server.local_addr().unwrap(), None).unwrap();
+        let socket = datagram::connect(server.local_addr().unwrap(), None, None).unwrap();
         datagram::refuse_trains(&socket);
         let whole: Vec<u8> = (0..=99).collect();
         let loads: [Load<'_>; 3] = [(&whole, 30), (&[7; 30], 30), (&[8; 30], 30)];

@@ -8,6 +8,7 @@ pub mod train;
 pub mod worker;
 pub mod listener;
 pub mod begin;
+pub mod source_ports;
 pub mod relay;
 pub mod link;
 pub mod flows;

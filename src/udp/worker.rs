@@ -1,7 +1,7 @@
 //! One worker's UDP thread: a packet loop over its doors and its flows' sockets. What is ready is read in turns, a
 //! bounded share each, so that no client and no backend can keep the others waiting.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +18,7 @@ use super::flow_table::FlowId;
 use super::flows::{Flows, widen};
 use super::listener::Door;
 use super::loops::Answerers;
+use super::source_ports::SourcePorts;
 use crate::addr::{ListenAddr, LocalAddr, canonical};
 use crate::plane::{Cut, Part, Plane, SessionFilter};
 use crate::snapshot::Listener;
@@ -153,11 +154,16 @@ struct Worker {
 }
 
 /// Runs the UDP side of worker `id` on this thread until it is told to stop.
-pub fn run(id: usize, plane: Arc<Plane>, mail: Mail) -> io::Result<()> {
+pub fn run(
+    id: usize,
+    plane: Arc<Plane>,
+    source_ports: Arc<SourcePorts>,
+    mail: Mail,
+) -> io::Result<()> {
     let mut worker = Worker {
         mail,
         inbox: Inbox::default(),
-        flows: Flows::new(id, plane),
+        flows: Flows::new(id, plane, source_ports),
         unfinished: Unfinished::default(),
         current: None,
         last_event_ns: None,
@@ -307,18 +313,16 @@ impl Worker {
             }
             Command::Renew(addresses, answerers) => {
                 self.flows.answerers = answerers;
-                for (address, listener) in addresses {
-                    let doors = self.flows.doors.iter_mut().map(|(_, door)| door);
-                    doors.filter(|door| door.address == address).for_each(|door| {
-                        door.listener = Arc::clone(&listener);
-                    });
+                let listeners: HashMap<ListenAddr, Arc<Listener>> = addresses.into_iter().collect();
+                for (_, door) in &mut self.flows.doors {
+                    if let Some(listener) = listeners.get(&door.address) {
+                        door.listener = Arc::clone(listener);
+                    }
                 }
             }
             Command::Stop => {}
             Command::Unlisten(addresses, done) => {
-                for address in addresses {
-                    self.unlisten(&address);
-                }
+                self.unlisten(&addresses.into_iter().collect());
                 drop(done);
             }
         }
@@ -340,17 +344,15 @@ impl Worker {
         Ok(())
     }
 
-    fn unlisten(&mut self, address: &ListenAddr) {
-        let doors: Vec<usize> = self
-            .flows
-            .doors
-            .iter()
-            .filter(|(_, door)| door.address == *address)
-            .map(|(index, _)| index)
-            .collect();
-        for door in doors {
-            let Ok(index) = u32::try_from(door) else { continue };
-            if let Err(error) = datagram::shut(&self.flows.doors[door].socket) {
+    fn unlisten(&mut self, addresses: &HashSet<ListenAddr>) {
+        let doors = self.flows.doors.iter();
+        let doors = doors.filter(|(_, door)| addresses.contains(&door.address));
+        let doors: Vec<usize> = doors.map(|(index, _)| index).collect();
+        for door in &doors {
+            let Ok(index) = u32::try_from(*door) else { continue };
+            // Another socket of ours may have the port now, and is to be found instead.
+            let socket = &self.flows.doors[*door].socket;
+            if let Err(error) = socket::leave_lookup(socket).or_else(|_| datagram::shut(socket)) {
                 tracing::debug!(%error, "a socket that is being closed still receives");
             }
             for _ in 0..LAST_BATCHES {
@@ -358,9 +360,9 @@ impl Worker {
                     break;
                 }
             }
-            self.flows.fresh.clear();
-            self.flows.close(door);
         }
+        self.flows.fresh.clear();
+        self.flows.close(&doors);
     }
 }
 

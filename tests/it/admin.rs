@@ -63,7 +63,7 @@ impl Admin {
         outcome: Result<Vec<String>, String>,
     ) -> Admin {
         let dir = tempfile::tempdir().unwrap();
-        let bound = bind(listen.parse().unwrap()).unwrap();
+        let bound = bind(listen.parse().unwrap(), None).unwrap();
         let socket = bind_socket(&dir.path().join("admin.sock")).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], bound.address.port()));
         let (asks, mut asked) = mpsc::channel(1);

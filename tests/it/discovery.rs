@@ -348,17 +348,85 @@ fn a_reload_forgets_nothing_of_what_was_found() {
         let lives = before.backends.iter().zip(&now.backends);
         assert!(lives.into_iter().all(|(a, b)| Arc::ptr_eq(&a.live, &b.live)));
     }
-    // Another name is another matter; and what is not asked for any more is forgotten.
-    let supervisor = balancer.supervisor.as_mut().unwrap();
-    let other = config(&dns(&names, "other.test", "port: 1"));
-    supervisor.reload_with(Ok(other), Instant::now()).unwrap();
-    assert!(addresses(&balancer).is_empty());
-    let supervisor = balancer.supervisor.as_mut().unwrap();
-    supervisor.reload_with(Ok(config(&text)), Instant::now()).unwrap();
-    assert!(addresses(&balancer).is_empty());
-    // Whoever asked may not even have noticed that for a moment nobody wanted to know.
+    // What is not asked for any more is forgotten. Whoever asked may not even have noticed that for a moment nobody
+    // wanted to know.
+    names.has("other.test", 60, &[ip("192.0.2.3")]);
+    reload(&mut balancer, &dns(&names, "other.test", "port: 1"));
+    settle_to(&mut balancer, &["192.0.2.3:1"]);
+    reload(&mut balancer, &text);
     names.has("db.test", 60, &[ip("192.0.2.1"), ip("192.0.2.2")]);
     settle_to(&mut balancer, &["192.0.2.1:1", "192.0.2.2:1"]);
+}
+
+fn reload(balancer: &mut Balancer, pool: &str) {
+    let supervisor = balancer.supervisor.as_mut().unwrap();
+    supervisor.reload_with(Ok(config(pool)), Instant::now()).unwrap();
+}
+
+#[test]
+fn a_reload_that_asks_in_another_way_takes_nobody_away_before_there_is_an_answer() {
+    let (names, others) = (NameServer::start(), NameServer::start());
+    let (_servers, port) = servers(&["127.0.1.1", "127.0.1.2"]);
+    let [a, b] = ["127.0.1.1", "127.0.1.2"].map(|ip| format!("{ip}:{port}"));
+    others.says_of("db.test", &Say::Silence);
+    let mut balancer = Balancer::start(config(&format!("backends: [\"{a}\"]")));
+    let asks = |server: &NameServer| dns(server, "db.test", &format!("port: {port}"));
+    for server in [&others, &names] {
+        // A name in place of the address, mistyped at first.
+        reload(&mut balancer, &asks(server));
+        assert_eq!(addresses(&balancer), [a.as_str()]);
+        echo(&mut TcpStream::connect(balancer.address()).unwrap());
+    }
+    names.has("db.test", 60, &[ip("127.0.1.2")]);
+    settle_to(&mut balancer, &[&b]);
+    // Other servers, who say nothing either.
+    reload(&mut balancer, &asks(&others));
+    assert_eq!(addresses(&balancer), [b.as_str()]);
+    echo(&mut TcpStream::connect(balancer.address()).unwrap());
+    let told: Vec<String> =
+        balancer.supervisor().events.all().iter().map(|it| it.message.clone()).collect();
+    let stays = "main: 1 backend stays until the names in their place were answered for";
+    assert_eq!(told.iter().filter(|it| *it == stays).count(), 2, "{told:?}");
+}
+
+#[test]
+fn a_spare_waits_for_the_names_of_the_tier_before_it() {
+    let names = NameServer::start();
+    let (_servers, port) = servers(&["127.0.1.1", "127.0.1.2"]);
+    let spare = format!("127.0.1.2:{port}");
+    names.says_of("db.test", &Say::Code(ResponseCode::ServFail));
+    let found = dns(&names, "db.test", &format!("port: {port}"));
+    let listed = format!("backends: [{{address: \"{spare}\", tier: 1}}]");
+    let mut balancer = Balancer::start(config(&format!("{listed}, {found}")));
+    let mut client = TcpStream::connect(balancer.address()).unwrap();
+    client.write_all(b"x").unwrap();
+    wait_for("the client to be held", || {
+        scrape(&balancer).contains("maitred_pool_held_sessions{pool=\"main\"} 1")
+    });
+    settle(&mut balancer, "a failure", |it| failures(it, "servfail") > 0);
+    assert_eq!(in_flight(&balancer, &spare), 0, "who was never answered for is waited for");
+    names.has("db.test", 60, &[ip("127.0.1.1")]);
+    let first = format!("127.0.1.1:{port}");
+    settle(&mut balancer, "the first tier", |it| in_flight(it, &first) == 1);
+    assert_eq!(first_byte(&mut client), Some('x'));
+}
+
+#[test]
+fn nothing_that_comes_between_puts_off_what_was_found() {
+    let names = NameServer::start();
+    names.has("db.test", 60, &[ip("192.0.2.1")]);
+    let mut balancer = Balancer::start(config(&dns(&names, "db.test", "port: 1")));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    wait_for("what was found", || {
+        let supervisor = balancer.supervisor.as_mut().unwrap();
+        // As a signal ends it, each time before what comes together was gathered.
+        let next =
+            async { tokio::time::timeout(Duration::from_millis(5), supervisor.next_found()).await };
+        if let Ok(found) = runtime.block_on(next) {
+            supervisor.renew_found(found);
+        }
+        addresses(&balancer) == ["192.0.2.1:1"]
+    });
 }
 
 #[test]

@@ -183,3 +183,59 @@ fn an_address_changes_hands_without_closing() {
     let record = &balancer.endings(1)[0];
     assert_eq!(&*record.listener, "renamed");
 }
+
+/// What a reload binds may overlap what is bound still: every address of a port, one of them, and back.
+#[test]
+fn the_address_before_a_port_changes_without_losing_anybody() {
+    let (backend, address) = loopback();
+    let mut config = balancer::config(&[address]);
+    let mut balancer = Balancer::start(config.clone());
+    let port = balancer.address().port();
+    let dial = || TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+    let mut open = dial();
+    let mut server = backend.accept().unwrap().0;
+    let at = |ip: [u8; 4]| ListenAddr::Inet(SocketAddr::from((ip, port)));
+    let six = ListenAddr::Inet(SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)));
+    for bind in [
+        vec![at([0; 4])],
+        vec![at([127, 0, 0, 1])],
+        vec![ListenAddr::DualStack(port)],
+        vec![at([127, 0, 0, 1]), at([127, 0, 0, 2])],
+        vec![ListenAddr::DualStack(port)],
+        vec![at([0; 4]), six],
+        vec![at([127, 0, 0, 1])],
+    ] {
+        balancer::listener(&mut config).bind = bind.clone();
+        reload(&mut balancer, config.clone()).unwrap();
+        assert_eq!(balancer.supervisor().served().count(), bind.len());
+        let mut client = dial();
+        exchange(&mut client, &mut backend.accept().unwrap().0);
+        exchange(&mut open, &mut server);
+    }
+}
+
+#[test]
+fn the_address_before_a_port_changes_for_datagrams_too() {
+    let backend = crate::udp::socket("127.0.0.1:0");
+    let mut config = crate::udp::config(&[&backend]);
+    let mut balancer = Balancer::start(config.clone());
+    let client = crate::udp::client(&balancer);
+    let port = balancer.address().port();
+    for socket in [&client, &backend] {
+        socket.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+    }
+    let at = |ip: [u8; 4]| ListenAddr::Inet(SocketAddr::from((ip, port)));
+    for bind in [at([0; 4]), at([127, 0, 0, 1]), ListenAddr::DualStack(port), at([127, 0, 0, 1])] {
+        balancer::listener(&mut config).bind = vec![bind];
+        reload(&mut balancer, config.clone()).unwrap();
+        // What is under way while its socket is closed is lost.
+        let mut buffer = [0; 9];
+        wait_for("an answer by the socket of now", || {
+            client.send(b"?").unwrap();
+            backend.recv_from(&mut buffer).is_ok_and(|(_, flow)| {
+                backend.send_to(b"!", flow).unwrap();
+                client.recv(&mut buffer).is_ok()
+            })
+        });
+    }
+}

@@ -165,7 +165,7 @@ struct LocalPair {
 
 impl LocalPair {
     fn to(address: SocketAddr) -> LocalPair {
-        let train = datagram::connect(address, None).unwrap();
+        let train = datagram::connect(address, None, None).unwrap();
         let address = socket2::SockRef::from(&train).local_addr().unwrap().as_socket().unwrap();
         LocalPair { train, address }
     }

@@ -136,7 +136,7 @@ fn whatever_changes_each_datagram_is_passed_on_or_counted() {
     let whole = config(&[&backends[0], &backends[1], &backends[2]]);
     let mut balancer = Balancer::start(whole.clone());
     let senders: Vec<OwnedFd> =
-        (0..20).map(|_| datagram::connect(balancer.address(), None).unwrap()).collect();
+        (0..20).map(|_| datagram::connect(balancer.address(), None, None).unwrap()).collect();
     let mut chance = fastrand::Rng::with_seed(7);
     let mut sent = 0;
     for round in 0..120 {

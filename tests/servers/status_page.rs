@@ -261,7 +261,7 @@ struct Admin {
 
 impl Admin {
     fn serve(state: State) -> Admin {
-        let bound = listen::bind(own(1, 0)).unwrap();
+        let bound = listen::bind(own(1, 0), None).unwrap();
         let address = bound.address;
         let (stop, stopped) = oneshot::channel::<()>();
         let (asks, mut asked) = mpsc::channel(1);

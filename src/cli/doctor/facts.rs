@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -43,6 +44,8 @@ pub struct Facts {
     /// Bytes of the receive and the send buffer that a UDP socket got of those a listener asks for. Asked of the kernel
     /// itself: what counts besides the sysctls is who we are.
     pub udp_buffers: Reading<(usize, usize)>,
+    /// Those of the pools' `source` that are none of this machine's. Asked of the kernel, too.
+    pub absent_sources: Vec<IpAddr>,
 }
 
 /// What `/proc/self/status` says of who we are.
@@ -89,6 +92,7 @@ impl Facts {
             tw_reuse: number("net/ipv4/tcp_tw_reuse"),
             timestamps: number("net/ipv4/tcp_timestamps"),
             udp_buffers: buffers.map_err(|error| Unread::new("a UDP socket's buffers", error)),
+            absent_sources: Vec::new(),
         }
     }
 }

@@ -58,7 +58,7 @@ pub enum Verdict {
 
 pub type Rule = fn(&Facts, &Needs) -> Result<Verdict, Unread>;
 
-pub const RULES: [(&str, Rule); 14] = [
+pub const RULES: [(&str, Rule); 15] = [
     ("descriptors", room::descriptors),
     ("memory", room::memory),
     ("cpu_quota", room::cpu_quota),
@@ -69,6 +69,7 @@ pub const RULES: [(&str, Rule); 14] = [
     ("listener_ports", network::listener_ports),
     ("somaxconn", network::somaxconn),
     ("source_ports", network::source_ports),
+    ("source_addresses", network::source_addresses),
     ("tcp_tw_reuse", network::tw_reuse),
     ("tcp_timestamps", network::timestamps),
     ("conntrack", network::conntrack),

@@ -14,7 +14,7 @@ use self::judge::{Finding, Severity, judge};
 use self::needs::Needs;
 use super::{ConfigFiles, color_on_stderr, print};
 use crate::config::Report;
-use crate::sys::datagram::granted_buffers;
+use crate::sys::datagram::{self, granted_buffers};
 
 mod facts;
 mod cgroup;
@@ -64,6 +64,8 @@ impl Doctor {
         if let (Some(user), Ok(process)) = (needs.user, &mut facts.process) {
             *process = process.after_becoming(user);
         }
+        facts.absent_sources =
+            needs.sources.iter().copied().filter(|source| datagram::is_absent(*source)).collect();
         let findings = judge(&facts, &needs);
         let judged = Judged { configuration, needs, facts };
         match self.format {

@@ -26,6 +26,8 @@ pub struct Needs {
     pub ports: BTreeSet<u16>,
     /// Whether any listener may pass bytes through pipes.
     pub splices: bool,
+    /// The `source` of every pool.
+    pub sources: BTreeSet<IpAddr>,
     /// How far from here the pools are for which the kernel chooses source ports.
     pub kernel_ports: Option<Reach>,
     /// Backends of TCP listeners that have a `max_sessions` and need source ports.
@@ -106,6 +108,7 @@ impl Needs {
                 .filter(|(pool, _)| pool.source_ports == SourcePorts::Kernel)
                 .flat_map(|(pool, _)| pool.backends.iter().filter_map(|it| reach(&it.address)))
                 .max(),
+            sources: config.pools.iter().flat_map(|pool| pool.source.iter().copied()).collect(),
             limited_backends: limited_backends(config),
             pairs: all_pairs(config),
         }

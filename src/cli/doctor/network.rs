@@ -1,6 +1,7 @@
 //! Judges the network's sysctls: ports, queues, connection tracking, buffers. Each rule is pure.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::facts::{Capability, Conntrack, Facts, Unread};
 use super::judge::Severity::{WillBreak, WillHurt};
@@ -25,6 +26,10 @@ pub fn privileged_ports(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread>
         (Err(_), Some(least)) if u64::from(*least) >= FIRST_UNPRIVILEGED => FIRST_UNPRIVILEGED,
         (start, _) => start.clone()?,
     };
+    if start == 0 {
+        // As container runtimes set it.
+        return Ok(Verdict::Well("any port may be bound by anybody".to_owned()));
+    }
     let low: BTreeSet<u16> =
         needs.ports.iter().copied().filter(|port| u64::from(*port) < start).collect();
     let Some(lowest) = low.first() else {
@@ -144,6 +149,28 @@ pub fn source_ports(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
         return Ok(ill(WillHurt, format!("{FEW_PORTS} source ports")));
     }
     Ok(Verdict::Well(figure))
+}
+
+pub fn source_addresses(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
+    let list = |sources: Vec<String>| sources.join(", ");
+    if needs.sources.is_empty() {
+        return Ok(Verdict::NotAsked);
+    }
+    if facts.absent_sources.is_empty() {
+        let sources = list(needs.sources.iter().map(IpAddr::to_string).collect());
+        return Ok(Verdict::Well(format!("{sources}: addresses of this machine")));
+    }
+    let absent = list(facts.absent_sources.iter().map(IpAddr::to_string).collect());
+    Ok(Verdict::Ill {
+        severity: WillBreak,
+        figure: format!("{absent}: no address of this machine"),
+        needed: "every address of a pool's `source` on an interface of this machine".to_owned(),
+        why: "nobody is connected to from there, by sessions (no_source_port) or by probes (local_error)".to_owned(),
+        mend: format!(
+            "`ip address add {}/32 dev …`, or another `source`",
+            facts.absent_sources[0]
+        ),
+    })
 }
 
 fn pairs_of(count: u64) -> String {

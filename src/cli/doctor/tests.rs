@@ -33,6 +33,7 @@ fn facts() -> Facts {
         tw_reuse: Ok(2),
         timestamps: Ok(1),
         udp_buffers: Ok((LISTENER_BUFFER, LISTENER_BUFFER)),
+        absent_sources: Vec::new(),
     }
 }
 

@@ -99,29 +99,16 @@ fn collide<'a>(
         ListenAddr::Inet(inet) => inet.ip().is_unspecified(),
         ListenAddr::DualStack(_) | ListenAddr::Unix(_) => true,
     };
-    // A port has three wildcards at most, so only they look at all.
+    // Who overlaps leaves it unclear to a reader who gets a connection. A port has three wildcards at most, so only they
+    // look at all.
     let others = if wildcard { &port.all } else { &port.wildcards };
-    let first = others.iter().find(|other| overlap(&other.address, &bound.address)).cloned();
+    let first = others.iter().find(|other| other.address.overlaps(&bound.address)).cloned();
     port.exact.insert(bound.address.clone(), bound.clone());
     port.all.push(bound.clone());
     if wildcard {
         port.wildcards.push(bound.clone());
     }
     first
-}
-
-/// Whether two addresses of one port claim a common one. Every address contains the specific ones of its
-/// family: the kernel refuses to listen on both unless each socket asked for it, and then it is unclear to
-/// a reader who gets the connection.
-fn overlap(a: &ListenAddr, b: &ListenAddr) -> bool {
-    match (a, b) {
-        (ListenAddr::Inet(a), ListenAddr::Inet(b)) => {
-            a.is_ipv4() == b.is_ipv4()
-                && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
-        }
-        (ListenAddr::Unix(_), _) | (_, ListenAddr::Unix(_)) => a == b,
-        (ListenAddr::DualStack(_), _) | (_, ListenAddr::DualStack(_)) => true,
-    }
 }
 
 fn bound_twice(bound: &Bound, first: &Bound) -> Fault {
@@ -147,12 +134,11 @@ fn bound_twice(bound: &Bound, first: &Bound) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::address::listen;
 
     fn overlapping(a: &str, b: &str) -> bool {
         let only = |text| listen(text).unwrap().addresses().next().unwrap();
-        overlap(&only(a), &only(b))
+        only(a).overlaps(&only(b))
     }
 
     #[test]

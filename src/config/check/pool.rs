@@ -143,7 +143,7 @@ fn backends(
     let read = discovery.finders.iter();
     let read = read.filter_map(|it| Some((it.origin.clone(), Arc::clone(it.read.as_ref()?))));
     let balance = raw.balance.copied().unwrap_or_default();
-    (discovery.compose(balance, &read.collect(), |_| false).backends, Some(discovery))
+    (discovery.compose(balance, &read.collect(), &[], |_| false).backends, Some(discovery))
 }
 
 /// Those with an address, and the host names among them.

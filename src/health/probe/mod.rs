@@ -56,13 +56,15 @@ impl Fault {
 
     /// Of a connection that is not made yet.
     fn connecting(error: &io::Error) -> Fault {
+        // Without a number: `source`, with its address.
+        let is_absent = error.kind() == io::ErrorKind::AddrNotAvailable;
         let result = match error.raw_os_error() {
+            _ if is_absent => ProbeResult::LocalError,
             Some(
                 libc::EMFILE
                 | libc::ENFILE
                 | libc::ENOBUFS
                 | libc::ENOMEM
-                | libc::EADDRNOTAVAIL
                 | libc::EADDRINUSE
                 | libc::ENETDOWN,
             ) => ProbeResult::LocalError,

@@ -89,5 +89,11 @@ pub(super) fn bind_source(
         source.iter().filter(|source| source.is_ipv4() == address.is_ipv4()).collect();
     let Some(source) = fastrand::choice(fitting) else { return Ok(()) };
     socket::set_bind_address_no_port(socket)?;
-    socket.bind(&SocketAddr::new(*source, 0).into())
+    socket.bind(&SocketAddr::new(*source, 0).into()).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrNotAvailable => {
+            let what = format!("`source` {source} is no address of this machine");
+            io::Error::new(error.kind(), what)
+        }
+        _ => error,
+    })
 }

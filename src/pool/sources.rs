@@ -1,0 +1,31 @@
+//! Addresses to connect from (`source`) that this machine does not have: whoever is asked by way of this pool alone is
+//! not reached, and nothing else would say why.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Pool;
+use crate::sys::{clock, datagram};
+
+/// Between two looks, in milliseconds: clients make them happen.
+const REPEAT: u64 = 60_000;
+
+impl Pool {
+    /// Says in the log which ones these are, once a minute at most.
+    pub fn warn_of_absent_sources(&self) {
+        if self.config.source.is_empty() {
+            return;
+        }
+        let (now, looked) = (clock::coarse_ms(), &self.shared.sources_looked_at);
+        let is_time =
+            |last: u64| (last == 0 || now.saturating_sub(last) >= REPEAT).then_some(now.max(1));
+        if looked.fetch_update(Relaxed, Relaxed, is_time).is_err() {
+            return;
+        }
+        for source in self.config.source.iter().filter(|source| datagram::is_absent(**source)) {
+            tracing::warn!(
+                pool = &*self.name,
+                "`source` {source} is no address of this machine: nobody is connected to from there (no_source_port)"
+            );
+        }
+    }
+}
