@@ -30,6 +30,9 @@ const CARRY: Duration = Duration::from_secs(60);
 /// Looks at a quiet session with unsent bytes, within its limit.
 const LOOKS: u32 = 4;
 
+/// Milliseconds for which the client's end is waited for after a backend's reset.
+const GOODBYE: u32 = 10;
+
 /// A connected session.
 pub struct Relay {
     session: Rc<Session>,
@@ -361,11 +364,28 @@ impl Relay {
             }
             seen = now;
         }
-        stream.reset_on_close();
+        let reason =
+            if reason == CloseReason::BackendReset { self.look_back().await } else { reason };
+        self.stream(to).reset_on_close();
         // Of the backend's connection it was either this reset or the backend's own.
         self.free_port();
         self.over = true;
         reason
+    }
+
+    /// A backend may close in answer to a goodbye whose end is a moment behind, and with the goodbye unread that is a reset.
+    async fn look_back(&self) -> CloseReason {
+        let may_be_answer = self.first_end == Some((Side::Backend, End::Reset))
+            && self.to_backend.state == State::Open
+            && !connection::has_bytes_never_sent(&self.backend);
+        for _ in 0..if may_be_answer { GOODBYE } else { 0 } {
+            match socket::peek(&self.client) {
+                Peeked::Ended => return CloseReason::ClientClosed,
+                Peeked::Nothing => sleep(Duration::from_millis(1)).await,
+                Peeked::Bytes { .. } | Peeked::Reset => break,
+            }
+        }
+        CloseReason::BackendReset
     }
 }
 
