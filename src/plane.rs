@@ -16,7 +16,7 @@ use crate::addr::{BackendAddr, ListenAddr, LocalAddr};
 use crate::admit::Gate;
 use crate::config::Protocol;
 use crate::pool::Pool;
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::{Snapshot, Terms};
 use crate::telemetry::counters::{Counter, SharedCounter};
 use crate::telemetry::record::{CloseReason, Stage};
 use crate::telemetry::session_log::SessionLog;
@@ -54,7 +54,7 @@ pub type Bind = (Protocol, ListenAddr);
 /// Listeners and pools that are in no snapshot any more.
 #[derive(Default)]
 pub struct Departed {
-    pub listeners: Vec<Arc<Listener>>,
+    pub listeners: Vec<Arc<Terms>>,
     pub pools: Vec<Arc<Pool>>,
 }
 
@@ -256,7 +256,8 @@ impl WorkerLoad {
 impl Departed {
     /// Those of `before` and `self` that `now` does not have and that still have sessions.
     pub fn after(&self, before: &Snapshot, now: &Snapshot) -> Departed {
-        let listeners = self.listeners.iter().chain(before.listeners.values());
+        let before_listeners = before.listeners.values().map(|listener| &listener.terms);
+        let listeners = self.listeners.iter().chain(before_listeners);
         let pools = self.pools.iter().chain(before.pools.values());
         Departed {
             listeners: listeners

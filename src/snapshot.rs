@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -23,14 +24,30 @@ pub struct Snapshot {
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
 }
 
-/// A listener as the data plane sees it.
+/// A listener as the data plane sees it: who may come in, and on which terms.
 pub struct Listener {
-    pub config: Arc<config::Listener>,
     pub acl: Acl,
-    pub routes: Routes,
     /// Who must send a PROXY header. `None`: nobody.
     trusted: Option<Acl>,
+    /// All that the configuration says, lists of networks too.
+    whole: Arc<config::Listener>,
+    pub terms: Arc<Terms>,
+}
+
+/// What a session keeps of its listener for as long as it is open. Lists of networks have had their say by then, and may
+/// be large and change often: they are not here, nor in `config`.
+pub struct Terms {
+    pub config: Arc<config::Listener>,
+    pub routes: Routes,
     pub live: Arc<ListenerLive>,
+}
+
+impl Deref for Listener {
+    type Target = Terms;
+
+    fn deref(&self) -> &Terms {
+        &self.terms
+    }
 }
 
 /// What survives a reload while the listener's name does.
@@ -74,22 +91,41 @@ impl ListenerCounters {
 }
 
 impl Listener {
-    pub fn new(config: Arc<config::Listener>, live: Arc<ListenerLive>) -> Listener {
+    /// `before`: what sessions of the version before it keep; they and new ones keep the same where that has not changed.
+    fn new(config: Arc<config::Listener>, before: Option<&Arc<Terms>>, threads: usize) -> Listener {
         let trusted = config.proxy_protocol.as_ref().map(|trusted| {
             Acl::new(&config::Access { allow: trusted.nets.clone(), deny: Vec::new() })
         });
-        Listener {
-            acl: Acl::new(&config.access),
-            routes: Routes::new(&config.routes),
-            trusted,
-            config,
-            live,
-        }
+        let own = config::Listener {
+            access: config::Access::default(),
+            ..config::Listener::clone(&config)
+        };
+        let terms = before.filter(|before| *before.config == own).map(Arc::clone);
+        let terms = terms.unwrap_or_else(|| {
+            let live = before.map(|before| Arc::clone(&before.live));
+            let live = live.unwrap_or_else(|| Arc::new(ListenerLive::new(threads)));
+            let routes = Routes::new(&config.routes);
+            Arc::new(Terms { config: Arc::new(own), routes, live })
+        });
+        Listener { acl: Acl::new(&config.access), trusted, whole: config, terms }
     }
 
+    /// Whether a connection from there must begin with a PROXY header; `None`: by a unix socket.
+    pub fn trusts(&self, sender: Option<IpAddr>) -> bool {
+        match (&self.trusted, &self.config.proxy_protocol, sender) {
+            // Without networks the list would hold everybody.
+            (Some(nets), Some(trusted), Some(ip)) => !trusted.nets.is_empty() && nets.allows(ip),
+            (_, Some(trusted), None) => trusted.unix,
+            _ => false,
+        }
+    }
+}
+
+impl Terms {
     /// Whether anything of a session may have to be known before it is routed.
     pub fn looks_at_first_bytes(&self) -> bool {
-        self.trusted.is_some() || !self.routes.is_empty() || self.config.tls.is_some()
+        let config = &self.config;
+        config.proxy_protocol.is_some() || !self.routes.is_empty() || config.tls.is_some()
     }
 
     /// Sessions that ended for that reason before a backend was asked. `None`: none can.
@@ -108,16 +144,6 @@ impl Listener {
         }
         let of = |stage| self.live.counters.sum(|counters| counters.closed(stage, reason).value());
         Stage::ALL.into_iter().map(of).sum()
-    }
-
-    /// Whether a connection from there must begin with a PROXY header; `None`: by a unix socket.
-    pub fn trusts(&self, sender: Option<IpAddr>) -> bool {
-        match (&self.trusted, &self.config.proxy_protocol, sender) {
-            // Without networks the list would hold everybody.
-            (Some(nets), Some(trusted), Some(ip)) => !trusted.nets.is_empty() && nets.allows(ip),
-            (_, Some(trusted), None) => trusted.unix,
-            _ => false,
-        }
     }
 
     pub fn is_in_use(&self) -> bool {
@@ -160,18 +186,14 @@ impl Snapshot {
         threads: usize,
     ) -> Snapshot {
         let listeners = config.listeners.iter().map(|listener| {
-            let before = previous.listeners.get(&listener.name).or_else(|| {
-                departed.listeners.iter().find(|departed| departed.config.name == listener.name)
-            });
-            // With another protocol it is another listener, with series of its own.
-            let before = before.filter(|before| before.config.protocol == listener.protocol);
-            let kept = before.filter(|before| before.config == *listener).map(Arc::clone);
+            let now = previous.listeners.get(&listener.name);
+            let kept = now.filter(|now| now.whole == *listener).map(Arc::clone);
             let listener = kept.unwrap_or_else(|| {
-                let live = before.map_or_else(
-                    || Arc::new(ListenerLive::new(threads)),
-                    |before| Arc::clone(&before.live),
-                );
-                Arc::new(Listener::new(Arc::clone(listener), live))
+                let gone = || departed.listeners.iter().find(|it| it.config.name == listener.name);
+                let before = now.map(|now| &now.terms).or_else(gone);
+                // With another protocol it is another listener, with series of its own.
+                let before = before.filter(|before| before.config.protocol == listener.protocol);
+                Arc::new(Listener::new(Arc::clone(listener), before, threads))
             });
             (Arc::clone(&listener.config.name), listener)
         });

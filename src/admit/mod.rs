@@ -19,16 +19,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::ClientAddr;
-use crate::snapshot::{Listener, ListenerLive};
+use crate::snapshot::{Listener, ListenerLive, Terms};
 use crate::telemetry::record::CloseReason;
 
-/// One session's place in its listener's limit, and its settings as they were when it was accepted.
-pub struct ListenerPermit(Arc<Listener>);
+/// One session's place in its listener's limit, and the terms on which it was accepted.
+pub struct ListenerPermit(Arc<Terms>);
 
 /// Who was let in: a place in the listener's limit, and one in the client's own where that is limited.
 pub struct Admission {
     pub listener: ListenerPermit,
     pub client: Option<ClientPermit>,
+    /// Whose PROXY header is awaited, and by what the client it announces is judged.
+    pub sender_of: Option<Arc<Listener>>,
 }
 
 /// The checks in order, cheap ones first. The process's own limit was taken before accept(), which pauses at it;
@@ -42,7 +44,8 @@ pub fn admit(
     now_ns: u64,
 ) -> Result<Admission, (Arc<Listener>, CloseReason)> {
     let ip = client.ip();
-    let client = if listener.trusts(ip) {
+    let is_sender = listener.trusts(ip);
+    let client = if is_sender {
         look_at_sender(&listener, ip, now_ns).map(|()| None)
     } else {
         look_at(&listener, ip, now_ns).and_then(|()| client_place(&listener, ip))
@@ -54,7 +57,8 @@ pub fn admit(
     if !listener.live.enter(listener.config.max_sessions) {
         return Err((listener, CloseReason::OverLimit));
     }
-    Ok(Admission { listener: ListenerPermit(listener), client })
+    let permit = ListenerPermit(Arc::clone(&listener.terms));
+    Ok(Admission { listener: permit, client, sender_of: is_sender.then_some(listener) })
 }
 
 /// Whether a client may come in, and comes slowly enough. Its own rate before the listener's: who is over the one does
@@ -126,7 +130,7 @@ pub struct PrereadPermit(Arc<ListenerLive>);
 
 impl PrereadPermit {
     /// One of at most `limit`, in one atomic step.
-    pub fn enter(listener: &Listener, limit: Option<u64>) -> Option<PrereadPermit> {
+    pub fn enter(listener: &Terms, limit: Option<u64>) -> Option<PrereadPermit> {
         let limit = limit.unwrap_or(u64::MAX);
         let more = |count: u64| (count < limit).then_some(count + 1);
         let entered = listener.live.prereads.fetch_update(Relaxed, Relaxed, more);
@@ -143,14 +147,14 @@ impl Drop for PrereadPermit {
 impl ListenerPermit {
     /// A place among at most `limit`.
     pub fn enter(listener: &Arc<Listener>, limit: Option<u64>) -> Option<ListenerPermit> {
-        listener.live.enter(limit).then(|| ListenerPermit(Arc::clone(listener)))
+        listener.live.enter(limit).then(|| ListenerPermit(Arc::clone(&listener.terms)))
     }
 }
 
 impl Deref for ListenerPermit {
-    type Target = Listener;
+    type Target = Terms;
 
-    fn deref(&self) -> &Listener {
+    fn deref(&self) -> &Terms {
         &self.0
     }
 }

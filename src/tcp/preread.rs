@@ -18,6 +18,7 @@ use super::session::Session;
 use crate::addr::{ClientAddr, LocalAddr};
 use crate::admit::{self, PrereadPermit};
 use crate::route::{Decision, Facts};
+use crate::snapshot::Listener;
 use crate::stream::Stream;
 use crate::sys::clock::Moment;
 use crate::sys::socket::{self, Peeked};
@@ -30,6 +31,8 @@ use crate::wire::{postgres, proxy_protocol};
 /// What few sessions have: what their first bytes told, and what was made of it.
 #[derive(Default)]
 pub struct Told {
+    /// Until the PROXY header has come: who judges the client it announces.
+    pub sender_of: Option<Arc<Listener>>,
     /// Who announced the client in a PROXY header.
     pub sender: Option<ClientAddr>,
     /// What the announced client dialled.
@@ -81,13 +84,14 @@ impl Told {
 /// Finds out who the client is and which route it takes, as far as the listener wants to know.
 pub async fn preread(session: &Session, client: &mut Stream) -> Result<(), CloseReason> {
     let listener = &session.listener;
-    let is_sender = listener.trusts(session.client().ip());
-    if !is_sender && listener.routes.is_empty() && listener.config.tls.is_none() {
+    let judge = session.told(|told| told.sender_of.is_some()).unwrap_or(false);
+    let judge = if judge { session.tell(|told| told.sender_of.take()) } else { None };
+    if judge.is_none() && listener.routes.is_empty() && listener.config.tls.is_none() {
         return Ok(());
     }
     let mut wait = Wait { session, client, place: None, deadline: None };
-    if is_sender {
-        wait.header().await?;
+    if let Some(judge) = judge {
+        wait.header(judge).await?;
     }
     if let Some(server) = &listener.config.tls {
         wait.handshake(server).await?;
@@ -148,7 +152,7 @@ struct Wait<'a> {
 
 impl Wait<'_> {
     /// Takes the PROXY header, and holds whom it announces against what the sender was not held against.
-    async fn header(&mut self) -> Result<(), CloseReason> {
+    async fn header(&mut self, judge: Arc<Listener>) -> Result<(), CloseReason> {
         let most = self.session.listener.config.preread_size;
         let header = self.until(|bytes| proxy_protocol::read(bytes, most)).await?;
         let header = header.map_err(|bad| {
@@ -158,8 +162,7 @@ impl Wait<'_> {
         self.take(header.length)?;
         let Some(ends) = header.ends else { return Ok(()) };
         self.session.announce(ends);
-        let (listener, ip) = (&self.session.listener, ends.client.ip());
-        let own = admit::admit_announced(listener, ip, Moment::now().nanoseconds())?;
+        let own = admit::admit_announced(&judge, ends.client.ip(), Moment::now().nanoseconds())?;
         if let Some(own) = own {
             self.session.keep(own);
         }

@@ -92,7 +92,7 @@ pub struct Times {
 /// Takes an arrival in and lets it live on this worker.
 pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
     let Arrival { socket: accepted, client, mut local, admission, place } = arrival;
-    let Admission { listener, client: own } = admission;
+    let Admission { listener, client: own, sender_of } = admission;
     if worker.plane.session_log.is_on() {
         // The listening socket may be a wildcard; the log wants the address the client really dialled.
         local = Arc::new(socket::local_addr(&accepted));
@@ -121,6 +121,9 @@ pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
     });
     if let Some(own) = own {
         session.keep(own);
+    }
+    if let Some(listener) = sender_of {
+        session.tell(|told| told.sender_of = Some(listener));
     }
     session.seat.set(worker.sessions.borrow_mut().enter(Rc::clone(&session)));
     let ending = Ending(Rc::clone(&session));

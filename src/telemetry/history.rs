@@ -11,7 +11,7 @@ use super::record::CloseReason;
 use crate::plane::Plane;
 use crate::pool::Pool;
 use crate::pool::backend::Live;
-use crate::snapshot::{Listener, ListenerLive};
+use crate::snapshot::{ListenerLive, Terms};
 
 /// Between two points.
 pub const STEP: Duration = Duration::from_secs(10);
@@ -132,8 +132,10 @@ impl Kept {
         (self.looked, self.end) = (now, wall);
         let snapshot = plane.snapshot.load_full();
         let departed = plane.departed.load_full();
-        let rates =
-            self.look_at_listeners(snapshot.listeners.values().chain(&departed.listeners), lasted);
+        let rates = self.look_at_listeners(
+            snapshot.listeners.values().map(|it| &it.terms).chain(&departed.listeners),
+            lasted,
+        );
         let sessions_active = plane.open_sessions() as f32;
         push(&mut self.all, Point { sessions_active, rates }, times);
         self.look_at_pools(&snapshot, &departed.pools, (lasted, times));
@@ -141,7 +143,7 @@ impl Kept {
 
     fn look_at_listeners<'a>(
         &mut self,
-        listeners: impl Iterator<Item = &'a Arc<Listener>>,
+        listeners: impl Iterator<Item = &'a Arc<Terms>>,
         lasted: f32,
     ) -> Rates {
         let mut fresh = HashMap::new();
@@ -232,7 +234,7 @@ fn push(series: &mut Series, point: Point, times: usize) {
 }
 
 /// Failures are those of `log.sessions: failures`.
-fn counts_of_listener(listener: &Listener, failed: &mut [u64; REASONS]) -> Counts {
+fn counts_of_listener(listener: &Terms, failed: &mut [u64; REASONS]) -> Counts {
     let mut counts = Counts::default();
     for cell in listener.live.counters.cells() {
         counts.sessions += cell.sessions.value();

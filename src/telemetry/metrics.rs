@@ -24,7 +24,7 @@ use crate::pool::fitness::ProbeResult;
 use crate::pool::slots::{WEIGHT_UNIT, Weights};
 use crate::pool::{Pool, PoolCounters, SESSION_BOUNDS};
 use crate::reload::Reloads;
-use crate::snapshot::Listener;
+use crate::snapshot::Terms;
 
 use super::metric_table::Kind::{Counter, Distribution, Value};
 pub use super::metric_table::METRICS;
@@ -185,7 +185,7 @@ impl Page {
         }
     }
 
-    fn listener(&mut self, listener: &Listener, reloads: &Reloads) {
+    fn listener(&mut self, listener: &Terms, reloads: &Reloads) {
         let name: &str = &listener.config.name;
         let protocol = listener.config.protocol.as_str();
         let labels: Labels = &[("listener", name), ("protocol", protocol)];
@@ -232,7 +232,7 @@ impl Page {
         }
     }
 
-    fn access_files(&mut self, listener: &Listener, reloads: &Reloads) {
+    fn access_files(&mut self, listener: &Terms, reloads: &Reloads) {
         for (list, file) in listener.config.access_files.each() {
             let labels: Labels = &[("listener", &listener.config.name), ("list", list)];
             let is_read = !reloads.stale_files().contains_key(&file.path);
@@ -240,7 +240,7 @@ impl Page {
         }
     }
 
-    fn datagrams(&mut self, listener: &Listener, name: &str) {
+    fn datagrams(&mut self, listener: &Terms, name: &str) {
         let counters = &listener.live.datagrams;
         let labels: Labels = &[("listener", name)];
         let active = float(listener.live.active.load(Relaxed));

@@ -17,7 +17,7 @@ use crate::admit::{self, ClientNet, ListenerPermit};
 use crate::config::{Flow, OnDown, WhenFlowsFull};
 use crate::plane::SessionFilter;
 use crate::pool::{BackendPermit, PickError, PickKey, Pool, Tried, outlier};
-use crate::snapshot::Listener;
+use crate::snapshot::{Listener, Terms};
 use crate::sys::clock::Moment;
 use crate::sys::datagram;
 use crate::telemetry::datagrams::Dropped;
@@ -234,7 +234,7 @@ impl Flows {
         let link = self.table.get_mut(id)?;
         let now = &self.doors.get(widen(link.key.door))?.listener;
         let backend = &link.slot.backend;
-        let is_moved = !std::ptr::eq(&*link.places.listener, &**now)
+        let is_moved = !std::ptr::eq(&*link.places.listener, &*now.terms)
             && now.config.pool.as_deref() != Some(&*backend.pool);
         if !is_moved {
             link.moved_since_ms = None;
@@ -378,7 +378,7 @@ impl Flows {
 }
 
 /// Flows of a listener, also of its earlier settings, make room for each other.
-fn group(listener: &Listener) -> u64 {
+fn group(listener: &Terms) -> u64 {
     Arc::as_ptr(&listener.live).addr() as u64
 }
 

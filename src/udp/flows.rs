@@ -16,7 +16,7 @@ use crate::addr::{ClientAddr, LocalAddr};
 use crate::config::Protocol;
 use crate::plane::{Cut, Part, Plane, SEATS, SessionFilter, SessionRow};
 use crate::pool::SESSION_BOUNDS;
-use crate::snapshot::Listener;
+use crate::snapshot::Terms;
 use crate::sys::clock;
 use crate::sys::datagram::BATCH;
 use crate::telemetry::datagrams::{DatagramCounters, Dropped};
@@ -73,7 +73,7 @@ impl Flows {
         }
     }
 
-    pub fn counters<'a>(&self, listener: &'a Listener) -> &'a DatagramCounters {
+    pub fn counters<'a>(&self, listener: &'a Terms) -> &'a DatagramCounters {
         listener.live.datagrams.of(self.thread)
     }
 

@@ -12,6 +12,7 @@ use maitred::config::{self, Config};
 use maitred::telemetry::metrics::{Sources, exposition};
 
 use crate::balancer::{self, Balancer, loopback, wait_for};
+use crate::server::{Conduct, Server, first_byte};
 
 /// `config` with a second listener and pool, both called `extra`.
 fn with_extra(config: &Config, backend: SocketAddr) -> Config {
@@ -238,4 +239,33 @@ fn the_address_before_a_port_changes_for_datagrams_too() {
             })
         });
     }
+}
+
+/// Lists of networks may be long and change every second; who is let in keeps none of them.
+#[test]
+fn an_open_session_keeps_no_list_of_networks() {
+    let server = Server::start(Conduct::Echo);
+    let mut config = balancer::config(&[server.address]);
+    let net = |at: u32| std::net::IpAddr::from(std::net::Ipv4Addr::from(at << 8)).into();
+    let nets = |count: u32| (0..count).map(net).collect();
+    balancer::listener(&mut config).access.deny = nets(1);
+    let mut balancer = Balancer::start(config.clone());
+    let mut clients = Vec::new();
+    let mut before = Vec::new();
+    for round in 2..12 {
+        let mut client = TcpStream::connect(balancer.address()).unwrap();
+        client.write_all(b"x").unwrap();
+        assert_eq!(first_byte(&mut client), Some('x'));
+        clients.push(client);
+        let snapshot = balancer.supervisor().plane.snapshot.load_full();
+        before.push(Arc::downgrade(&snapshot.listeners["main"]));
+        drop(snapshot);
+        balancer::listener(&mut config).access.deny = nets(round);
+        balancer.supervisor.as_mut().unwrap().reload(config.clone()).unwrap();
+    }
+    // An acceptor keeps the one it saw last until the next client comes; both workers see one.
+    wait_for("the lists of before to be given back", || {
+        clients.push(TcpStream::connect(balancer.address()).unwrap());
+        before.iter().all(|listener| listener.upgrade().is_none())
+    });
 }
