@@ -146,7 +146,16 @@ async fn set_by_hand(
     let place = (pool.clone(), backend.clone());
     let who = caller.name();
     match asked(&shared, |answer| Ask::SetByHand { place, wish, who, answer }).await {
-        Some(Ok(Some(found))) => Json(api::backend_json(&found)).into_response(),
+        Some(Ok(Some(found))) => {
+            let mut answer = api::backend_json(&found);
+            let pools = &shared.state.sources.plane.snapshot.load().pools;
+            let is_deserted = pools.get(&*pool).is_some_and(|pool| pool.is_deserted());
+            if is_deserted && !found.status().hand.takes_sessions() {
+                let warning = format!("nobody in pool {pool} takes new sessions now");
+                answer["warning"] = warning.into();
+            }
+            Json(answer).into_response()
+        }
         Some(Ok(None)) => Json(json!({ "name": backend, "state": null })).into_response(),
         Some(Err(why)) => not_set(&shared, &pool, &backend, &why),
         None => ending(),

@@ -39,9 +39,9 @@ enum What {
     },
     /// Another weight than the configured one
     Weight {
-        /// 0…256; with 0 it gets no new sessions
-        #[arg(value_parser = clap::value_parser!(u32).range(0..=256))]
-        weight: u32,
+        /// The weight, 0…256; with 0 it gets no new sessions. It may also stand last
+        #[arg(value_name = "N")]
+        weight: String,
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
@@ -79,19 +79,55 @@ fn until(text: &str) -> Result<String, String> {
 
 impl Backend {
     pub fn run(&self) -> ExitCode {
-        let (which, change) = match &self.what {
-            What::Up { which } => (which, json!({ "state": "up" })),
-            What::Drain { which, end } => (which, end.with("state", "drain".into())),
-            What::Maintenance { which, end } => (which, end.with("state", "maintenance".into())),
-            What::Weight { weight, which, end } => (which, end.with("weight", (*weight).into())),
+        let (which, place, change) = match &self.what {
+            What::Up { which } => (which, which.place(), json!({ "state": "up" })),
+            What::Drain { which, end } => (which, which.place(), end.with("state", "drain".into())),
+            What::Maintenance { which, end } => {
+                (which, which.place(), end.with("state", "maintenance".into()))
+            }
+            What::Weight { weight, which, end } => {
+                match weighed([weight, &which.pool, &which.backend]) {
+                    Ok((weight, place)) => (which, place, end.with("weight", weight.into())),
+                    Err(why) => {
+                        eprintln!("error: {why}\n\nUsage: maitred backend weight N POOL BACKEND");
+                        return ExitCode::from(2);
+                    }
+                }
+            }
         };
-        match which.at.set(&which.pool, &which.backend, &change) {
+        let (pool, backend) = place;
+        match which.at.set(pool, backend, &change) {
             Ok(backend) => {
-                super::print(&summary(&which.pool, &backend));
+                super::print(&summary(pool, &backend));
+                if let Some(warning) = backend["warning"].as_str() {
+                    eprintln!("warning: {}", visible(warning));
+                }
                 ExitCode::SUCCESS
             }
             Err(error) => error.report(),
         }
+    }
+}
+
+impl Which {
+    fn place(&self) -> (&str, &str) {
+        (&self.pool, &self.backend)
+    }
+}
+
+/// The weight, which may stand before or behind the names, and these.
+fn weighed(words: [&str; 3]) -> Result<(u32, (&str, &str)), String> {
+    const MOST: u32 = 256;
+    let [first, second, third] = words;
+    // A pool may be called `10`.
+    let (number, place) = match (first.parse::<u32>(), third.parse::<u32>()) {
+        (Ok(number), _) => (number, (second, third)),
+        (_, Ok(number)) => (number, (first, second)),
+        _ => return Err(format!("neither `{first}` nor `{third}` is a weight")),
+    };
+    match number {
+        0..=MOST => Ok((number, place)),
+        _ => Err(format!("weight {number} is not in 0..={MOST}")),
     }
 }
 
@@ -135,4 +171,26 @@ fn summary(pool: &str, backend: &Value) -> String {
         text("why"),
         number("weight"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_stands_before_or_behind_the_names() {
+        for (words, expected) in [
+            (["10", "db", "db1"], Some((10, "db", "db1"))),
+            (["db", "db1", "0"], Some((0, "db", "db1"))),
+            (["10", "10", "10"], Some((10, "10", "10"))),
+            (["7", "db", "256"], Some((7, "db", "256"))),
+            (["db", "db1", "heavy"], None),
+            (["257", "db", "db1"], None),
+            (["-1", "db", "db1"], None),
+        ] {
+            let found =
+                weighed(words).ok().map(|(weight, (pool, backend))| (weight, pool, backend));
+            assert_eq!(found, expected, "{words:?}");
+        }
+    }
 }

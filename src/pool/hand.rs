@@ -96,6 +96,11 @@ impl Hand {
         *self == Hand::default()
     }
 
+    /// Whether new sessions may still go there.
+    pub fn takes_sessions(&self) -> bool {
+        self.state.is_none() && self.weight.as_ref().is_none_or(|set| set.value > 0)
+    }
+
     pub fn grant(&mut self, wish: &Wish, who: &str, now: SystemTime) {
         match wish.state {
             Some(StateWish::Set(state)) => self.state = Some(set(state, wish, who, now)),

@@ -218,6 +218,12 @@ impl Pool {
         resting
     }
 
+    /// Whether nobody in it is up and takes new sessions.
+    pub fn is_deserted(&self) -> bool {
+        let takes = |backend: &Arc<Backend>| backend.live.slot.hot().weight(Weights::Effective) > 0;
+        !self.backends.iter().any(takes)
+    }
+
     /// Removed backends that still have sessions.
     pub fn departed(&self) -> impl Iterator<Item = (&Arc<str>, Arc<Live>)> {
         self.departed.iter().filter_map(|departed| Some((&departed.name, departed.live.upgrade()?)))

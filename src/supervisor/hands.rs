@@ -126,7 +126,15 @@ impl Supervisor {
             self.tell_hands(pool).await;
             return Err(why);
         }
-        self.events.note_backend(pool, backend, format!("{pool}/{backend} {}", words(wish, who)));
+        let what = format!("{pool}/{backend} {}", words(wish, who));
+        let snapshot = self.plane.snapshot.load();
+        let takes_away = !self.hands.of(pool, backend).is_none_or(Hand::takes_sessions);
+        if takes_away && snapshot.pools.get(pool).is_some_and(|pool| pool.is_deserted()) {
+            let what = format!("{what}; nobody in pool {pool} takes new sessions now");
+            self.events.warn_backend(pool, backend, what);
+        } else {
+            self.events.note_backend(pool, backend, what);
+        }
         Ok(self.backend(pool, backend).ok())
     }
 

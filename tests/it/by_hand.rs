@@ -262,6 +262,26 @@ fn after_maintenance_who_starts_down_needs_every_pass() {
 }
 
 #[test]
+fn who_takes_the_last_one_out_is_warned() {
+    let (a, b) = two();
+    let program = Program::start(&pools(&a, &b, ""));
+    let set = |arguments: &[&str]| program.maitred(&[&["backend"], arguments].concat());
+    assert_eq!(set(&["drain", "main", "a"]).err, "");
+    let says = "warning: nobody in pool main takes new sessions now\n";
+    for last in [&["maintenance", "main", "b"][..], &["weight", "0", "main", "b"]] {
+        let outcome = set(last);
+        assert_eq!((outcome.code, &*outcome.err), (0, says), "{last:?}");
+        assert_eq!(set(&["up", "main", "b"]).err, "");
+        wait_for("b", || program.backend("b")["state"] == "up");
+    }
+    let log = fs::read_to_string(program.dir.path().join("out")).unwrap();
+    let warned = log.lines().filter(|line| {
+        line.contains("WARN") && line.contains("nobody in pool main takes new sessions now")
+    });
+    assert_eq!(warned.count(), 2, "{log}");
+}
+
+#[test]
 fn what_a_hand_sets_is_one_event() {
     let (a, b) = two();
     let program = Program::start(&pools(&a, &b, ""));
@@ -316,6 +336,7 @@ fn a_weight_counts_at_once_and_over_reloads_and_up_lifts_it() {
     let (a, b) = two();
     let program = Program::start(&pools(&a, &b, ""));
     let address = program.address();
+    program.does(&["backend", "weight", "main", "a", "9"]);
     program.does(&["backend", "weight", "4", "main", "a"]);
     let count = |served: String| served.matches('a').count();
     assert_eq!(count(served(address)), 8);
@@ -363,6 +384,7 @@ fn who_names_something_wrong_is_told_what_to_write() {
         ),
         (&["backend", "drain", "main", "c"], 1, "the pool has no such backend: main/c"),
         (&["backend", "weight", "300", "main", "a"], 2, "0..=256"),
+        (&["backend", "weight", "main", "a", "lots"], 2, "backend weight N POOL BACKEND"),
         (&["backend", "drain", "main", "a", "--until", "soon"], 2, "or a duration like 30m"),
         (&["show", "pools", "--admin", "nowhere"], 2, "error[E0120]: `nowhere` is no address"),
         (&["show", "pools", "--admin", "127.0.0.1:1"], 1, "error[E0122]: no maitred answers here"),

@@ -19,7 +19,6 @@ use crate::addr::BackendAddr;
 use crate::plane::Plane;
 use crate::pool::Pool;
 use crate::pool::backend::BackendState;
-use crate::pool::slots::Weights;
 use crate::snapshot::Snapshot;
 use crate::telemetry::history::Kept;
 use figures::{UNKNOWN, age, byte_rate, count, escape, rate};
@@ -79,14 +78,12 @@ fn find(state: &State, snapshot: &Snapshot, pools: &[&Pool]) -> Found {
     // A server may be in several pools.
     let mut servers: HashMap<&BackendAddr, BackendState> = HashMap::new();
     for pool in pools {
-        let mut is_open = false;
         for backend in &pool.backends {
             let state = backend.status().state;
             let worst = servers.entry(&backend.address).or_insert(state);
             *worst = std::cmp::min_by_key(*worst, state, |state| pools::rank(*state));
-            is_open |= backend.live.slot.hot().weight(Weights::Effective) > 0;
         }
-        if !is_open {
+        if pool.is_deserted() {
             found.deserted.push(pool.name.to_string());
         }
     }

@@ -1,6 +1,7 @@
 //! `maitred top`: live rates, sessions, latency and health of a running maitred, and draining and killing from the
 //! keyboard. What is shown is in `model` (pure), how in `view`, what a key does in `keys`; here are terminal and threads.
 
+mod columns;
 mod model;
 mod keys;
 mod view;
@@ -166,7 +167,8 @@ fn perform(at: &Where, act: &Act) -> Result<String, Unanswered> {
         Act::Set { pool, backend, state } => {
             let change = serde_json::json!({ "state": state });
             let now = at.set(pool, backend, &change)?;
-            Ok(format!("{pool}/{backend} is {}", now["state"].as_str().unwrap_or("?")))
+            let warning = now["warning"].as_str().map(|it| format!("; {it}")).unwrap_or_default();
+            Ok(format!("{pool}/{backend} is {}{warning}", now["state"].as_str().unwrap_or("?")))
         }
         Act::Kill { pool, backend } => {
             let path =

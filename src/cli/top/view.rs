@@ -6,6 +6,7 @@ use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row as Cells, Table, TableState};
 
+use super::columns::{COLUMNS, Column, fitting};
 use super::model::{Mode, Model, Row, Sort, list, number, text};
 
 /// Lines at the bottom, where there is room: the whole of the selected row's reason, and the last events.
@@ -77,31 +78,22 @@ fn header(model: &Model) -> Vec<Line<'static>> {
     ]
 }
 
-const COLUMNS: [(&str, Sort, u16); 10] = [
-    ("POOL", Sort::Name, 14),
-    ("BACKEND", Sort::Name, 22),
-    ("STATE", Sort::State, 13),
-    ("WEIGHT", Sort::Name, 6),
-    ("OPEN", Sort::Open, 7),
-    ("NEW/S", Sort::Sessions, 7),
-    ("IN/S", Sort::Received, 10),
-    ("OUT/S", Sort::Sent, 10),
-    ("P50", Sort::Name, 6),
-    ("P99", Sort::Latency, 6),
-];
-
 fn table(frame: &mut Frame<'_>, model: &Model, area: Rect) {
-    let titles = COLUMNS.iter().enumerate().map(|(index, (title, sort, _))| {
-        let is_sorted = *sort == model.sort && (*sort != Sort::Name || index == 0);
+    let columns = fitting(area.width);
+    let titles = columns.iter().map(|(index, _)| {
+        let Column { title, sort, .. } = &COLUMNS[*index];
+        let is_sorted = *sort == model.sort && (*sort != Sort::Name || *index == 0);
         let arrow = if model.is_reversed { "↑" } else { "↓" };
         let title = if is_sorted { format!("{title}{arrow}") } else { (*title).to_owned() };
-        Cell::from(Line::from(title).alignment(side(index)))
+        Cell::from(Line::from(title).alignment(side(*index)))
     });
-    let head = Cells::new(titles.chain([Cell::from("WHY")])).style(Style::new().reversed());
+    let head = Cells::new(titles).style(Style::new().reversed());
     let shown = model.shown();
-    let rows = shown.iter().map(|row| cells(row));
-    let widths = COLUMNS.iter().map(|(_, _, width)| Constraint::Length(*width));
-    let widths = widths.chain([Constraint::Min(10)]);
+    let rows = shown.iter().map(|row| {
+        let mut cells = cells(row).map(Some);
+        Cells::new(columns.iter().filter_map(|(index, _)| cells[*index].take()))
+    });
+    let widths = columns.iter().map(|(_, width)| Constraint::Length(*width));
     let table =
         Table::new(rows, widths).header(head).row_highlight_style(Style::new().bold().underlined());
     let mut state = TableState::default().with_selected(model.position());
@@ -119,30 +111,29 @@ fn table(frame: &mut Frame<'_>, model: &Model, area: Rect) {
 
 /// Numbers to the right.
 fn side(column: usize) -> Alignment {
-    if column < 3 { Alignment::Left } else { Alignment::Right }
+    if COLUMNS[column].is_number { Alignment::Right } else { Alignment::Left }
 }
 
-fn cells(row: &Row) -> Cells<'static> {
+/// In the order of `COLUMNS`.
+fn cells(row: &Row) -> [Cell<'static>; COLUMNS.len()] {
     let mark = if row.by_hand { "*" } else { "" };
     let milliseconds =
         |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |it| format!("{it}"));
-    let numbers = [
-        row.weight.to_string(),
-        row.open.to_string(),
-        rate(row.sessions),
-        bytes(row.received),
-        bytes(row.sent),
-        milliseconds(row.p50),
-        milliseconds(row.p99),
-    ];
-    let words = [
+    let number = |text: String| Cell::from(Line::from(text).alignment(Alignment::Right));
+    let backend = if row.backend.is_empty() { "(all)".to_owned() } else { row.backend.clone() };
+    [
         Cell::from(row.pool.clone()),
-        Cell::from(if row.backend.is_empty() { "(all)".to_owned() } else { row.backend.clone() }),
+        Cell::from(backend),
         Cell::from(format!("{} {}{mark}", symbol(&row.state), row.state)).style(color(&row.state)),
-    ];
-    let numbers =
-        numbers.into_iter().map(|text| Cell::from(Line::from(text).alignment(Alignment::Right)));
-    Cells::new(words.into_iter().chain(numbers).chain([Cell::from(row.why.clone())]))
+        number(row.weight.to_string()),
+        number(row.open.to_string()),
+        number(rate(row.sessions)),
+        number(bytes(row.received)),
+        number(bytes(row.sent)),
+        number(milliseconds(row.p50)),
+        number(milliseconds(row.p99)),
+        Cell::from(row.why.clone()),
+    ]
 }
 
 /// Not by colour alone.

@@ -137,6 +137,20 @@ fn who_is_in_trouble_comes_first_and_what_is_selected_stays_so() {
     assert_eq!(model.shown().len(), 5);
 }
 
+/// Figures of many digits, on the width that most terminals begin with.
+#[test]
+fn at_eighty_columns_every_figure_is_whole() {
+    let mut model = model();
+    for row in &mut model.rows {
+        (row.open, row.sessions) = (1_234_567, 7_654_321.0);
+        (row.received, row.sent) = (999.0 * 1024.0 * 1024.0, 888.0 * 1024.0 * 1024.0);
+    }
+    let text = lines(&screen(&mut model, 80, 24)).join("\n");
+    let row = text.lines().find(|line| line.contains("db1")).unwrap();
+    assert!(row.ends_with("1234567 7654321  999.0 MiB  888.0 MiB      5"), "{text}");
+    assert!(row.starts_with("db "), "{text}");
+}
+
 #[test]
 fn no_size_of_terminal_and_no_answer_is_too_small() {
     for (width, height) in [(1, 1), (20, 5), (40, 60), (300, 4)] {
