@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 
-use maitred::addr::ListenAddr;
+use maitred::addr::{ListenAddr, LocalAddr};
 use maitred::config::{OnRefuse, Rate};
 use maitred::telemetry::record::{CloseReason, Stage};
 use socket2::{Domain, Socket, Type};
@@ -51,6 +51,19 @@ fn who_is_denied_is_refused_with_a_record() {
     let mut denied = connect_from("127.0.0.1", balancer.address());
     assert_eq!(denied.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(refusals(&balancer, 3), [CloseReason::Denied]);
+}
+
+#[test]
+fn the_record_of_who_is_refused_has_the_address_that_was_dialled() {
+    let mut config = balancer::config(&[]);
+    let listener = balancer::listener(&mut config);
+    listener.access.deny = vec!["0.0.0.0/0".parse().unwrap()];
+    listener.bind = vec![ListenAddr::Inet("0.0.0.0:0".parse().unwrap())];
+    let balancer = Balancer::start(config);
+    let dialled = SocketAddr::from(([127, 0, 0, 7], balancer.address().port()));
+    drop(connect_from("127.0.0.1", dialled));
+    let record = &balancer.endings(1)[0];
+    assert_eq!((record.reason, record.local), (CloseReason::Denied, LocalAddr::Inet(dialled)));
 }
 
 #[test]
