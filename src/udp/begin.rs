@@ -220,6 +220,7 @@ impl Flows {
             retired: None,
             again: None,
             header: Header::new(pool, client, dialled),
+            comebacks: 0,
             trains: Trains { to_backend: true, to_client: true },
             rate,
             overflow: 0,
@@ -302,8 +303,11 @@ impl Flows {
     /// The kernel says that the backend refused a datagram or cannot be reached. If it was the flow's first and only
     /// one, another backend gets it: this one never had it.
     pub fn trouble(&mut self, id: FlowId, error: &io::Error) {
-        let Some((_, link)) = self.table.get(id) else { return };
+        let Some(link) = self.table.get_mut(id) else { return };
         datagram::forget_icmp(&link.socket);
+        // Nobody was there: whoever is when it goes on was told nothing.
+        link.header.set_said(false);
+        let Some((_, link)) = self.table.get(id) else { return };
         if !is_trouble(error) {
             tracing::debug!(%error, backend = &*link.slot.backend.name, "a flow's socket failed");
             return;

@@ -55,6 +55,11 @@ impl Flows {
             trouble = error.raw_os_error();
             true
         };
+        // Who comes back may be another process, which was told nothing.
+        let comebacks = link.slot.backend.live.down.ends();
+        if std::mem::replace(&mut link.comebacks, comebacks) != comebacks {
+            link.header.set_said(false);
+        }
         let (is_only_one, mut refused) = (link.again.is_some(), 0);
         let mut drop_it = |reason, count| {
             if is_only_one && reason == Dropped::BackendError {
@@ -208,7 +213,7 @@ fn send_headed(
     trouble: &mut impl FnMut(&io::Error) -> bool,
 ) -> Sent {
     let mut sent = Sent::default();
-    while let Header::First(bytes) | Header::Every(bytes) = &*header {
+    while let Some(bytes) = header.due() {
         let Some((load, segment)) = loads.first_mut() else { break };
         let (datagram, rest) = load.split_at((*segment).min(load.len()));
         let pieces = [IoSlice::new(bytes), IoSlice::new(datagram)];
@@ -221,9 +226,7 @@ fn send_headed(
             Ok(()) => {
                 sent.datagrams += 1;
                 sent.bytes += datagram.len() as u64;
-                if matches!(header, Header::First(_)) {
-                    *header = Header::None;
-                }
+                header.set_said(true);
             }
             Err(error) => dropped(why(&error), 1),
         }

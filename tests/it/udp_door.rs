@@ -127,3 +127,34 @@ fn a_backend_is_told_the_client_in_front_of_the_first_or_of_every_datagram() {
         assert_eq!((bytes.client_received, bytes.backend_sent), (8, 8), "payload alone counts");
     }
 }
+
+#[test]
+fn a_backend_that_may_be_another_process_is_told_the_client_anew() {
+    let backend = socket("127.0.0.1:0");
+    let address = backend.local_addr().unwrap();
+    let mut config = config(&[&backend]);
+    balancer::pool(&mut config).send_proxy_protocol = Some(ProxyVersion::V2);
+    let balancer = Balancer::start(config);
+    let snapshot = balancer.supervisor().plane.snapshot.load_full();
+    let live = &snapshot.pools["main"].backends[0].live;
+    let client = client(&balancer);
+    let heard_by = |backend: &UdpSocket, text: &[u8]| {
+        client.send(text).unwrap();
+        let heard = receive(backend).0;
+        (heard.len() > text.len()).then_some(heard.len() - text.len())
+    };
+    assert_eq!(heard_by(&backend, b"first"), Some(28));
+    assert_eq!(heard_by(&backend, b"more"), None);
+    // The kernel says that nobody is there; then somebody is.
+    drop(backend);
+    client.send(b"lost").unwrap();
+    wait_for("the news of it", || live.connect_failures.refused.value() > 0);
+    let backend = socket(&address.to_string());
+    assert_eq!(heard_by(&backend, b"to whoever is there now"), Some(28));
+    assert_eq!(heard_by(&backend, b"more"), None);
+    // Probes found it down, and up again, and meanwhile it was asked for nothing.
+    live.down.set(true);
+    live.down.set(false);
+    assert_eq!(heard_by(&backend, b"back"), Some(28));
+    assert_eq!(heard_by(&backend, b"more"), None);
+}
