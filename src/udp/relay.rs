@@ -94,6 +94,9 @@ impl Flows {
 
     /// Reads what a flow's backend sent; says whether more may be waiting.
     pub fn from_backend(&mut self, inbox: &mut Inbox, id: FlowId) -> bool {
+        if !self.may_stay(id) {
+            return false;
+        }
         for read in 0..READS {
             let Some((_, link)) = self.table.get(id) else { return false };
             // Most flows have one reply waiting, and each place for another costs a little.

@@ -1,7 +1,7 @@
 //! Who may come in at the door of a UDP listener, at what rate, and how the client is announced to the backend.
 
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use maitred::config::{ProxyDatagrams, ProxyVersion, Rate};
 use maitred::telemetry::datagrams::{Direction, Dropped};
@@ -157,4 +157,29 @@ fn a_backend_that_may_be_another_process_is_told_the_client_anew() {
     live.down.set(false);
     assert_eq!(heard_by(&backend, b"back"), Some(28));
     assert_eq!(heard_by(&backend, b"more"), None);
+}
+
+#[test]
+fn a_flow_whose_client_is_denied_ends_at_its_next_datagram_either_way() {
+    let backend = socket("127.0.0.1:0");
+    let mut config = config(&[&backend]);
+    let mut balancer = Balancer::start(config.clone());
+    let [asks, hears, stays] =
+        ["127.0.0.1", "127.0.0.1", "127.0.0.2"].map(|ip| client_at(ip, &balancer));
+    exchange(&asks, &backend, b"asks");
+    let flow = exchange(&hears, &backend, b"hears");
+    exchange(&stays, &backend, b"stays");
+    balancer::listener(&mut config).access.deny = vec!["127.0.0.1/32".parse().unwrap()];
+    balancer.supervisor.as_mut().unwrap().reload_with(Ok(config), Instant::now()).unwrap();
+    asks.send(b"denied").unwrap();
+    dropped(&balancer, Dropped::Denied, 1);
+    backend.send_to(b"denied", flow).unwrap();
+    exchange(&stays, &backend, b"stays");
+    let ended: Vec<Stage> = balancer
+        .endings(3)
+        .iter()
+        .filter(|record| record.reason == CloseReason::Denied)
+        .map(|record| record.stage)
+        .collect();
+    assert_eq!(ended, [Stage::Relay, Stage::Relay, Stage::Admit]);
 }
