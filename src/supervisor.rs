@@ -22,12 +22,12 @@ use tokio::sync::mpsc;
 use crate::addr::ListenAddr;
 use crate::admit::Gate;
 use crate::aside;
-use crate::config::{Config, Protocol, compare};
+use crate::config::{Config, DenySessions, Protocol, compare};
 use crate::health::Means;
 use crate::health::monitor::Monitor;
 use crate::plane::{Bind, Cut, Plane, Served, SessionFilter};
 use crate::reload::{self, Reloads};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Listener, Snapshot};
 use crate::sys::port_range::PortRange;
 use crate::sys::{limits, socket};
 use crate::tcp::source_ports::SourcePorts;
@@ -204,7 +204,24 @@ impl Supervisor {
         self.keep_off_listeners();
         self.packets.renew(&snapshot, &self.served, packets);
         self.plane.served.store(Arc::new(self.served.clone()));
+        self.look_again(&before, &snapshot);
         self.close(unwanted)
+    }
+
+    /// Has those sessions ended whose clients may not come in any more, by listeners where they are to end.
+    fn look_again(&self, before: &Snapshot, now: &Snapshot) {
+        let is_stricter = |listener: &&Arc<Listener>| {
+            let before = before.listeners.get(&listener.config.name);
+            listener.config.deny_sessions == DenySessions::End
+                && before.is_some_and(|before| {
+                    before.config.access != listener.config.access
+                        || before.config.deny_sessions != DenySessions::End
+                })
+        };
+        let listeners: Vec<_> = now.listeners.values().filter(is_stricter).cloned().collect();
+        for worker in 0..if listeners.is_empty() { 0 } else { self.workers() } {
+            self.send(worker, Command::LookAgain(listeners.clone()));
+        }
     }
 
     /// Lets the TCP workers accept on new sockets; returns those of UDP.

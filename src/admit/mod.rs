@@ -71,6 +71,19 @@ pub fn look_at(listener: &Listener, ip: Option<IpAddr>, now_ns: u64) -> Result<(
     listener_rate(listener, now_ns)
 }
 
+/// Whether who is in might come in now, with whoever announced it. `is_sender`: it is one of those, and has announced
+/// nobody yet.
+pub fn may_stay(
+    listener: &Listener,
+    client: Option<IpAddr>,
+    sender: Option<IpAddr>,
+    is_sender: bool,
+) -> bool {
+    let acl = &listener.acl;
+    let is_allowed = |ip| if is_sender { !acl.denies(ip) } else { acl.allows(ip) };
+    client.is_none_or(is_allowed) && sender.is_none_or(|ip| !acl.denies(ip))
+}
+
 /// Who is trusted to announce clients is turned away only by a `deny`: `allow` and the limits of each client speak of
 /// those it announces.
 fn look_at_sender(listener: &Listener, ip: Option<IpAddr>, now_ns: u64) -> Result<(), CloseReason> {

@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 use super::discovery::{Asked, Finder, Origin, Question};
 use super::route::{NamePattern, Route};
 use super::{
-    Admin, AdminSocket, Balance, Config, Expect, Health, Hold, LogFormat, LogLevel, OnDown,
-    OnDownReasons, OnRefuse, Passive, Pool, Probe, Process, Protocol, ProxyDatagrams, ProxyVersion,
-    Rate, RelayMode, SessionLog, SourcePorts, Start, StatusRange, WhenFlowsFull, WhenFull,
-    WhenNoneUp,
+    Admin, AdminSocket, Balance, Config, DenySessions, Expect, Health, Hold, LogFormat, LogLevel,
+    OnDown, OnDownReasons, OnRefuse, Passive, Pool, Probe, Process, Protocol, ProxyDatagrams,
+    ProxyVersion, Rate, RelayMode, SessionLog, SourcePorts, Start, StatusRange, WhenFlowsFull,
+    WhenFull, WhenNoneUp,
 };
 use super::{Listener, Trusted, pool};
 
@@ -159,6 +159,10 @@ fn tcp_keys(listener: &Listener) -> Value {
         "proxy_protocol": none(trusted.map(|it| json!({ "trusted": senders(it) }))),
         "tls": none(listener.tls.as_ref().map(|tls| tls.describe())),
         "preread_size": size(listener.preread_size as u64),
+        "deny_sessions": match listener.deny_sessions {
+            DenySessions::End => "end",
+            DenySessions::Keep => "keep",
+        },
         "on_refuse": match listener.on_refuse {
             OnRefuse::Close => "close",
             OnRefuse::Reset => "reset",

@@ -23,6 +23,7 @@ pub struct Listener {
     pub proxy_protocol: Option<Trusted>,
     /// `None`: sessions are passed on as they are.
     pub tls: Option<Arc<Server>>,
+    pub deny_sessions: DenySessions,
     pub on_refuse: OnRefuse,
     pub relay: RelayMode,
     /// `allow` and `deny`, those of files too.
@@ -134,6 +135,14 @@ pub enum WhenFlowsFull {
     Shed,
 }
 
+/// Whether a session outlives its client's right to come in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DenySessions {
+    End,
+    #[default]
+    Keep,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnRefuse {
     #[default]
@@ -196,6 +205,7 @@ impl Default for Listener {
             routes: Vec::new(),
             proxy_protocol: None,
             tls: None,
+            deny_sessions: DenySessions::Keep,
             on_refuse: OnRefuse::Close,
             relay: RelayMode::Auto,
             access: Access::default(),

@@ -176,9 +176,15 @@ async fn services(
         hosts.entry(record.name.clone()).or_default().push(ip);
         ttl = ttl.min(Duration::from_secs(record.ttl.into()));
     }
+    // Who adds addresses may add those of one family alone.
+    let is_whole =
+        |ips: &Vec<IpAddr>| [true, false].map(|is| ips.iter().any(|ip| ip.is_ipv4() == is));
     let missing: BTreeSet<&Name> = announced.iter().map(|(host, _)| host).collect();
-    let missing: Vec<Name> =
-        missing.into_iter().filter(|host| !hosts.contains_key(host)).cloned().collect();
+    let missing: Vec<(Name, Vec<IpAddr>)> = missing
+        .into_iter()
+        .map(|host| (host.clone(), hosts.get(host).cloned().unwrap_or_default()))
+        .filter(|(_, known)| is_whole(known) != [true, true])
+        .collect();
     let mut flawed = None;
     for some in missing.chunks(AT_ONCE) {
         for (host, Both { ips, ttl: own, flaw }) in look_up(servers, some).await? {
@@ -215,13 +221,34 @@ fn announced(record: &DnsRecord) -> Option<(Name, Record)> {
     Some((srv.target.clone(), Record { priority, weight, port, ips: Vec::new() }))
 }
 
+/// Of a host whose addresses of one family are known, both.
+async fn other_family(servers: &Servers, name: &Name, known: Vec<IpAddr>) -> Both {
+    let is_ipv4 = !known.iter().any(IpAddr::is_ipv4);
+    let record = if is_ipv4 { RecordType::A } else { RecordType::AAAA };
+    let mut both = Both { ips: known, ttl: LONGEST, flaw: None };
+    match servers.look_up(name, record).await {
+        Ok(Lookup { records, ttl, .. }) => {
+            both.ips.extend(records.iter().filter_map(ip));
+            both.ttl = ttl;
+        }
+        Err(failure) if is_negative(&failure) => {}
+        Err(failure) => both.flaw = Some((failure, is_ipv4)),
+    }
+    both
+}
+
 /// A host that is not there is left out; one that cannot be asked for fails the whole, lest its backends be lost.
-async fn look_up(servers: &Rc<Servers>, names: &[Name]) -> Result<Vec<(Name, Both)>, Failure> {
+/// Each host with those of its addresses that are known.
+async fn look_up(
+    servers: &Rc<Servers>,
+    hosts: &[(Name, Vec<IpAddr>)],
+) -> Result<Vec<(Name, Both)>, Failure> {
     let mut tasks = tokio::task::JoinSet::new();
-    for name in names {
-        let (servers, name) = (Rc::clone(servers), name.clone());
+    for (name, known) in hosts {
+        let (servers, name, known) = (Rc::clone(servers), name.clone(), known.clone());
         tasks.spawn_local(async move {
             let both = match in_hosts(&servers, &name.to_ascii()) {
+                _ if !known.is_empty() => Ok(other_family(&servers, &name, known).await),
                 Some(both) => Ok(both),
                 None => both(&servers, &name, &[]).await,
             };

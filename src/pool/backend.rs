@@ -1,6 +1,6 @@
 //! One backend: what the file says of it, and what is alive of it across reloads.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -59,20 +59,31 @@ pub struct Live {
 
 /// Since when something is so, if it is, in milliseconds of the coarse clock.
 #[derive(Debug, Default)]
-pub struct Since(AtomicU64);
+pub struct Since {
+    ms: AtomicU64,
+    /// How often it was so, and no longer is.
+    ends: AtomicU32,
+}
 
 impl Since {
     /// What is so already has been so for as long as before.
     pub fn set(&self, is_so: bool) {
-        if !is_so {
-            self.0.store(0, Relaxed);
-        } else if self.ms().is_none() {
-            self.0.store(coarse_ms().max(1), Relaxed);
+        if is_so {
+            if self.ms().is_none() {
+                self.ms.store(coarse_ms().max(1), Relaxed);
+            }
+        } else if self.ms.swap(0, Relaxed) > 0 {
+            self.ends.fetch_add(1, Relaxed);
         }
     }
 
     pub fn ms(&self) -> Option<u64> {
-        Some(self.0.load(Relaxed)).filter(|ms| *ms > 0)
+        Some(self.ms.load(Relaxed)).filter(|ms| *ms > 0)
+    }
+
+    /// Another one each time that it is over.
+    pub fn ends(&self) -> u32 {
+        self.ends.load(Relaxed)
     }
 }
 

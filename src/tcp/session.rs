@@ -20,11 +20,12 @@ use super::relay::{Relay, Verdict};
 use super::source_ports::Lease;
 use super::worker::Worker;
 use crate::addr::{ClientAddr, LocalAddr, PackedClientAddr};
-use crate::admit::{Admission, ClientNet, ClientPermit, ListenerPermit};
+use crate::admit::{self, Admission, ClientNet, ClientPermit, ListenerPermit};
 use crate::config::HashKey;
 use crate::plane::{SessionFilter, SessionRow};
 use crate::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::pool::{BackendPermit, Pool};
+use crate::snapshot::Listener;
 use crate::stream::Stream;
 use crate::sys::clock::{self, Moment};
 use crate::sys::socket;
@@ -241,6 +242,18 @@ impl Session {
             told.sender = Some(sender);
             told.local = Some(LocalAddr::new(ends.local));
         });
+    }
+
+    pub fn listener_name(&self) -> &str {
+        &self.listener.config.name
+    }
+
+    /// Whether its client might come in by the listener as it is now.
+    pub fn may_stay(&self, now: &Listener) -> bool {
+        let sender = self.told(|told| told.sender).flatten().and_then(|sender| sender.ip());
+        let client = self.client().ip();
+        let has_announced = sender.is_some() || self.stage.get() != Stage::Preread;
+        admit::may_stay(now, client, sender, !has_announced && self.listener.trusts(client))
     }
 
     /// Takes note of what the first bytes told.

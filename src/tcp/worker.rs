@@ -18,7 +18,9 @@ use super::spin::{self, Spin};
 use crate::addr::ListenAddr;
 use crate::config;
 use crate::plane::{Cut, Part, Plane, SEATS, SessionFilter, WorkerLoad};
+use crate::snapshot::Listener;
 use crate::sys::pipe::PipeStock;
+use crate::telemetry::record::CloseReason;
 
 /// What small messages pass through; stays in the cache because all sessions of the worker share it.
 pub const SCRATCH: usize = 64 * 1024;
@@ -37,6 +39,8 @@ pub enum Command {
     List(SessionFilter, usize, oneshot::Sender<Part>),
     /// Accept on these sockets, which listen already.
     Listen(Vec<(ListenAddr, Arc<config::Listener>, OwnedFd)>),
+    /// Those who may come in by these listeners are others now: sessions of who may not are to end.
+    LookAgain(Vec<Arc<Listener>>),
     /// The listeners behind these addresses are others, or have other settings, from now on.
     Retarget(Vec<(ListenAddr, Arc<config::Listener>)>),
     /// Leave the loop and end the thread; what is still open is cut.
@@ -155,6 +159,9 @@ impl Worker {
                     }
                 }
             }
+            Command::LookAgain(listeners) => {
+                tokio::task::spawn_local(look_again(Rc::clone(self), listeners));
+            }
             Command::Retarget(addresses) => {
                 for (address, config) in addresses {
                     if let Some(acceptor) = acceptors.get(&address) {
@@ -187,6 +194,21 @@ impl Worker {
         let Some(row) = sessions.rows.get(from / SEATS) else { return Part::default() };
         let wanted = row.iter().flatten().filter(|session| session.matches(filter));
         Part { rows: wanted.map(|session| session.row()).collect(), next: Some(from + SEATS) }
+    }
+
+    /// Cuts those of some seats who may not come in any more; says whether there are more seats.
+    fn look_again(&self, listeners: &[Arc<Listener>], from: usize) -> bool {
+        let sessions = self.sessions.borrow();
+        let Some(row) = sessions.rows.get(from / SEATS) else { return false };
+        for session in row.iter().flatten() {
+            let is_now = |now: &&Arc<Listener>| *now.config.name == *session.listener_name();
+            if let Some(now) = listeners.iter().find(is_now)
+                && !session.may_stay(now)
+            {
+                session.cut(CloseReason::Denied);
+            }
+        }
+        true
     }
 
     pub fn load(&self) -> &WorkerLoad {
@@ -253,6 +275,15 @@ impl Roster {
     fn at(&mut self, seat: u32) -> &mut Option<Rc<Session>> {
         let seat = seat as usize;
         &mut self.rows[seat / ROW][seat % ROW]
+    }
+}
+
+/// Some seats at a time, so that nobody waits for the others. Who comes meanwhile is looked at as it comes.
+async fn look_again(worker: Rc<Worker>, listeners: Vec<Arc<Listener>>) {
+    let mut from = 0;
+    while worker.look_again(&listeners, from) {
+        from += SEATS;
+        tokio::task::yield_now().await;
     }
 }
 

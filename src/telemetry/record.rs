@@ -190,6 +190,7 @@ fn flow_can_end(stage: Stage, reason: CloseReason) -> bool {
             FlowExpired
                 | FlowComplete
                 | FlowEvicted
+                | Denied
                 | BackendDown
                 | BackendRemoved
                 | Drained
@@ -201,7 +202,7 @@ fn flow_can_end(stage: Stage, reason: CloseReason) -> bool {
 
 fn session_can_end(stage: Stage, reason: CloseReason) -> bool {
     use CloseReason::*;
-    if stage != Stage::Admit && matches!(reason, Drained | Killed | Internal) {
+    if stage != Stage::Admit && matches!(reason, Denied | Drained | Killed | Internal) {
         return true;
     }
     match stage {
@@ -210,8 +211,7 @@ fn session_can_end(stage: Stage, reason: CloseReason) -> bool {
         }
         Stage::Preread => matches!(
             reason,
-            Denied
-                | OverLimit
+            OverLimit
                 | RateLimited
                 | PrereadTimeout
                 | BadProxyHeader

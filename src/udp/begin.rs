@@ -48,7 +48,7 @@ impl Flows {
     /// The flow that takes this client's next datagrams, begun or moved to another backend if need be. `None`: the
     /// `count` datagrams are dropped and counted.
     pub fn flow_of(&mut self, key: &Key, count: u64) -> Option<FlowId> {
-        if let Some(id) = self.table.find(key) {
+        if let Some(id) = self.table.find(key).filter(|id| self.may_stay(*id)) {
             return Some(match self.leaves(id) {
                 Some(reason) => self.move_on(id, reason),
                 None => id,
@@ -61,6 +61,18 @@ impl Flows {
                 None
             }
         }
+    }
+
+    /// Ends a flow whose client may not come in any more, by its listener as it is now.
+    pub fn may_stay(&mut self, id: FlowId) -> bool {
+        let Some((_, link)) = self.table.get(id) else { return false };
+        let Some(door) = self.doors.get(widen(link.key.door)) else { return false };
+        let is_as_before = std::ptr::eq(&*link.places.listener, &*door.listener);
+        if is_as_before || admit::may_stay(&door.listener, Some(link.client.ip()), None, false) {
+            return true;
+        }
+        self.end(id, Stage::Relay, CloseReason::Denied);
+        false
     }
 
     fn begin(&mut self, key: &Key) -> Result<FlowId, Refusal> {
@@ -220,6 +232,7 @@ impl Flows {
             retired: None,
             again: None,
             header: Header::new(pool, client, dialled),
+            comebacks: 0,
             trains: Trains { to_backend: true, to_client: true },
             rate,
             overflow: 0,
@@ -302,8 +315,11 @@ impl Flows {
     /// The kernel says that the backend refused a datagram or cannot be reached. If it was the flow's first and only
     /// one, another backend gets it: this one never had it.
     pub fn trouble(&mut self, id: FlowId, error: &io::Error) {
-        let Some((_, link)) = self.table.get(id) else { return };
+        let Some(link) = self.table.get_mut(id) else { return };
         datagram::forget_icmp(&link.socket);
+        // Nobody was there: whoever is when it goes on was told nothing.
+        link.header.set_said(false);
+        let Some((_, link)) = self.table.get(id) else { return };
         if !is_trouble(error) {
             tracing::debug!(%error, backend = &*link.slot.backend.name, "a flow's socket failed");
             return;

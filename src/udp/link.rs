@@ -63,6 +63,8 @@ pub struct Link {
     pub again: Option<Bytes>,
     /// What goes before the client's datagrams.
     pub header: Header,
+    /// How often its backend had been down when it was said last.
+    pub comebacks: u32,
     /// Whether the kernel takes whole trains on the way to the backend and to the client.
     pub trains: Trains,
     /// `limits.datagram_rate_per_client`.
@@ -88,8 +90,11 @@ pub enum Header {
     #[default]
     None,
     Every(Box<[u8]>),
-    /// Until it was sent.
-    First(Box<[u8]>),
+    /// Once, and again when whom it was said to may be another process by now.
+    First {
+        bytes: Box<[u8]>,
+        is_said: bool,
+    },
 }
 
 impl Header {
@@ -101,7 +106,22 @@ impl Header {
         let bytes = bytes[..length].into();
         match pool.config.send_proxy_datagrams {
             ProxyDatagrams::Every => Header::Every(bytes),
-            ProxyDatagrams::First => Header::First(bytes),
+            ProxyDatagrams::First => Header::First { bytes, is_said: false },
+        }
+    }
+
+    /// What goes before the next datagram.
+    pub fn due(&self) -> Option<&[u8]> {
+        match self {
+            Header::None | Header::First { is_said: true, .. } => None,
+            Header::Every(bytes) | Header::First { bytes, is_said: false } => Some(bytes),
+        }
+    }
+
+    /// It is to be said, or was.
+    pub fn set_said(&mut self, now: bool) {
+        if let Header::First { is_said, .. } = self {
+            *is_said = now;
         }
     }
 }

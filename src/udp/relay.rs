@@ -55,6 +55,11 @@ impl Flows {
             trouble = error.raw_os_error();
             true
         };
+        // Who comes back may be another process, which was told nothing.
+        let comebacks = link.slot.backend.live.down.ends();
+        if std::mem::replace(&mut link.comebacks, comebacks) != comebacks {
+            link.header.set_said(false);
+        }
         let (is_only_one, mut refused) = (link.again.is_some(), 0);
         let mut drop_it = |reason, count| {
             if is_only_one && reason == Dropped::BackendError {
@@ -89,6 +94,9 @@ impl Flows {
 
     /// Reads what a flow's backend sent; says whether more may be waiting.
     pub fn from_backend(&mut self, inbox: &mut Inbox, id: FlowId) -> bool {
+        if !self.may_stay(id) {
+            return false;
+        }
         for read in 0..READS {
             let Some((_, link)) = self.table.get(id) else { return false };
             // Most flows have one reply waiting, and each place for another costs a little.
@@ -208,7 +216,7 @@ fn send_headed(
     trouble: &mut impl FnMut(&io::Error) -> bool,
 ) -> Sent {
     let mut sent = Sent::default();
-    while let Header::First(bytes) | Header::Every(bytes) = &*header {
+    while let Some(bytes) = header.due() {
         let Some((load, segment)) = loads.first_mut() else { break };
         let (datagram, rest) = load.split_at((*segment).min(load.len()));
         let pieces = [IoSlice::new(bytes), IoSlice::new(datagram)];
@@ -221,9 +229,7 @@ fn send_headed(
             Ok(()) => {
                 sent.datagrams += 1;
                 sent.bytes += datagram.len() as u64;
-                if matches!(header, Header::First(_)) {
-                    *header = Header::None;
-                }
+                header.set_said(true);
             }
             Err(error) => dropped(why(&error), 1),
         }

@@ -472,6 +472,12 @@ fn services_have_ports_tiers_and_weights_of_their_own() {
     ];
     // Of one host the server says the address at once; one is an alias that it leaves to us.
     let more = records("b.test", 60, &[ip("192.0.2.2")]);
+    // It said nothing of the other family.
+    names.says(
+        "b.test",
+        RecordType::AAAA,
+        Say::Records(records("b.test", 60, &[ip("2001:db8::2")]), Vec::new()),
+    );
     names.says(service, RecordType::SRV, Say::Records(found, more));
     names.has("a.test", 60, &[ip("192.0.2.1")]);
     // There was nothing yet of the family that cannot be asked for.
@@ -479,11 +485,12 @@ fn services_have_ports_tiers_and_weights_of_their_own() {
     names.says_of("c.test", &Say::Records(vec![alias("c.test", "d.test")], Vec::new()));
     names.has("d.test", 60, &[ip("2001:db8::3")]);
     let mut balancer = Balancer::start(config(&dns(&names, service, "type: srv")));
-    settle_to(&mut balancer, &["192.0.2.2:7002", "[2001:db8::3]:7003", "192.0.2.1:7001"]);
+    let both = ["192.0.2.2:7002", "[2001:db8::2]:7002"];
+    settle_to(&mut balancer, &[both[0], both[1], "[2001:db8::3]:7003", "192.0.2.1:7001"]);
     let terms: Vec<(u32, u32)> =
         pool(&balancer).backends.iter().map(|it| (it.tier, it.weight)).collect();
-    assert_eq!(terms, [(0, 256), (0, 128), (1, 1)]);
-    assert_eq!((names.asked("b.test"), failures(&balancer, "servfail")), (0, 1));
+    assert_eq!(terms, [(0, 256), (0, 256), (0, 128), (1, 1)]);
+    assert_eq!((names.asked("b.test"), failures(&balancer, "servfail")), (1, 1));
 }
 
 #[test]

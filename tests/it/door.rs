@@ -3,9 +3,10 @@
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
-use maitred::addr::ListenAddr;
-use maitred::config::{OnRefuse, Rate};
+use maitred::addr::{ListenAddr, LocalAddr};
+use maitred::config::{DenySessions, OnRefuse, Rate};
 use maitred::telemetry::record::{CloseReason, Stage};
 use socket2::{Domain, Socket, Type};
 
@@ -51,6 +52,19 @@ fn who_is_denied_is_refused_with_a_record() {
     let mut denied = connect_from("127.0.0.1", balancer.address());
     assert_eq!(denied.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(refusals(&balancer, 3), [CloseReason::Denied]);
+}
+
+#[test]
+fn the_record_of_who_is_refused_has_the_address_that_was_dialled() {
+    let mut config = balancer::config(&[]);
+    let listener = balancer::listener(&mut config);
+    listener.access.deny = vec!["0.0.0.0/0".parse().unwrap()];
+    listener.bind = vec![ListenAddr::Inet("0.0.0.0:0".parse().unwrap())];
+    let balancer = Balancer::start(config);
+    let dialled = SocketAddr::from(([127, 0, 0, 7], balancer.address().port()));
+    drop(connect_from("127.0.0.1", dialled));
+    let record = &balancer.endings(1)[0];
+    assert_eq!((record.reason, record.local), (CloseReason::Denied, LocalAddr::Inet(dialled)));
 }
 
 #[test]
@@ -131,4 +145,28 @@ fn a_client_of_a_unix_socket_is_asked_for_no_address() {
     assert!(connect().is_none(), "the rate is of everyone");
     drop(kept);
     assert_eq!(refusals(&balancer, 3), [CloseReason::RateLimited]);
+}
+
+#[test]
+fn sessions_of_clients_who_are_denied_go_on_or_end_as_the_listener_says() {
+    for deny_sessions in [DenySessions::Keep, DenySessions::End] {
+        let server = Server::start(Conduct::Say(&["a"]));
+        let mut config = balancer::config(&[server.address]);
+        balancer::listener(&mut config).deny_sessions = deny_sessions;
+        let mut balancer = Balancer::start(config.clone());
+        let mut clients = ["127.0.0.1", "127.0.0.2"].map(|ip| {
+            let mut client = connect_from(ip, balancer.address());
+            assert_eq!(first_byte(&mut client), Some('a'));
+            client
+        });
+        balancer::listener(&mut config).access.deny = vec!["127.0.0.1/32".parse().unwrap()];
+        balancer.supervisor.as_mut().unwrap().reload_with(Ok(config), Instant::now()).unwrap();
+        if deny_sessions == DenySessions::End {
+            let cut = clients[0].read(&mut [0]).unwrap_err();
+            assert_eq!(cut.kind(), ErrorKind::ConnectionReset, "a cut is no clean end");
+            assert_eq!(balancer.ending(), (Stage::Relay, CloseReason::Denied));
+        }
+        let open = if deny_sessions == DenySessions::End { 1 } else { 2 };
+        assert_eq!(balancer.supervisor().plane.open_sessions(), open);
+    }
 }

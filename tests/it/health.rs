@@ -275,6 +275,8 @@ fn our_own_lack_is_no_verdict() {
     let balancer = Balancer::start(config);
     wait_for("probes", || backend(&balancer, 0).live.probes.local_error.value() >= 3);
     assert_eq!(status(&balancer, 0).state, BackendState::Starting);
+    let told = status(&balancer, 0).told(std::time::Instant::now());
+    assert!(told.contains("`source` 192.0.2.1 is no address of this machine"), "{told}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Who may come in at the door of a UDP listener, at what rate, and how the client is announced to the backend.
 
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use maitred::config::{ProxyDatagrams, ProxyVersion, Rate};
 use maitred::telemetry::datagrams::{Direction, Dropped};
@@ -126,4 +126,60 @@ fn a_backend_is_told_the_client_in_front_of_the_first_or_of_every_datagram() {
         let bytes = balancer.endings(1)[0].bytes;
         assert_eq!((bytes.client_received, bytes.backend_sent), (8, 8), "payload alone counts");
     }
+}
+
+#[test]
+fn a_backend_that_may_be_another_process_is_told_the_client_anew() {
+    let backend = socket("127.0.0.1:0");
+    let address = backend.local_addr().unwrap();
+    let mut config = config(&[&backend]);
+    balancer::pool(&mut config).send_proxy_protocol = Some(ProxyVersion::V2);
+    let balancer = Balancer::start(config);
+    let snapshot = balancer.supervisor().plane.snapshot.load_full();
+    let live = &snapshot.pools["main"].backends[0].live;
+    let client = client(&balancer);
+    let heard_by = |backend: &UdpSocket, text: &[u8]| {
+        client.send(text).unwrap();
+        let heard = receive(backend).0;
+        (heard.len() > text.len()).then_some(heard.len() - text.len())
+    };
+    assert_eq!(heard_by(&backend, b"first"), Some(28));
+    assert_eq!(heard_by(&backend, b"more"), None);
+    // The kernel says that nobody is there; then somebody is.
+    drop(backend);
+    client.send(b"lost").unwrap();
+    wait_for("the news of it", || live.connect_failures.refused.value() > 0);
+    let backend = socket(&address.to_string());
+    assert_eq!(heard_by(&backend, b"to whoever is there now"), Some(28));
+    assert_eq!(heard_by(&backend, b"more"), None);
+    // Probes found it down, and up again, and meanwhile it was asked for nothing.
+    live.down.set(true);
+    live.down.set(false);
+    assert_eq!(heard_by(&backend, b"back"), Some(28));
+    assert_eq!(heard_by(&backend, b"more"), None);
+}
+
+#[test]
+fn a_flow_whose_client_is_denied_ends_at_its_next_datagram_either_way() {
+    let backend = socket("127.0.0.1:0");
+    let mut config = config(&[&backend]);
+    let mut balancer = Balancer::start(config.clone());
+    let [asks, hears, stays] =
+        ["127.0.0.1", "127.0.0.1", "127.0.0.2"].map(|ip| client_at(ip, &balancer));
+    exchange(&asks, &backend, b"asks");
+    let flow = exchange(&hears, &backend, b"hears");
+    exchange(&stays, &backend, b"stays");
+    balancer::listener(&mut config).access.deny = vec!["127.0.0.1/32".parse().unwrap()];
+    balancer.supervisor.as_mut().unwrap().reload_with(Ok(config), Instant::now()).unwrap();
+    asks.send(b"denied").unwrap();
+    dropped(&balancer, Dropped::Denied, 1);
+    backend.send_to(b"denied", flow).unwrap();
+    exchange(&stays, &backend, b"stays");
+    let ended: Vec<Stage> = balancer
+        .endings(3)
+        .iter()
+        .filter(|record| record.reason == CloseReason::Denied)
+        .map(|record| record.stage)
+        .collect();
+    assert_eq!(ended, [Stage::Relay, Stage::Relay, Stage::Admit]);
 }

@@ -72,6 +72,25 @@ fn the_expected_reply_passes_also_as_a_later_datagram() {
 }
 
 #[test]
+fn a_probe_says_that_it_is_of_our_own_where_sessions_name_their_client() {
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    let dns = Probe::Dns { name: "example.com".to_owned(), record: DnsRecord::A };
+    for (probe, port, is_headed) in
+        [(ping(pong()), None, true), (dns, None, true), (ping(pong()), Some(9), false)]
+    {
+        let server = server(|_| vec![b"pong".to_vec()]);
+        let health = Health { probe, port, timeout: TIMEOUT, ..config::Pool::default().health };
+        let send_proxy_protocol = Some(config::ProxyVersion::V2);
+        let pool = config::Pool { health, send_proxy_protocol, ..config::Pool::default() };
+        let prober = Prober::new(&pool).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(prober.probe(&server.address.into()));
+        let sent = server.clients.recv().unwrap().1;
+        assert_eq!(sent.starts_with(local), is_headed, "{sent:?}");
+    }
+}
+
+#[test]
 fn a_pattern_is_looked_for_in_each_datagram_alone() {
     let server = server(|_| vec![b"po".to_vec(), b"ng".to_vec()]);
     let outcome = on(&server, ping(Some(Expect::Regex("^po?ng".into()))));

@@ -154,7 +154,7 @@ pub fn source_ports(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
 pub fn source_addresses(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
     let list = |sources: Vec<String>| sources.join(", ");
     if needs.sources.is_empty() {
-        return Ok(Verdict::NotAsked);
+        return Ok(Verdict::Well("no pool has a `source`".to_owned()));
     }
     if facts.absent_sources.is_empty() {
         let sources = list(needs.sources.iter().map(IpAddr::to_string).collect());

@@ -37,6 +37,7 @@ pub fn build(
         routes: routes::build(raw, faults),
         proxy_protocol: proxy_protocol(raw, faults),
         tls: tls::server(raw, nets, faults),
+        deny_sessions: raw.deny_sessions.copied().unwrap_or(default.deny_sessions),
         on_refuse: raw.on_refuse.copied().unwrap_or(default.on_refuse),
         relay: raw.relay.copied().unwrap_or(default.relay),
         access,

@@ -31,6 +31,7 @@ pub fn check(own: &raw::Listener, protocol: Protocol, faults: &mut Faults) {
             ("tls", own.tls.span()),
             ("prereads", limits.and_then(|it| it.prereads.span())),
             ("bandwidth", limits.and_then(|it| it.bandwidth.span())),
+            ("deny_sessions", own.deny_sessions.span()),
             ("on_refuse", own.on_refuse.span()),
             ("relay", own.relay.span()),
             ("timeouts", own.timeouts.span()),
@@ -98,6 +99,7 @@ pub fn strip(merged: &mut raw::Listener, protocol: Protocol) {
                 limits.value.prereads = Field::Absent;
                 limits.value.bandwidth = Field::Absent;
             }
+            merged.deny_sessions = Field::Absent;
             merged.on_refuse = Field::Absent;
             merged.relay = Field::Absent;
             merged.timeouts = Field::Absent;

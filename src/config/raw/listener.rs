@@ -6,7 +6,7 @@ use crate::config::net::{FilePath, Net, Sender};
 use crate::config::route::{Alpn, NamePattern};
 use crate::config::scalar::{Count, DAY, OrAuto, OrNone, SECOND, Size, Time};
 use crate::config::value::{Bind, PoolName};
-use crate::config::{OnRefuse, Protocol, RelayMode, WhenFlowsFull};
+use crate::config::{DenySessions, OnRefuse, Protocol, RelayMode, WhenFlowsFull};
 
 mapping! {
     /// One bound address, or several, and the rules at its door.
@@ -31,6 +31,8 @@ mapping! {
         deny: Vec<Placed<Net>>,
         /// A file with more of them, one a line; read anew when it changes.
         deny_file: OrNone<FilePath>,
+        /// TCP: what becomes of open sessions of clients who may no longer come in.
+        deny_sessions: DenySessions,
         /// TCP: how a session is ended that is refused before it reached a backend.
         on_refuse: OnRefuse,
         /// TCP: how bytes are moved.
@@ -194,6 +196,9 @@ mapping! {
 
 words!(Protocol, "Protocol", later [], { "tcp" => Protocol::Tcp, "udp" => Protocol::Udp });
 words!(OnRefuse, "OnRefuse", later [], { "close" => OnRefuse::Close, "reset" => OnRefuse::Reset });
+words!(DenySessions, "DenySessions", later [], {
+    "keep" => DenySessions::Keep, "end" => DenySessions::End,
+});
 words!(RelayMode, "RelayMode", later [], {
     "auto" => RelayMode::Auto, "copy" => RelayMode::Copy, "splice" => RelayMode::Splice,
 });

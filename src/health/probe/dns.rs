@@ -23,9 +23,14 @@ impl Dns {
     }
 
     /// `heard` is set once anything came back. What answers another query is passed over.
-    pub(super) async fn run(&self, socket: UdpSocket, heard: &Heard) -> Result<(), Fault> {
+    pub(super) async fn run(
+        &self,
+        socket: UdpSocket,
+        header: &[u8],
+        heard: &Heard,
+    ) -> Result<(), Fault> {
         let query = query(fastrand::u16(..), &self.name, self.record);
-        send(&socket, &query).await?;
+        send(&socket, header, &query).await?;
         let mut reply = [0; REPLY];
         loop {
             let length = receive(&socket, &mut reply, heard).await?;

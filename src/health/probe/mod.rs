@@ -25,6 +25,7 @@ use crate::config::{self, ProxyVersion};
 use crate::pool::fitness::{Outcome, ProbeResult};
 use crate::stream::Stream;
 use crate::tls::client::Client;
+use crate::wire::proxy_protocol::v2;
 
 /// Why a probe did not pass.
 #[derive(Debug)]
@@ -203,9 +204,12 @@ impl Prober {
     ) -> Result<(), Fault> {
         let stream = || tcp::connect(address, &self.source, self.proxy, self.tls.as_deref());
         let datagrams = || udp::open(address, &self.source);
+        // That it is of our own. Version 1 is not for datagrams.
+        let is_told = self.proxy == Some(ProxyVersion::V2);
+        let header = if is_told { v2::write_local() } else { Vec::new() };
         let mut stream = match &self.method {
-            Method::Dns(dns) => return dns.run(datagrams()?, heard).await,
-            Method::Udp(udp) => return udp.run(datagrams()?, heard).await,
+            Method::Dns(dns) => return dns.run(datagrams()?, &header, heard).await,
+            Method::Udp(udp) => return udp.run(datagrams()?, &header, heard).await,
             Method::Exchange(_) | Method::Http(_) | Method::Tcp => stream().await?,
         };
         let ended = match &self.method {

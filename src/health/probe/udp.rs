@@ -39,8 +39,13 @@ impl Udp {
         &self.send
     }
 
-    pub(super) async fn run(&self, socket: UdpSocket, heard: &Heard) -> Result<(), Fault> {
-        send(&socket, &self.send).await?;
+    pub(super) async fn run(
+        &self,
+        socket: UdpSocket,
+        header: &[u8],
+        heard: &Heard,
+    ) -> Result<(), Fault> {
+        send(&socket, header, &self.send).await?;
         let Some(pattern) = &self.expect else {
             let silence = tokio::time::timeout(QUIET, socket.recv(&mut [0])).await;
             return match silence {
@@ -59,8 +64,10 @@ impl Udp {
     }
 }
 
-pub(super) async fn send(socket: &UdpSocket, datagram: &[u8]) -> Result<(), Fault> {
-    socket.send(datagram).await.map(|_| ()).map_err(|error| Fault::connecting(&error))
+/// `header` is the PROXY protocol's, in one datagram with what follows, as sessions have it.
+pub(super) async fn send(socket: &UdpSocket, header: &[u8], datagram: &[u8]) -> Result<(), Fault> {
+    let sent = socket.send(&[header, datagram].concat()).await;
+    sent.map(|_| ()).map_err(|error| Fault::connecting(&error))
 }
 
 /// The next datagram; of a longer one its beginning.

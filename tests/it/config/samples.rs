@@ -198,6 +198,7 @@ listeners:
     proxy_protocol: {trusted: ["192.0.2.0/24"]}
     allow: ["2001:db8::/32"]
     deny: ["2001:db8::1"]
+    deny_sessions: end
     on_refuse: reset
     relay: splice
     preread_size: 4KiB

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use maitred::addr::{BackendAddr, ListenAddr};
 use maitred::config::{
-    AdminSocket, Balance, Bandwidth, Expect, HashKey, Hold, OnDown, OnRefuse, Probe, Rate,
-    RelayMode, SourcePorts, Start, StatusRange, User, WhenFull, WhenNoneUp,
+    AdminSocket, Balance, Bandwidth, DenySessions, Expect, HashKey, Hold, OnDown, OnRefuse, Probe,
+    Rate, RelayMode, SourcePorts, Start, StatusRange, User, WhenFull, WhenNoneUp,
 };
 
 use super::{accepted, load_text};
@@ -43,7 +43,7 @@ fn every_key_of_the_process_arrives() {
 
 #[test]
 fn every_key_of_a_listener_arrives() {
-    let text = "protocol: tcp, on_refuse: reset, relay: splice, \
+    let text = "protocol: tcp, deny_sessions: end, on_refuse: reset, relay: splice, \
                 allow: [10.0.0.0/8], deny: [10.0.0.7], \
                 limits: {sessions: 100, sessions_per_client: 5, rate: {per_second: 7}, \
                 bandwidth: {to_client: 10MiB}}, \
@@ -51,6 +51,7 @@ fn every_key_of_a_listener_arrives() {
                 socket_buffers: {client: 64KiB, backend: 1MB}, backlog: 128";
     let config = accepted(&with_listener(text));
     let listener = &config.listeners[0];
+    assert_eq!(listener.deny_sessions, DenySessions::End);
     assert_eq!(listener.on_refuse, OnRefuse::Reset);
     assert_eq!(listener.relay, RelayMode::Splice);
     assert_eq!(listener.max_sessions, Some(100));
