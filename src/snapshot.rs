@@ -31,6 +31,8 @@ pub struct Listener {
     trusted: Option<Acl>,
     /// All that the configuration says, lists of networks too.
     whole: Arc<config::Listener>,
+    /// No other one has or had the same.
+    pub version: u64,
     pub terms: Arc<Terms>,
 }
 
@@ -107,7 +109,14 @@ impl Listener {
             let routes = Routes::new(&config.routes);
             Arc::new(Terms { config: Arc::new(own), routes, live })
         });
-        Listener { acl: Acl::new(&config.access), trusted, whole: config, terms }
+        static VERSIONS: AtomicU64 = AtomicU64::new(0);
+        let version = VERSIONS.fetch_add(1, Relaxed);
+        Listener { acl: Acl::new(&config.access), trusted, whole: config, version, terms }
+    }
+
+    /// Whether `allow` and `deny` say the same, those of files too.
+    pub fn has_lists_of(&self, other: &Listener) -> bool {
+        self.whole.access == other.whole.access
     }
 
     /// Whether a connection from there must begin with a PROXY header; `None`: by a unix socket.

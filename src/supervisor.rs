@@ -214,7 +214,7 @@ impl Supervisor {
             let before = before.listeners.get(&listener.config.name);
             listener.config.deny_sessions == DenySessions::End
                 && before.is_some_and(|before| {
-                    before.config.access != listener.config.access
+                    !before.has_lists_of(listener)
                         || before.config.deny_sessions != DenySessions::End
                 })
         };

@@ -84,8 +84,7 @@ impl Told {
 /// Finds out who the client is and which route it takes, as far as the listener wants to know.
 pub async fn preread(session: &Session, client: &mut Stream) -> Result<(), CloseReason> {
     let listener = &session.listener;
-    let judge = session.told(|told| told.sender_of.is_some()).unwrap_or(false);
-    let judge = if judge { session.tell(|told| told.sender_of.take()) } else { None };
+    let judge = session.told(|told| told.sender_of.clone()).flatten();
     if judge.is_none() && listener.routes.is_empty() && listener.config.tls.is_none() {
         return Ok(());
     }
@@ -160,6 +159,7 @@ impl Wait<'_> {
             CloseReason::BadProxyHeader
         })?;
         self.take(header.length)?;
+        self.session.tell(|told| told.sender_of = None);
         let Some(ends) = header.ends else { return Ok(()) };
         self.session.announce(ends);
         let own = admit::admit_announced(&judge, ends.client.ip(), Moment::now().nanoseconds())?;

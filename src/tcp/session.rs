@@ -252,8 +252,8 @@ impl Session {
     pub fn may_stay(&self, now: &Listener) -> bool {
         let sender = self.told(|told| told.sender).flatten().and_then(|sender| sender.ip());
         let client = self.client().ip();
-        let has_announced = sender.is_some() || self.stage.get() != Stage::Preread;
-        admit::may_stay(now, client, sender, !has_announced && self.listener.trusts(client))
+        let is_sender = self.told(|told| told.sender_of.is_some()) == Some(true);
+        admit::may_stay(now, client, sender, is_sender)
     }
 
     /// Takes note of what the first bytes told.

@@ -65,10 +65,11 @@ impl Flows {
 
     /// Ends a flow whose client may not come in any more, by its listener as it is now.
     pub fn may_stay(&mut self, id: FlowId) -> bool {
-        let Some((_, link)) = self.table.get(id) else { return false };
+        let Some(link) = self.table.get_mut(id) else { return false };
         let Some(door) = self.doors.get(widen(link.key.door)) else { return false };
-        let is_as_before = std::ptr::eq(&*link.places.listener, &*door.listener);
-        if is_as_before || admit::may_stay(&door.listener, Some(link.client.ip()), None, false) {
+        let now = &door.listener;
+        let judged = std::mem::replace(&mut link.places.judged_by, now.version) == now.version;
+        if judged || admit::may_stay(now, Some(link.client.ip()), None, false) {
             return true;
         }
         self.end(id, Stage::Relay, CloseReason::Denied);
@@ -125,6 +126,7 @@ impl Flows {
         let most = listener.config.session_limit();
         Ok(Places {
             listener: ListenerPermit::enter(listener, most).ok_or(Full::Common)?,
+            judged_by: listener.version,
             client,
             process: self.plane.flows.try_enter().ok_or(Full::Common)?,
             worker: WorkerPlace::enter(&self.plane, self.worker),

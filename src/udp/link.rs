@@ -76,6 +76,8 @@ pub struct Link {
 /// A flow's places in every limit; they move on with it to another backend.
 pub struct Places {
     pub listener: ListenerPermit,
+    /// The version of the listener that let it in, or let it stay.
+    pub judged_by: u64,
     pub client: Option<ClientPermit>,
     pub process: GatePermit,
     pub worker: WorkerPlace,
