@@ -185,7 +185,7 @@ async fn accept(listener: Listener, router: Router, bounds: Bounds) {
     let mut reserve = Reserve::default();
     loop {
         let Some((stream, caller)) = accept_one(&listener, &mut reserve).await else { continue };
-        let (place, pulse) = (places.find(), Pulse::new());
+        let (place, pulse) = (places.find().await, Pulse::new());
         let router = router.clone().layer(Extension(caller)).layer(Extension(place));
         let router = router.layer(Extension(Arc::clone(&pulse)));
         let stream = Patient::new(stream, bounds.stall, Arc::clone(&pulse));

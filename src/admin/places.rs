@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
@@ -11,6 +12,10 @@ use crate::sys::clock::Moment;
 
 /// Places of `/livez` and `/readyz`.
 const OF_HEALTH: usize = 16;
+
+/// So long everybody may take for the first word: in a rush of silent ones nobody could be quick enough otherwise. Those
+/// who come meanwhile wait in the kernel's queue, some 1 300 of them a second.
+const GRACE: Duration = Duration::from_millis(50);
 
 /// What a connection may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +52,7 @@ impl Pulse {
 
 struct Guest {
     place: Place,
+    since: Moment,
     pulse: Arc<Pulse>,
     task: AbortHandle,
 }
@@ -63,30 +69,46 @@ impl Places {
     }
 
     /// A place for one more, which somebody else may have to leave.
-    pub fn find(&mut self) -> Place {
+    pub async fn find(&mut self) -> Place {
         self.guests.retain(|guest| !guest.task.is_finished());
-        if self.count(Place::General) < self.most || self.dismiss(Place::General) {
+        if self.count(Place::General) < self.most || self.dismiss(Place::General).await {
             return Place::General;
         }
         if self.count(Place::Health) >= OF_HEALTH {
-            self.dismiss(Place::Health);
+            self.dismiss(Place::Health).await;
         }
         Place::Health
     }
 
     pub fn take(&mut self, place: Place, pulse: Arc<Pulse>, task: AbortHandle) {
-        self.guests.push(Guest { place, pulse, task });
+        self.guests.push(Guest { place, since: Moment::now(), pulse, task });
     }
 
     fn count(&self, place: Place) -> usize {
         self.guests.iter().filter(|guest| guest.place == place).count()
     }
 
-    /// Lets the one go that has been silent for longest; false if all wait for us.
-    fn dismiss(&mut self, place: Place) -> bool {
-        let silent = self.guests.iter().enumerate();
-        let silent = silent.filter(|(_, it)| it.place == place && !it.pulse.waits.load(Relaxed));
+    /// Lets the one go that has been silent for longest, once there is one that had its time; false if all wait for us.
+    async fn dismiss(&mut self, place: Place) -> bool {
+        loop {
+            let is_silent = |it: &&Guest| it.place == place && !it.pulse.waits.load(Relaxed);
+            let left = |it: &Guest| GRACE.saturating_sub(it.since.elapsed());
+            let Some(left) = self.guests.iter().filter(is_silent).map(left).min() else {
+                return false;
+            };
+            if left.is_zero() {
+                break;
+            }
+            tokio::time::sleep(left).await;
+            self.guests.retain(|guest| !guest.task.is_finished());
+        }
+        let silent = self.guests.iter().enumerate().filter(|(_, guest)| {
+            guest.place == place
+                && !guest.pulse.waits.load(Relaxed)
+                && guest.since.elapsed() >= GRACE
+        });
         let longest = silent.min_by_key(|(_, guest)| guest.pulse.heard_ns.load(Relaxed));
+        // None: it began to wait for us this very moment.
         let Some((longest, _)) = longest else { return false };
         self.guests.swap_remove(longest).task.abort();
         true

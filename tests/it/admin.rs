@@ -288,6 +288,36 @@ fn who_is_silent_for_longest_makes_room_and_the_socket_has_places_of_its_own() {
     assert_eq!(ask_socket(&admin.socket(), "GET /api/v1/info").0, 200);
 }
 
+/// Who is let go comes again at once: a rush, in which each newcomer still gets the time to say something.
+#[test]
+fn a_rush_of_silent_ones_keeps_nobody_out() {
+    let admin = Admin::start("127.0.0.1:0", None, Bounds { connections: 4, ..Bounds::default() });
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    let mut silent = admin.tcp();
+                    silent.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                    let _ = silent.read(&mut [0]);
+                }
+            });
+        }
+        let answers: Vec<_> = (0..10)
+            .map(|_| {
+                let mut stream = admin.tcp();
+                stream.write_all(LIVEZ)?;
+                let mut said = [0; 12];
+                stream.read_exact(&mut said).map(|()| said)
+            })
+            .collect();
+        over.store(true, Relaxed);
+        for said in answers {
+            assert_eq!(&said.unwrap(), b"HTTP/1.1 200");
+        }
+    });
+}
+
 #[test]
 fn while_all_places_wait_for_answers_livez_and_readyz_are_answered() {
     let bounds = Bounds { connections: 2, ..Bounds::default() };
