@@ -32,6 +32,11 @@ use crate::telemetry::session_log::SessionLog;
 /// What may be asked before the first of it is answered.
 const ASKS: usize = 8;
 
+/// Descriptors that the control plane's event loop takes at most.
+const EVENT_LOOP: usize = 8;
+
+const CONTROL: &str = "the control plane's event loop";
+
 /// Why the process could not start.
 #[derive(Debug)]
 pub enum StartError {
@@ -103,10 +108,12 @@ pub fn start(config: Config) -> Result<Started, StartError> {
     let log = log::start(config.log.format, config.log.level)
         .map_err(|error| StartError::Io("the log's thread", error))?;
     log.set_level(config.log.level);
+    // What hears of signals is made with it, and would panic.
+    limits::are_free(EVENT_LOOP).map_err(|error| StartError::Io(CONTROL, error))?;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| StartError::Io("the control plane's event loop", error))?;
+        .map_err(|error| StartError::Io(CONTROL, error))?;
     let _context = runtime.enter();
     let signals = Signals::catch().map_err(|error| StartError::Io("signal handlers", error))?;
     let output = log.output.clone();

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::http::Shared;
 use super::{Lister, State};
-use crate::config::describe::{describe, hide_secrets};
+use crate::config::describe::{describe, hide_secrets, route_in_words};
 use crate::plane::{SessionFilter, SessionRow};
 use crate::pool::Pool;
 use crate::pool::backend::{Backend, BackendCounters, CONNECT_BOUNDS};
@@ -138,6 +138,7 @@ fn listener_json(listener: &Listener, addresses: Vec<String>) -> Value {
         "protocol": config.protocol.as_str(),
         "addresses": addresses,
         "pool": config.pool.as_deref(),
+        "routes": config.routes.iter().map(route_in_words).collect::<Vec<_>>(),
         "sessions_active": listener.live.active.load(Relaxed),
         "sessions_limit": config.session_limit(),
         "sessions_total": counters.sum(|cell| cell.sessions.value()),
@@ -188,23 +189,27 @@ fn discovery_json(pool: &Pool) -> Value {
 }
 
 pub(super) fn backend_json(backend: &Backend) -> Value {
-    let status = backend.status().clone();
+    let (status, now) = (backend.status().clone(), Instant::now());
     let counters = &backend.live.counters;
     let connect = |share| connect_quantile(counters, share);
     json!({
         "name": &*backend.name,
         "address": backend.address.to_string(),
         "state": status.state.as_str(),
-        "why": status.told(Instant::now()),
+        "why": status.told(now),
         "since": time(status.since),
         "weight": backend.weight,
         "tier": backend.tier,
         "sessions_active": backend.live.slot.hot().in_flight(),
+        "sessions_peak": backend.live.slot.peak(),
+        "sessions_limit": backend.max_sessions,
         "sessions_total": counters.sum(|cell| cell.sessions.value()),
         "received_bytes": counters.sum(|cell| cell.received_bytes.value()),
         "sent_bytes": counters.sum(|cell| cell.sent_bytes.value()),
         "connect_ms": { "p50": connect(0.50), "p99": connect(0.99) },
         "connect_failures": by_reason(&backend.live.connect_failures.by_reason()),
+        "retries": counters.sum(|cell| cell.retries.value()),
+        "down_seconds": status.down(now).as_secs(),
         "set_by_hand": by_hand(&status.hand),
     })
 }

@@ -9,12 +9,13 @@ use serde_json::{Map, Value, json};
 use super::discovery::{Asked, Finder, Origin, Question};
 use super::route::{NamePattern, Route};
 use super::{
-    Admin, AdminSocket, Balance, Config, DenySessions, Expect, Health, Hold, LogFormat, LogLevel,
-    OnDown, OnDownReasons, OnRefuse, Passive, Pool, Probe, Process, Protocol, ProxyDatagrams,
-    ProxyVersion, Rate, RelayMode, SessionLog, SourcePorts, Start, StatusRange, WhenFlowsFull,
-    WhenFull, WhenNoneUp,
+    Admin, AdminSocket, Balance, Config, DenySessions, Hold, LogFormat, LogLevel, OnDown,
+    OnDownReasons, OnRefuse, Passive, Pool, Process, Protocol, ProxyDatagrams, ProxyVersion, Rate,
+    RelayMode, SessionLog, SourcePorts, WhenFlowsFull, WhenFull, WhenNoneUp,
 };
 use super::{Listener, Trusted, pool};
+
+mod health;
 
 /// Keys stand in alphabetical order, but for listeners and pools, whose order means nothing.
 pub fn describe(config: &Config) -> Value {
@@ -202,18 +203,38 @@ fn udp_keys(listener: &Listener) -> Value {
 }
 
 fn route(route: &Route) -> Value {
-    let names = route.server_name.iter().map(|name| match name {
-        NamePattern::Any => "*".to_owned(),
-        NamePattern::Below(parent) => format!("*.{parent}"),
-        NamePattern::Exact(name) => name.clone(),
-    });
     json!({
-        "server_name": names.collect::<Vec<_>>(),
+        "server_name": server_names(route),
         "alpn": protocols(&route.alpn),
         "client": nets(&route.client),
         "port": none(route.port),
         "pool": none(route.pool.as_deref()),
     })
+}
+
+fn server_names(route: &Route) -> Vec<String> {
+    let names = route.server_name.iter().map(|name| match name {
+        NamePattern::Any => "*".to_owned(),
+        NamePattern::Below(parent) => format!("*.{parent}"),
+        NamePattern::Exact(name) => name.clone(),
+    });
+    names.collect()
+}
+
+/// A route in one line: what has to hold, and where it leads.
+pub fn route_in_words(route: &Route) -> String {
+    let list = |what: &str, items: Vec<String>| {
+        (!items.is_empty()).then(|| format!("{what}{}", items.join(", ")))
+    };
+    let parts = [
+        list("", server_names(route)),
+        list("ALPN ", protocols(&route.alpn)),
+        list("from ", nets(&route.client)),
+        route.port.map(|port| format!("port {port}")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let what = if parts.is_empty() { "everyone".to_owned() } else { parts.join(" and ") };
+    format!("{what} → {}", route.pool.as_deref().unwrap_or("closed"))
 }
 
 pub(super) fn pool_keys(pool: &Pool) -> Value {
@@ -241,7 +262,7 @@ pub(super) fn pool_keys(pool: &Pool) -> Value {
             ProxyDatagrams::First => "first",
         },
         "tls": none(pool.tls.as_ref().map(|tls| tls.describe())),
-        "health": health(&pool.health),
+        "health": health::health(&pool.health),
         "passive": none(pool.passive.map(passive)),
         "slow_start": none(pool.slow_start.map(time)),
         "on_down": on_down(pool.on_down),
@@ -356,54 +377,6 @@ fn tlvs(pool: &Pool) -> Vec<&'static str> {
     let tlvs = &pool.send_proxy_tlvs;
     let named = [("authority", tlvs.authority), ("alpn", tlvs.alpn), ("crc32c", tlvs.crc32c)];
     named.into_iter().filter_map(|(name, is_sent)| is_sent.then_some(name)).collect()
-}
-
-fn health(health: &Health) -> Value {
-    json!({
-        "probe": probe(&health.probe),
-        "port": health.port.map_or_else(|| "same".into(), Value::from),
-        "interval": time(health.interval),
-        "timeout": time(health.timeout),
-        "rise": health.rise,
-        "fall": health.fall,
-        "start": match health.start {
-            Start::Down => "down",
-            Start::Up => "up",
-        },
-        "jitter": share(health.jitter),
-    })
-}
-
-fn probe(probe: &Probe) -> Value {
-    let expected = |expect: &Option<Expect>| match expect {
-        None => "none".into(),
-        Some(Expect::Bytes(it)) => bytes(it),
-        Some(Expect::Regex(it)) => json!({ "regex": it }),
-    };
-    let sent = |send: &Option<Vec<u8>>| send.as_ref().map_or_else(|| "none".into(), |it| bytes(it));
-    match probe {
-        Probe::Dns { name, record } => {
-            json!({ "dns": { "name": name, "type": format!("{record:?}").to_uppercase() } })
-        }
-        Probe::Exchange { send, expect, standby } => json!({ "exchange": {
-            "send": sent(send), "expect": expected(expect), "standby": expected(standby),
-        } }),
-        Probe::Http { path, host, status, standby } => json!({ "http": {
-            "path": path,
-            "host": none(host.as_deref()),
-            "status": statuses(status),
-            "standby": statuses(standby),
-        } }),
-        Probe::None => "none".into(),
-        Probe::Tcp => "tcp".into(),
-        Probe::Udp { send, expect } => {
-            json!({ "udp": { "send": sent(send), "expect": expected(expect) } })
-        }
-    }
-}
-
-fn statuses(ranges: &[StatusRange]) -> Vec<String> {
-    ranges.iter().map(|it| format!("{}-{}", it.first, it.last)).collect()
 }
 
 fn passive(passive: Passive) -> Value {

@@ -162,6 +162,10 @@ pub struct Status {
     /// What the last probe said, and when.
     pub last_probe: Option<(Outcome, Instant)>,
     pub since: SystemTime,
+    /// Since when it is down or ejected, if it is.
+    down_since: Option<Instant>,
+    /// How long it was, before.
+    down_before: Duration,
     /// Monotonic, for slow start.
     pub up_since: Option<Instant>,
     /// Counts of `backend_transitions_total{to}`, in the order of `BackendState::ALL`.
@@ -185,6 +189,8 @@ impl Status {
             returns: false,
             last_probe: None,
             since: wall,
+            down_since: None,
+            down_before: Duration::ZERO,
             up_since: None,
             transitions: [0; BackendState::ALL.len()],
         }
@@ -195,6 +201,12 @@ impl Status {
         let Some((outcome, when)) = &self.last_probe else { return self.why.clone() };
         let age = ago(now.saturating_duration_since(*when));
         format!("{}, {}: {outcome}, {age} ago", self.why, self.last())
+    }
+
+    /// How long it was down or ejected in all.
+    pub fn down(&self, now: Instant) -> Duration {
+        let lasts = self.down_since.map(|since| now.saturating_duration_since(since));
+        self.down_before + lasts.unwrap_or_default()
     }
 
     /// Of a state that does not come of probes it is said whose word follows.
@@ -311,6 +323,8 @@ impl Backend {
         // Whoever was in maintenance was taken away from its sessions too, and commonly starts cold.
         let recovers = (returned || matches!(before, Down | Ejected | Maintenance)) && state == Up;
         status.up_since = recovers.then_some(now);
+        status.down_before = status.down(now);
+        status.down_since = matches!(state, Down | Ejected).then_some(now);
         status.state = state;
         status.since = wall;
         status.transitions[state.position()] += 1;

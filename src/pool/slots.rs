@@ -35,6 +35,8 @@ pub const WEIGHT_UNIT: u32 = 256;
 pub struct Chunk {
     head: Head,
     rows: [Hot; CHUNK],
+    /// The most sessions each row ever had at once; beside the rows, which are read far more often.
+    peaks: [AtomicU32; CHUNK],
     latencies: [Latency; CHUNK],
 }
 
@@ -139,6 +141,7 @@ impl Default for Chunk {
         Chunk {
             head: Head::default(),
             rows: std::array::from_fn(|_| Hot::default()),
+            peaks: std::array::from_fn(|_| AtomicU32::new(0)),
             latencies: std::array::from_fn(|_| Latency::default()),
         }
     }
@@ -159,9 +162,7 @@ impl Chunk {
             (load.sessions() < limit).then(|| load.with_another().word())
         };
         let Ok(before) = hot.load.fetch_update(Relaxed, Relaxed, another) else { return false };
-        if Load::of(before).counts() {
-            self.head.sessions.fetch_add(1, Release);
-        }
+        self.taken(row, Load::of(before));
         true
     }
 
@@ -175,10 +176,20 @@ impl Chunk {
         if hot.load.compare_exchange(word, next, Relaxed, Relaxed).is_err() {
             return false;
         }
-        if seen.counts() {
+        self.taken(row, seen);
+        true
+    }
+
+    #[inline]
+    fn taken(&self, row: usize, before: Load) {
+        if before.counts() {
             self.head.sessions.fetch_add(1, Release);
         }
-        true
+        let now = before.sessions() + 1;
+        // Rarely written, so that the line stays with whoever reads it.
+        if now > self.peaks[row].load(Relaxed) {
+            self.peaks[row].fetch_max(now, Relaxed);
+        }
     }
 
     /// Sequentially consistent, for the sake of those who wait for the slot.
@@ -228,6 +239,7 @@ impl Chunk {
         self.change(row, |_| Load::default());
         hot.limit.store(u32::MAX, Relaxed);
         hot.forced_weight.store(0, Relaxed);
+        self.peaks[row].store(0, Relaxed);
         self.latencies[row].forget();
     }
 
@@ -277,6 +289,11 @@ impl Slot {
         self.chunk.give_back(self.index);
     }
 
+    /// The most sessions it ever had at once.
+    pub fn peak(&self) -> u32 {
+        self.chunk.peaks[self.index].load(Relaxed)
+    }
+
     /// Effective and forced; returns those before.
     pub fn set_weights(&self, weight: u32, forced: u32) -> (u32, u32) {
         let before = self.chunk.change(self.index, |load| load.with_weight(weight));
@@ -324,6 +341,21 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_most_sessions_at_once_are_known_also_afterwards() {
+        let slot = Slot::alone();
+        let chunk = slot.chunk();
+        assert!(chunk.take(slot.index()) && chunk.take(slot.index()));
+        slot.give_back();
+        let seen = slot.hot().load();
+        assert!(chunk.take_at(slot.index(), seen));
+        assert_eq!((slot.peak(), slot.hot().in_flight()), (2, 2));
+        let seen = slot.hot().load();
+        assert!(chunk.take_at(slot.index(), seen));
+        (0..3).for_each(|_| slot.give_back());
+        assert_eq!((slot.peak(), slot.hot().in_flight()), (3, 0));
+    }
 
     #[test]
     fn a_row_is_a_quarter_of_a_cache_line() {

@@ -111,6 +111,15 @@ fn of_both_protocols(backend: SocketAddr, answerer: &UdpSocket) -> config::Confi
         pool: Some("answerers".into()),
         ..config::Listener::default()
     }));
+    // Nobody has that port.
+    balancer::listener(&mut config).routes = vec![config::Route {
+        server_name: Vec::new(),
+        alpn: Vec::new(),
+        client: vec!["192.0.2.0/24".parse().unwrap()],
+        port: Some(1),
+        pool: Some("main".into()),
+    }];
+    Arc::make_mut(&mut config.pools[0]).backends[0].max_sessions = Some(100);
     config.pools.push(Arc::new(config::Pool {
         name: "answerers".into(),
         backends: vec![balancer::backend(answerer.local_addr().unwrap())],

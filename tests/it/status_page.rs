@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use maitred::admin::State;
 use maitred::admin::page::{policy, render};
-use maitred::config::{self, Config};
+use maitred::config::{self, Config, NamePattern};
 use maitred::pool::backend::BackendState;
 use maitred::telemetry::events::EventKind;
 use maitred::telemetry::history::{History, POINTS, POOLS, STEP};
@@ -130,6 +130,27 @@ fn what_comes_from_outside_cannot_become_markup() {
     let escaped = "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;&quot;&#39;";
     // Its row's name, key, button and reason, the event, and the note on the reload.
     assert!(page.matches(escaped).count() >= 6, "{}", page.matches(escaped).count());
+}
+
+#[test]
+fn routes_are_said_and_flows_only_where_there_may_be_any() {
+    let mut config = many(1, 1);
+    let names = |names: &[&str]| names.iter().map(|it| NamePattern::Exact((*it).into())).collect();
+    balancer::listener(&mut config).routes = vec![config::Route {
+        server_name: names(&["a.test", "<b>"]),
+        alpn: vec![b"h2".to_vec()],
+        client: Vec::new(),
+        port: None,
+        pool: None,
+    }];
+    let (_balancer, state) = serve(config);
+    let page = render(&state);
+    assert!(page.contains("<small>a.test, &lt;b&gt; and ALPN h2 → closed</small>"), "{page}");
+    assert!(!page.contains("flows open</dt>"));
+    let mut config = many(1, 1);
+    balancer::listener(&mut config).protocol = config::Protocol::Udp;
+    let (_balancer, state) = serve(config);
+    assert!(render(&state).contains("<dt>flows open</dt>"));
 }
 
 #[test]

@@ -139,10 +139,14 @@ fn facts(
         |text: fn(f32) -> String, rate: Option<f32>| rate.map_or_else(|| UNKNOWN.to_owned(), text);
     let rates = newest.map(|point| point.rates);
     let since = |then: SystemTime| age(now.duration_since(then).unwrap_or_default());
+    // Without a UDP listener there are none, and never will be.
+    let has_flows =
+        info["flows_limit"].as_u64().unwrap_or(0) + info["flows_active"].as_u64().unwrap_or(0) > 0;
+    let flows = if has_flows { of("flows_active", "flows_limit") } else { String::new() };
     page.push_str("<dl class=facts>");
     for (name, text) in [
         ("sessions open", of("sessions_active", "sessions_limit")),
-        ("flows open", of("flows_active", "flows_limit")),
+        ("flows open", flows),
         ("new/s", known(rate, rates.map(|it| it.sessions))),
         ("failed/s", known(rate, rates.map(|it| it.failures))),
         ("from clients", known(byte_rate, rates.map(|it| it.received_bytes))),
@@ -150,7 +154,9 @@ fn facts(
         ("config read", format!("{} <small>ago</small>", since(state.sources.reloads.read()))),
         ("started", format!("{} <small>ago</small>", since(state.started))),
     ] {
-        write!(page, "<div><dt>{name}</dt><dd>{text}</dd></div>")?;
+        if !text.is_empty() {
+            write!(page, "<div><dt>{name}</dt><dd>{text}</dd></div>")?;
+        }
     }
     let workers = plural_workers(&state.sources.plane);
     write!(

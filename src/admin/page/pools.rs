@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -134,8 +134,7 @@ fn section(page: &mut String, shown: &Shown, kept: &Kept, now: SystemTime) -> st
             ("weight", "n"),
             ("open", "n"),
             ("new/s", "n"),
-            ("bytes from", "n"),
-            ("bytes to", "n"),
+            ("bytes", "n"),
             ("connect p50", "n"),
             ("failed", ""),
             ("change", "act"),
@@ -169,6 +168,17 @@ pub(super) fn cell(page: &mut String, name: &str, class: &str, text: &str) -> st
     write!(page, "<td role=cell data-l=\"{name}\" class=\"{class}\">{text}</td>")
 }
 
+/// The same, and on a narrow page it is not worth its room if it says nothing.
+pub(super) fn spare_cell(
+    page: &mut String,
+    name: &str,
+    class: &str,
+    text: &str,
+) -> std::fmt::Result {
+    let says_nothing = text == "0" || text == UNKNOWN;
+    cell(page, name, &if says_nothing { format!("{class} nil") } else { class.to_owned() }, text)
+}
+
 /// One backend as the API tells of it.
 fn row(
     page: &mut String,
@@ -194,30 +204,48 @@ fn row(
     let since =
         backend["since"].as_str().map(|since| small(&format!("for {}", since_then(since, now))));
     let as_word = format!("<span class=\"as {state}\">{} {state}</span>", symbol(&state));
-    cell(page, "state", "", &(as_word + &since.unwrap_or_default()))?;
+    let down = backend["down_seconds"].as_u64().filter(|seconds| *seconds > 0);
+    let down =
+        down.map(|seconds| small(&format!("down {} in all", age(Duration::from_secs(seconds)))));
+    let state_cell = as_word + &since.unwrap_or_default() + &down.unwrap_or_default();
+    cell(page, "state", "state-of", &state_cell)?;
     let by_hand = by_hand(&backend["set_by_hand"], now).map(|it| small(&it)).unwrap_or_default();
     cell(page, "why", "why", &(text("why") + &by_hand))?;
     let tier = backend["tier"].as_u64().filter(|tier| *tier > 0);
     let tier = tier.map(|tier| small(&format!("tier {tier}"))).unwrap_or_default();
     let figure = |key: &str| count(backend[key].as_u64().unwrap_or(0));
     cell(page, "weight", "n", &(figure("weight") + &tier))?;
-    cell(page, "open", "n", &figure("sessions_active"))?;
+    let limit = backend["sessions_limit"].as_u64();
+    let limit = limit.map(|limit| small(&format!("of {}", count(limit)))).unwrap_or_default();
+    let most = small(&format!("most {}", figure("sessions_peak")));
+    cell(page, "open", "n", &(figure("sessions_active") + &limit + &most))?;
     cell(page, "new/s", "n", &known(rate, |rates| rates.sessions))?;
-    cell(page, "bytes from", "n", &known(byte_rate, |rates| rates.received_bytes))?;
-    cell(page, "bytes to", "n", &known(byte_rate, |rates| rates.sent_bytes))?;
-    cell(page, "connect p50", "n", &quantiles(&backend["connect_ms"]))?;
-    cell(page, "failed", "any", &reasons(&backend["connect_failures"]))?;
-    let is_by_hand = backend["set_by_hand"]["state"].is_object();
-    let act = if is_by_hand { "up" } else { "drain" };
-    let button = format!(
-        "<button type=button class=act data-act={act} data-pool=\"{}\" data-backend=\"{name}\" \
-         aria-label=\"{act} {name} of pool {}\">{act}…</button>",
-        escape(pool),
-        escape(pool),
-    );
-    cell(page, "change", "act", &button)?;
+    let bytes = rates.filter(|rates| rates.received_bytes + rates.sent_bytes > 0.0).map(|rates| {
+        let (from, to) = (byte_rate(rates.received_bytes), byte_rate(rates.sent_bytes));
+        small(&format!("from {from}")) + &small(&format!("to {to}"))
+    });
+    let none = || if rates.is_some() { "0".to_owned() } else { UNKNOWN.to_owned() };
+    spare_cell(page, "bytes", "n", &bytes.unwrap_or_else(none))?;
+    spare_cell(page, "connect p50", "n", &quantiles(&backend["connect_ms"]))?;
+    let retries = backend["retries"].as_u64().filter(|retries| *retries > 0);
+    let retries = retries.map(|retries| small(&format!("tried again {}", count(retries))));
+    let failed = reasons(&backend["connect_failures"]) + &retries.unwrap_or_default();
+    spare_cell(page, "failed", "any", &failed)?;
+    change(page, pool, backend)?;
     page.push_str("</tr>");
     Ok(())
+}
+
+/// The button; the dialog has the choice, and begins with what is likeliest.
+fn change(page: &mut String, pool: &str, backend: &Value) -> std::fmt::Result {
+    let (pool, name) = (escape(pool), escape(backend["name"].as_str().unwrap_or_default()));
+    let act = if backend["set_by_hand"].is_object() { "up" } else { "drain" };
+    let weight = backend["weight"].as_u64().unwrap_or(1);
+    let button = format!(
+        "<button type=button class=act data-act={act} data-pool=\"{pool}\" data-backend=\"{name}\" data-weight={weight} \
+         aria-label=\"change {name} of pool {pool}\">change…</button>",
+    );
+    cell(page, "change", "act", &button)
 }
 
 /// How long ago that was, with the time itself for whoever points at it.
@@ -323,10 +351,10 @@ mod tests {
         let page = row_of(json!({}));
         assert!(page.contains("● up</span><small>for <time"), "{page}");
         assert!(page.contains(">3\u{a0}min</time>"), "{page}");
-        // New sessions, bytes both ways, and the time to connect.
-        assert_eq!(page.matches(">–</td>").count(), 4);
-        // Open, and failures.
-        assert_eq!(page.matches(">0</td>").count(), 2);
+        // New sessions, bytes, and the time to connect.
+        assert_eq!(page.matches(">–</td>").count(), 3);
+        assert!(page.contains("class=\"n\">0<small>most 0</small></td>"), "{page}");
+        assert!(page.contains("data-l=\"failed\" class=\"any nil\">0</td>"), "{page}");
         assert!(page.contains("data-act=drain data-pool=\"db\" data-backend=\"db1\""), "{page}");
     }
 
@@ -346,6 +374,17 @@ mod tests {
         let set = json!({ "weight": { "value": 5, "until": "2026-01-01T01:00:00Z" } });
         let page = row_of(json!({ "set_by_hand": set }));
         assert!(page.contains("set by hand: weight 5, until 2026-01-01T01:00:00Z"), "{page}");
+    }
+
+    #[test]
+    fn limits_peaks_retries_and_times_down_are_said() {
+        let page = row_of(json!({
+            "sessions_active": 12, "sessions_limit": 400, "sessions_peak": 41, "down_seconds": 720, "retries": 3,
+            "connect_failures": { "refused": 2 },
+        }));
+        assert!(page.contains(">12<small>of 400</small><small>most 41</small></td>"), "{page}");
+        assert!(page.contains("<small>down 12\u{a0}min in all</small>"), "{page}");
+        assert!(page.contains(">refused 2<small>tried again 3</small></td>"), "{page}");
     }
 
     #[test]

@@ -180,27 +180,41 @@ async function history() {
 
 const quoted = (word) => /^[\w.:/-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 
-function ask({act, pool, backend}) {
-  wanted = {act, pool, backend};
-  const way = page.dataset.changes, drain = act === 'drain';
-  $('ask').textContent = drain ? `Drain ${backend} of pool ${pool}?` : `Take ${backend} of pool ${pool} back?`;
-  $('means').textContent = drain
-    ? 'It gets no new sessions, also after a reload, until somebody takes it back. Those that are open go on.'
-    : 'What was set by hand is lifted; from then on its probes decide.';
+const CHOICES = {
+  drain: ['Drain it', 'It gets no new sessions, also after a reload, until somebody takes it back. Those that are open go on.'],
+  maintenance: ['Take it out', 'It gets no new sessions and is not probed, also after a reload, until somebody takes it back. What happens to open ones is up to on_down of its pool. Taken back, it is probed at once and takes nothing until that decides.'],
+  weight: ['Set the weight', 'Its share of new sessions, instead of the configured one, until somebody takes it back; 0: none.'],
+  up: ['Take it back', 'What was set by hand is lifted, state and weight; from then on its probes decide.'],
+};
+
+function ask({act, pool, backend, weight}) {
+  wanted = {pool, backend};
+  $('ask').textContent = `Change ${backend} of pool ${pool}`;
+  $('act').value = act;
+  $('weight').value = weight;
+  $('said').textContent = '';
+  choose();
+  dialog.showModal();
+}
+
+function choose() {
+  const act = $('act').value, way = page.dataset.changes, [name, means] = CHOICES[act];
+  $('means').textContent = means;
+  $('heavy').hidden = act !== 'weight';
   $('secret').hidden = $('go').hidden = way !== 'token';
   $('command').hidden = way === 'token';
   $('command').firstChild.textContent = way === 'socket'
     ? 'This maitred takes changes over its unix socket only (no admin.token_file is set). On its machine:'
     : 'This maitred takes no changes: it has neither admin.socket nor admin.token_file. With either, it would be:';
-  $('command').lastChild.textContent = `maitred backend ${act} ${quoted(pool)} ${quoted(backend)}`;
-  $('go').textContent = drain ? 'Drain it' : 'Take it back';
-  $('said').textContent = '';
-  dialog.showModal();
+  const what = act === 'weight' ? `weight ${Number($('weight').value)}` : act;
+  $('command').lastChild.textContent = `maitred backend ${what} ${quoted(wanted.pool)} ${quoted(wanted.backend)}`;
+  $('go').textContent = name;
 }
 
 async function send(event) {
   event.preventDefault();
-  const {act, pool, backend} = wanted, said = $('said');
+  const {pool, backend} = wanted, act = $('act').value, said = $('said');
+  const change = act === 'weight' ? {weight: Number($('weight').value)} : {state: act};
   $('go').disabled = true;
   said.className = '';
   said.textContent = 'Asking …';
@@ -208,7 +222,7 @@ async function send(event) {
     const answer = await fetch(`api/v1/pools/${encodeURIComponent(pool)}/backends/${encodeURIComponent(backend)}`, {
       method: 'PATCH',
       headers: {authorization: `Bearer ${$('token').value.trim()}`, 'content-type': 'application/json'},
-      body: JSON.stringify({state: act}),
+      body: JSON.stringify(change),
       signal: AbortSignal.timeout(PATIENCE),
     });
     if (!answer.ok) throw new Error(`Nothing was changed (${answer.status}): ${await reason(answer)}`);
@@ -239,6 +253,7 @@ page.addEventListener('click', (event) => {
 });
 $('of').addEventListener('change', () => history().catch(lost));
 dialog.querySelector('form').addEventListener('submit', send);
+for (const id of ['act', 'weight']) $(id).addEventListener('input', choose);
 $('close').addEventListener('click', () => dialog.close());
 document.addEventListener('visibilitychange', () => { if (!document.hidden) refresh(); });
 setInterval(age, 1000);

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::figures::{UNKNOWN, byte_rate, count, escape, rate, several};
-use super::pools::{cell, heads, reasons, since_then};
+use super::pools::{cell, heads, reasons, since_then, spare_cell};
 use crate::admin::{State, api};
 use crate::snapshot::Snapshot;
 use crate::telemetry::datagrams::Dropped;
@@ -16,6 +16,7 @@ use crate::telemetry::record::CloseReason;
 /// Listeners shown, and addresses of each: the API has the rest.
 const LISTENERS: usize = 100;
 const ADDRESSES: usize = 3;
+const ROUTES: usize = 5;
 
 /// Events shown, newest first.
 const EVENTS: usize = 20;
@@ -36,7 +37,7 @@ pub fn listeners(page: &mut String, state: &State, kept: &Kept) -> std::fmt::Res
         heads(&[
             ("listener", ""),
             ("address", ""),
-            ("pool", ""),
+            ("pool, routes", ""),
             ("open, limit", "n"),
             ("new/s", "n"),
             ("from clients", "n"),
@@ -80,15 +81,27 @@ fn listener(page: &mut String, row: &Value, rates: Option<Rates>) -> std::fmt::R
     )?;
     let limit = row["sessions_limit"].as_u64().map_or_else(|| "no limit".to_owned(), count);
     cell(page, "address", "any", &shown.join(", "))?;
-    cell(page, "pool", "", &text("pool"))?;
+    cell(page, "pool", "any", &(text("pool") + &routes(row)))?;
     let open = count(row["sessions_active"].as_u64().unwrap_or(0));
     cell(page, "open, limit", "n", &format!("{open}<small>{limit}</small>"))?;
     cell(page, "new/s", "n", &known(rate, |rates| rates.sessions))?;
-    cell(page, "from clients", "n", &known(byte_rate, |rates| rates.received_bytes))?;
-    cell(page, "to clients", "n", &known(byte_rate, |rates| rates.sent_bytes))?;
-    cell(page, "refused", "why", &reasons(&row["refused"]))?;
+    spare_cell(page, "from clients", "n", &known(byte_rate, |rates| rates.received_bytes))?;
+    spare_cell(page, "to clients", "n", &known(byte_rate, |rates| rates.sent_bytes))?;
+    spare_cell(page, "refused", "why", &reasons(&row["refused"]))?;
     page.push_str("</tr>");
     Ok(())
+}
+
+/// The first of them, each on a line.
+fn routes(row: &Value) -> String {
+    let routes = row["routes"].as_array().map_or(&[][..], Vec::as_slice);
+    let small = |text: &str| format!("<small>{text}</small>");
+    let shown = routes.iter().take(ROUTES).filter_map(Value::as_str);
+    let mut text: String = shown.map(|route| small(&escape(route))).collect();
+    if routes.len() > ROUTES {
+        text += &small(&format!("and {} more routes", routes.len() - ROUTES));
+    }
+    text
 }
 
 /// Sessions and flows that failed, and datagrams dropped, by reason; only those there are.
@@ -140,7 +153,7 @@ pub fn events(page: &mut String, state: &State, now: SystemTime) -> std::fmt::Re
     }
     write!(
         page,
-        "<div class=\"card wide\"><table><caption>Last events, newest first</caption><thead><tr>{}</tr></thead><tbody>",
+        "<div class=\"card wide\"><table class=events><caption>Last events, newest first</caption><thead><tr>{}</tr></thead><tbody>",
         heads(&[("ago", ""), ("what", "")])
     )?;
     for event in events.iter().rev().take(EVENTS) {
