@@ -21,12 +21,28 @@ pub struct PackedClientAddr {
     is_inet: bool,
 }
 
+/// An address without a port. One of IPv6 that is good on one link only has a zone, the number of an interface; all
+/// others have 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ZonedIp {
+    ip: IpAddr,
+    zone: u32,
+}
+
+/// What is wrong with the zone of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadZone {
+    NoInterface,
+    /// The address is good everywhere.
+    NotHere,
+}
+
 /// Where a backend is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BackendAddr {
     Inet(SocketAddr),
     /// Without a port of its own: the port the client dialled.
-    InetClientPort(IpAddr),
+    InetClientPort(ZonedIp),
     Unix(PathBuf),
 }
 
@@ -46,9 +62,73 @@ pub enum LocalAddr {
     Unix,
 }
 
-/// IPv4-mapped IPv6 becomes IPv4; everything else stays.
+/// IPv4-mapped IPv6 becomes IPv4; everything else stays, but for the flow label, which nobody asks for.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    let zone = match address {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(address) => address.scope_id(),
+    };
+    ZonedIp::new(address.ip(), zone).at(address.port())
+}
+
+impl ZonedIp {
+    pub fn new(ip: IpAddr, zone: u32) -> ZonedIp {
+        let ip = ip.to_canonical();
+        ZonedIp { ip, zone: if ip.is_ipv6() { zone } else { 0 } }
+    }
+
+    /// `192.0.2.1`, `fe80::1%3`, `fe80::1%eth0`; `number` is that of an interface. `None`: this is no address.
+    pub fn read(
+        text: &str,
+        number: impl Fn(&str) -> Option<u32>,
+    ) -> Option<Result<ZonedIp, BadZone>> {
+        let Some((ip, zone)) = text.split_once('%') else {
+            return text.parse().ok().map(|ip: IpAddr| Ok(ip.into()));
+        };
+        let ip: Ipv6Addr = ip.parse().ok()?;
+        let is_number = zone.bytes().all(|byte| byte.is_ascii_digit());
+        let zone = if is_number { zone.parse().ok() } else { number(zone) };
+        Some(match zone.filter(|zone| *zone > 0) {
+            _ if !ip.is_unicast_link_local() => Err(BadZone::NotHere),
+            Some(zone) => Ok(ZonedIp::new(ip.into(), zone)),
+            None => Err(BadZone::NoInterface),
+        })
+    }
+
+    /// Whether it can be dialled: one that is good on one link only says on which.
+    pub fn is_complete(&self) -> bool {
+        self.zone > 0 || !matches!(self.ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+    }
+
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    pub fn is_ipv4(&self) -> bool {
+        self.ip.is_ipv4()
+    }
+
+    pub fn at(self, port: u16) -> SocketAddr {
+        match self.ip {
+            IpAddr::V4(ip) => (ip, port).into(),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, self.zone).into(),
+        }
+    }
+}
+
+impl From<IpAddr> for ZonedIp {
+    fn from(ip: IpAddr) -> ZonedIp {
+        ZonedIp::new(ip, 0)
+    }
+}
+
+impl fmt::Display for ZonedIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.zone {
+            0 => self.ip.fmt(f),
+            zone => write!(f, "{}%{zone}", self.ip),
+        }
+    }
 }
 
 impl ClientAddr {
@@ -119,7 +199,7 @@ impl BackendAddr {
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             BackendAddr::Inet(address) => Some(address.ip()),
-            BackendAddr::InetClientPort(ip) => Some(*ip),
+            BackendAddr::InetClientPort(ip) => Some(ip.ip()),
             BackendAddr::Unix(_) => None,
         }
     }
@@ -129,7 +209,7 @@ impl BackendAddr {
     pub fn resolve(&self, dialled: LocalAddr) -> Option<SocketAddr> {
         match self {
             BackendAddr::Inet(address) => Some(*address),
-            BackendAddr::InetClientPort(ip) => Some(SocketAddr::new(*ip, dialled.port()?)),
+            BackendAddr::InetClientPort(ip) => Some(ip.at(dialled.port()?)),
             BackendAddr::Unix(_) => None,
         }
     }
@@ -199,6 +279,36 @@ mod tests {
     }
 
     #[test]
+    fn a_zone_is_kept_where_there_is_one() {
+        for (text, expected) in [
+            ("[fe80::1%3]:80", "[fe80::1%3]:80"),
+            ("[::ffff:192.0.2.7%3]:80", "192.0.2.7:80"),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+        ] {
+            assert_eq!(canonical(text.parse().unwrap()).to_string(), expected);
+        }
+        let ip = ZonedIp::new("fe80::1".parse().unwrap(), 3);
+        let dialled = LocalAddr::new("192.0.2.1:80".parse().unwrap());
+        let backend = BackendAddr::InetClientPort(ip);
+        assert_eq!(backend.to_string(), "fe80::1%3");
+        assert_eq!(backend.resolve(dialled), Some("[fe80::1%3]:80".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_zone_is_a_number_or_the_name_of_an_interface() {
+        let read = |text: &str| ZonedIp::read(text, |name| (name == "eth0").then_some(7));
+        let zone = |zone| Some(Ok(ZonedIp::new("fe80::1".parse().unwrap(), zone)));
+        assert_eq!((read("fe80::1%3"), read("fe80::1%eth0")), (zone(3), zone(7)));
+        assert_eq!(read("::ffff:192.0.2.1"), Some(Ok(IpAddr::from([192, 0, 2, 1]).into())));
+        for text in ["fe80::1%", "fe80::1%0", "fe80::1%eth1", "fe80::1%4294967296"] {
+            assert_eq!(read(text), Some(Err(BadZone::NoInterface)), "{text}");
+        }
+        assert_eq!(read("2001:db8::1%eth0"), Some(Err(BadZone::NotHere)));
+        assert_eq!((read("192.0.2.1%eth0"), read("db%eth0"), read("")), (None, None, None));
+        assert!(!ZonedIp::from("fe80::1".parse::<IpAddr>().unwrap()).is_complete());
+    }
+
+    #[test]
     fn packing_keeps_every_client() {
         for text in ["192.0.2.7:9", "[2001:db8::7]:65535", "[fe80::1%3]:1", "0.0.0.0:0"] {
             let client = ClientAddr::new(text.parse().unwrap());
@@ -210,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_portless_backend_takes_the_dialled_port() {
-        let backend = BackendAddr::InetClientPort("192.0.2.1".parse().unwrap());
+        let backend = BackendAddr::InetClientPort(IpAddr::from([192, 0, 2, 1]).into());
         let dialled = LocalAddr::new("[::ffff:10.0.0.1]:7003".parse().unwrap());
         assert_eq!(backend.resolve(dialled), Some("192.0.2.1:7003".parse().unwrap()));
         assert_eq!(backend.resolve(LocalAddr::Unix), None);

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use super::dns_name;
 use super::fault::{Code, quote};
 use super::value::BackendAddress;
-use crate::addr::{BackendAddr, ListenAddr, canonical};
+use crate::addr::{BackendAddr, BadZone, ListenAddr, ZonedIp};
+use crate::sys::interface;
 
 /// What is wrong with an address, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub struct HostPort {
 enum Host {
     /// Nothing: every address of this machine.
     Any,
-    Ip(IpAddr),
+    Ip(ZonedIp),
 }
 
 /// What one item of `bind` stands for, not yet spelled out: a file of ranges would be a thousand times its size.
@@ -64,7 +65,7 @@ impl ListenRange {
         let (ip, port) = match backend {
             BackendAddr::Inet(address) => (address.ip(), Some(address.port())),
             // The port that was dialled, so one of these.
-            BackendAddr::InetClientPort(ip) => (*ip, None),
+            BackendAddr::InetClientPort(ip) => (ip.ip(), None),
             BackendAddr::Unix(path) => return self.first == ListenAddr::Unix(path.clone()),
         };
         let is_here = ip.is_loopback() || ip.is_unspecified();
@@ -98,17 +99,13 @@ pub fn listen(text: &str) -> Result<ListenRange, BadAddress> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
         return Err(bad(text, "has no `:`", format!("write {}", quote(&format!(":{text}")))));
     }
-    // A numeric scope (`[fe80::1%2]:80`) has no range form.
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(ListenRange { first: ListenAddr::Inet(canonical(address)), more: 0 });
-    }
     let Some((host, ports)) = split_port(text, LISTEN_FORMS)? else {
         return Err(bad(text, "has no port", format!("write {}", quote(&format!("{text}:5432")))));
     };
     let (first, last) = port_range(text, ports)?;
     let first_address = match host {
         Host::Any => ListenAddr::DualStack(first),
-        Host::Ip(ip) => ListenAddr::Inet(SocketAddr::new(ip, first)),
+        Host::Ip(ip) => ListenAddr::Inet(ip.at(first)),
     };
     Ok(ListenRange { first: first_address, more: last - first })
 }
@@ -130,14 +127,8 @@ pub fn backend(text: &str) -> Result<BackendAddr, BadAddress> {
         return Err(bad(text, "may or may not end in a port", hint));
     }
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    if let Ok(ip) = bare.parse::<IpAddr>() {
+    if let Some(ip) = zoned(text, bare)? {
         return Ok(BackendAddr::InetClientPort(reachable(text, ip)?));
-    }
-    if let Ok(address) = text.parse::<SocketAddr>()
-        && address.port() != 0
-    {
-        reachable(text, address.ip())?;
-        return Ok(BackendAddr::Inet(canonical(address)));
     }
     match split_port(text, BACKEND_FORMS)? {
         None => Err(bad(text, "is not an address", BACKEND_FORMS.to_owned())),
@@ -151,7 +142,7 @@ pub fn backend(text: &str) -> Result<BackendAddr, BadAddress> {
             if port == 0 {
                 return Err(bad_port_0(text));
             }
-            Ok(BackendAddr::Inet(SocketAddr::new(reachable(text, ip)?, port)))
+            Ok(BackendAddr::Inet(reachable(text, ip)?.at(port)))
         }
     }
 }
@@ -213,9 +204,9 @@ pub fn admin(text: &str) -> Result<SocketAddr, BadAddress> {
 }
 
 /// `10.0.0.5`: an address without a port.
-pub fn ip(text: &str) -> Result<IpAddr, BadAddress> {
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok(ip.to_canonical());
+pub fn ip(text: &str) -> Result<ZonedIp, BadAddress> {
+    if let Some(ip) = zoned(text, text)? {
+        return Ok(ip);
     }
     let hint = match text.parse::<SocketAddr>() {
         Ok(address) => format!(
@@ -225,6 +216,42 @@ pub fn ip(text: &str) -> Result<IpAddr, BadAddress> {
         Err(_) => "write an IP address without a port, such as `10.0.0.5`".to_owned(),
     };
     Err(bad(text, "is not an IP address", hint))
+}
+
+/// `10.0.0.53`, `10.0.0.53:5353`, `[fe80::53%eth0]:53`. `None`: this is none.
+pub fn server(text: &str, port: u16) -> Option<SocketAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if let Some(ip) = zoned(text, bare).ok()? {
+        return Some(ip.at(port));
+    }
+    match backend(text) {
+        Ok(BackendAddr::Inet(address)) => Some(address),
+        _ => None,
+    }
+}
+
+/// An address without a port. `None`: it is none; `text` is all that was written.
+fn zoned(text: &str, ip: &str) -> Result<Option<ZonedIp>, BadAddress> {
+    match ZonedIp::read(ip, interface::number) {
+        None => Ok(None),
+        Some(Ok(ip)) if ip.is_complete() => Ok(Some(ip)),
+        Some(Ok(_)) => {
+            let hint = format!(
+                "write which one, as in {}",
+                quote(&text.replace(ip, &format!("{ip}%eth0")))
+            );
+            Err(bad(text, "is good on one link only", hint))
+        }
+        Some(Err(BadZone::NoInterface)) => {
+            let hint = "after `%` write an interface of this machine by its name or number; `ip link` lists them";
+            Err(bad(text, "names an interface that is not there", hint.to_owned()))
+        }
+        Some(Err(BadZone::NotHere)) => {
+            let hint =
+                "leave out `%` and what follows: only addresses of one link (`fe80::…`) have it";
+            Err(bad(text, "is good on every link", hint.to_owned()))
+        }
+    }
 }
 
 const LISTEN_FORMS: &str =
@@ -249,10 +276,10 @@ fn split_port<'a>(text: &'a str, forms: &str) -> Result<Option<(Host, &'a str)>,
         let Some((inside, after)) = rest.split_once(']') else {
             return Err(bad(text, "has no closing `]`", forms.to_owned()));
         };
-        let Ok(ip) = inside.parse::<Ipv6Addr>() else {
+        let ip = zoned(text, inside)?.filter(|_| inside.contains(':'));
+        let Some(ip) = ip else {
             return Err(bad(text, "holds no IPv6 address in its brackets", forms.to_owned()));
         };
-        let ip = IpAddr::V6(ip).to_canonical();
         return match after.strip_prefix(':') {
             Some(port) => Ok(Some((Host::Ip(ip), port))),
             None => Err(bad(text, "needs `:` and a port after the `]`", forms.to_owned())),
@@ -281,7 +308,7 @@ fn split_port<'a>(text: &'a str, forms: &str) -> Result<Option<(Host, &'a str)>,
             format!("for every address write {}", quote(&format!(":{port}"))),
         )),
         _ => match host.parse::<IpAddr>() {
-            Ok(ip) => Ok(Some((Host::Ip(ip), port))),
+            Ok(ip) => Ok(Some((Host::Ip(ip.into()), port))),
             Err(_) => Err(no_ip(text, host, port, forms)),
         },
     }
@@ -337,8 +364,8 @@ fn port_number(text: &str, port: &str) -> Result<u16, BadAddress> {
 }
 
 /// Refuses what no connection can be made to.
-fn reachable(text: &str, ip: IpAddr) -> Result<IpAddr, BadAddress> {
-    let ip = ip.to_canonical();
+fn reachable(text: &str, address: ZonedIp) -> Result<ZonedIp, BadAddress> {
+    let ip = address.ip();
     if ip.is_unspecified() {
         return Err(bad(
             text,
@@ -353,7 +380,7 @@ fn reachable(text: &str, ip: IpAddr) -> Result<IpAddr, BadAddress> {
             "write the address of one machine".to_owned(),
         ));
     }
-    Ok(ip)
+    Ok(address)
 }
 
 fn unix_path(path: &str) -> Result<PathBuf, BadAddress> {
@@ -390,6 +417,33 @@ mod tests {
         assert_eq!(shown("[::1]:65534-65535"), ["[::1]:65534", "[::1]:65535"]);
         assert_eq!(shown("unix:/run/x.sock"), ["unix:/run/x.sock"]);
         assert_eq!(shown("[::ffff:10.0.0.1]:80"), ["10.0.0.1:80"]);
+    }
+
+    /// The same below `fe80::/10`.
+    fn link_local(mut six: [u16; 8]) -> IpAddr {
+        six[0] = 0xfe80 | (six[0] & 0x3f);
+        IpAddr::from(six)
+    }
+
+    #[test]
+    fn addresses_of_one_link_are_kept_with_it() {
+        let lo = interface::number("lo").unwrap();
+        let shown = |text: &str| backend(text).map(|it| it.to_string()).map_err(|it| it.message);
+        assert_eq!(shown("[fe80::1%7]:80"), Ok("[fe80::1%7]:80".into()));
+        assert_eq!(shown("[fe80::1%lo]:80"), Ok(format!("[fe80::1%{lo}]:80")));
+        assert_eq!(shown("fe80::1%7"), Ok("fe80::1%7".into()));
+        assert_eq!(shown("[fe80::1%7]"), Ok("fe80::1%7".into()));
+        let range = listen("[fe80::1%lo]:80-81").unwrap();
+        let range: Vec<String> = range.addresses().map(|it| it.to_string()).collect();
+        assert_eq!(range, [80, 81].map(|port| format!("[fe80::1%{lo}]:{port}")));
+        assert_eq!(ip("fe80::1%lo").unwrap().to_string(), format!("fe80::1%{lo}"));
+        assert_eq!(server("fe80::53%7", 53), Some("[fe80::53%7]:53".parse().unwrap()));
+        assert_eq!(server("[fe80::53%7]:5353", 53), Some("[fe80::53%7]:5353".parse().unwrap()));
+        for text in ["[fe80::1]:80", "[fe80::1%no-such-one]:80", "[2001:db8::1%lo]:80"] {
+            assert!(listen(text).is_err() && backend(text).is_err(), "{text}");
+        }
+        let hint = backend("[fe80::1]:80").unwrap_err().hint;
+        assert_eq!(hint, "write which one, as in `[fe80::1%eth0]:80`");
     }
 
     #[test]
@@ -466,8 +520,12 @@ mod tests {
     proptest! {
         #[test]
         fn an_address_reads_back(ip in any::<[u8; 4]>(), six in any::<[u16; 8]>(), port in 1_u16..) {
-            for ip in [IpAddr::from(ip), IpAddr::from(six)] {
-                let written = SocketAddr::new(ip, port).to_string();
+            let all = [(IpAddr::from(ip), 0), (IpAddr::from(six), 0), (link_local(six), 7)];
+            for (ip, zone) in all.into_iter().map(|(ip, zone)| (ZonedIp::new(ip, zone), zone)) {
+                if !ip.is_complete() && zone == 0 {
+                    continue;
+                }
+                let written = ip.at(port).to_string();
                 let bound = listen(&written).unwrap();
                 prop_assert_eq!(listen(&bound.first.to_string()), Ok(bound));
                 if let Ok(address) = backend(&written) {

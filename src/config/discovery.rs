@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::address::ListenRange;
 use super::stand_in::{self, StandIn, StandIns};
 use super::{Backend, Balance, Config, Pool};
-use crate::addr::{BackendAddr, ListenAddr, canonical};
+use crate::addr::{BackendAddr, ListenAddr, ZonedIp, canonical};
 
 /// Of a pool that has more than those listed.
 #[derive(Clone, Debug, PartialEq)]
@@ -175,8 +175,8 @@ impl Finder {
 
     fn at(&self, ip: IpAddr) -> Backend {
         let address = match self.port {
-            Some(port) => BackendAddr::Inet(canonical(SocketAddr::new(ip, port))),
-            None => BackendAddr::InetClientPort(ip.to_canonical()),
+            Some(port) => BackendAddr::Inet(ZonedIp::from(ip).at(port)),
+            None => BackendAddr::InetClientPort(ip.into()),
         };
         let name = address.to_string().into();
         let Finder { weight, tier, max_sessions, .. } = *self;
@@ -229,7 +229,9 @@ impl Config {
             let (port, any) = match address {
                 ListenAddr::DualStack(port) => (Some(*port), ListenAddr::DualStack(0)),
                 ListenAddr::Inet(it) => {
-                    (Some(it.port()), ListenAddr::Inet(SocketAddr::new(it.ip(), 0)))
+                    let mut any = *it;
+                    any.set_port(0);
+                    (Some(it.port()), ListenAddr::Inet(any))
                 }
                 ListenAddr::Unix(_) => (None, address.clone()),
             };

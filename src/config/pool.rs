@@ -1,11 +1,10 @@
 //! What the program believes about a pool, with its defaults.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::discovery::Discovery;
-use crate::addr::BackendAddr;
+use crate::addr::{BackendAddr, ZonedIp};
 use crate::tls::client::Client;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +18,7 @@ pub struct Pool {
     pub discovery: Option<Arc<Discovery>>,
     pub spill: bool,
     pub connect: Connect,
-    pub source: Vec<IpAddr>,
+    pub source: Vec<ZonedIp>,
     pub source_ports: SourcePorts,
     pub send_proxy_protocol: Option<ProxyVersion>,
     pub send_proxy_tlvs: ProxyTlvs,

@@ -2,7 +2,7 @@
 //! version. Each is checked as far as it can be without looking at another key.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
@@ -14,7 +14,7 @@ use super::grammar;
 use super::scalar::{Count, text_of};
 use super::tree::{Node, Span, Value};
 use super::{Expect, StatusRange};
-use crate::addr::BackendAddr;
+use crate::addr::{BackendAddr, ZonedIp};
 
 /// One item of `bind`; a range of ports is several addresses.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ impl BackendAddress {
 pub struct AdminAddress(pub SocketAddr);
 
 #[derive(Clone, Copy, Debug)]
-pub struct SourceAddress(pub IpAddr);
+pub struct SourceAddress(pub ZonedIp);
 
 #[derive(Clone, Debug)]
 pub struct Name(pub String);
@@ -143,7 +143,7 @@ text_value!(
 text_value!(
     SourceAddress,
     "an address such as `10.0.0.5`",
-    json_schema!({ "type": "string", "pattern": "^[0-9a-fA-F.:]+$" }),
+    json_schema!({ "type": "string", "pattern": "^[0-9a-fA-F.:]+(%.+)?$" }),
     |text, at| address::ip(text).map(SourceAddress).map_err(|bad| address_fault(bad, at))
 );
 text_value!(

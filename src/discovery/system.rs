@@ -4,6 +4,9 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use crate::addr::ZonedIp;
+use crate::sys::interface;
+
 /// As resolv.conf(5): further ones are not asked.
 const MOST_SERVERS: usize = 3;
 const DNS_PORT: u16 = 53;
@@ -74,9 +77,8 @@ fn whole(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
-/// A scope is not understood, and its server left out.
 fn server(text: &str) -> Option<SocketAddr> {
-    Some(SocketAddr::new(text.parse().ok()?, DNS_PORT))
+    Some(ZonedIp::read(text, interface::number)?.ok()?.at(DNS_PORT))
 }
 
 fn read_hosts(text: &str) -> HashMap<String, Vec<IpAddr>> {

@@ -315,10 +315,11 @@ fn probe_address(
 ) -> Option<SockAddr> {
     match address {
         BackendAddr::Inet(address) => {
-            let port = port.unwrap_or(address.port());
-            Some(std::net::SocketAddr::new(address.ip(), port).into())
+            let mut address = *address;
+            address.set_port(port.unwrap_or(address.port()));
+            Some(address.into())
         }
-        BackendAddr::InetClientPort(ip) => Some(std::net::SocketAddr::new(*ip, dialled?).into()),
+        BackendAddr::InetClientPort(ip) => Some(ip.at(dialled?).into()),
         // `parse` refuses a path that is too long.
         BackendAddr::Unix(path) => SockAddr::unix(path).ok(),
     }
@@ -374,7 +375,10 @@ mod tests {
         let at = |address: &str, port, dialled| {
             let address = match address.parse() {
                 Ok(address) => BackendAddr::Inet(address),
-                Err(_) => BackendAddr::InetClientPort(address.parse().unwrap()),
+                Err(_) => {
+                    let ip: std::net::IpAddr = address.parse().unwrap();
+                    BackendAddr::InetClientPort(ip.into())
+                }
             };
             let found = probe_address(&address, port, dialled)?;
             Some(found.as_socket()?.to_string())

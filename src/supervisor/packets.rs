@@ -141,7 +141,7 @@ fn answerers(snapshot: &Snapshot, served: &BTreeMap<Bind, Served>) -> Answerers 
             match backend.address {
                 BackendAddr::Inet(address) => drop(answerers.exact.insert(canonical(address))),
                 BackendAddr::InetClientPort(ip) => {
-                    answerers.exact.insert(canonical((ip, local.port()).into()));
+                    answerers.exact.insert(ip.at(local.port()));
                 }
                 BackendAddr::Unix(_) => {}
             }

@@ -73,8 +73,10 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 pub struct Received {
     /// The message is several datagrams of this size, the last may be shorter.
     pub segment: Option<usize>,
-    /// The address of ours it was sent to; an IPv4 address is mapped on a socket for both families.
+    /// The address of ours it was sent to; of a broadcast, the one that answers for it.
     pub to: Option<IpAddr>,
+    /// Every socket on the port has one.
+    pub is_broadcast: bool,
     /// The interface it came in by, if the address is good on that one alone (link-local); else 0.
     pub interface: u32,
     /// Datagrams this socket had no room for since it was opened, modulo 2^32.
@@ -92,11 +94,14 @@ impl Received {
                 }
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     // Interface, then the address of ours, then the one in the packet (perhaps a broadcast).
-                    received.to = array::<4>(data, 4).map(|ip| Ipv4Addr::from(ip).into());
+                    let (ours, dialled) = (array::<4>(data, 4), array::<4>(data, 8));
+                    received.to = ours.map(|ip| Ipv4Addr::from(ip).into());
+                    received.is_broadcast = ours != dialled;
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let ip = array::<16>(data, 0).map(Ipv6Addr::from);
-                    received.to = ip.map(IpAddr::from);
+                    // On a socket for both families IPv4 has the other one, too, which knows of broadcasts.
+                    received.to = received.to.filter(IpAddr::is_ipv4).or(ip.map(IpAddr::from));
                     if ip.is_some_and(|ip| ip.is_unicast_link_local()) {
                         received.interface = array(data, 16).map_or(0, u32::from_ne_bytes);
                     }

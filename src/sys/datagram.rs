@@ -12,7 +12,7 @@ use socket2::{Domain, SockFilter, Socket, Type};
 
 use super::ancillary::{RawAddr, Received, Sent};
 use super::socket::{Claim, set_int};
-use crate::addr::ListenAddr;
+use crate::addr::{ListenAddr, ZonedIp};
 
 /// Messages of one read.
 pub const BATCH: usize = 32;
@@ -93,6 +93,8 @@ fn unbound(domain: Domain, claim: Claim) -> io::Result<Socket> {
 /// Each datagram comes with the address of ours that it was sent to; not for nothing, so only where there are several.
 fn tell_dialled(socket: &Socket, domain: Domain) -> io::Result<()> {
     if domain == Domain::IPV6 {
+        // Of IPv4 on a socket for both families only this tells of a broadcast which address of ours answers for it.
+        let _ = set_int(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1);
         set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
     } else {
         set_int(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
@@ -113,7 +115,7 @@ pub fn shut(socket: impl AsFd) -> io::Result<()> {
 /// may be connected to other backends; without one the kernel chooses.
 pub fn connect(
     backend: SocketAddr,
-    source: Option<IpAddr>,
+    source: Option<ZonedIp>,
     port: Option<u16>,
 ) -> io::Result<OwnedFd> {
     let domain = Domain::for_address(backend);
@@ -130,9 +132,9 @@ pub fn connect(
         } else {
             Ipv6Addr::UNSPECIFIED.into()
         };
-        socket.bind(&SocketAddr::new(source.unwrap_or(any), port).into())?;
+        socket.bind(&source.unwrap_or(any.into()).at(port).into())?;
     } else if let Some(source) = source {
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.bind(&source.at(0).into())?;
     }
     socket.connect(&backend.into())?;
     // Nobody listens, and the kernel happened to choose the very port as our own: the socket would answer itself.
@@ -155,8 +157,8 @@ pub fn is_ours(ip: IpAddr) -> bool {
 }
 
 /// Whether no connection can come from this address, as it is none of this machine's.
-pub fn is_absent(ip: IpAddr) -> bool {
-    let address = SocketAddr::new(ip, 0);
+pub fn is_absent(ip: ZonedIp) -> bool {
+    let address = ip.at(0);
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.cloexec(), None);
     // Without a descriptor or a family, that is not known.
     let bound = socket.and_then(|socket| socket.bind(&address.into()));

@@ -6,6 +6,7 @@ pub mod ancillary;
 pub mod clock;
 pub mod connection;
 pub mod datagram;
+pub mod interface;
 pub mod keyed;
 pub mod limits;
 pub mod pipe;

@@ -16,7 +16,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -26,6 +26,7 @@ use dashmap::DashMap;
 use socket2::{SockAddr, Socket};
 
 use super::port_book::{Book, End, REST};
+use crate::addr::ZonedIp;
 use crate::config::SourcePorts as Mode;
 use crate::plane::PortStats;
 use crate::sys::port_range::PortRange;
@@ -39,7 +40,7 @@ pub struct SourcePorts {
     range: PortRange,
     stats: Arc<PortStats>,
     /// Off the byte path, one look per connection; no guard is held across anything.
-    destinations: DashMap<(Option<IpAddr>, SocketAddr), Arc<Destination>>,
+    destinations: DashMap<(Option<ZonedIp>, SocketAddr), Arc<Destination>>,
     /// When those that nobody needs any more were last looked for.
     swept: Mutex<Instant>,
     /// Ports of our own listeners, as the last reload left them.
@@ -61,7 +62,7 @@ pub struct Lease {
 /// Where connections of a pool come from.
 #[derive(Clone, Copy)]
 pub struct From<'a> {
-    pub sources: &'a [IpAddr],
+    pub sources: &'a [ZonedIp],
     pub mode: Mode,
 }
 
@@ -94,7 +95,7 @@ impl SourcePorts {
         from: From<'_>,
         make: &dyn Fn() -> io::Result<Socket>,
     ) -> io::Result<(Socket, Option<Lease>)> {
-        let sources: Vec<Option<IpAddr>> = self.sources_for(address, from.sources);
+        let sources: Vec<Option<ZonedIp>> = self.sources_for(address, from.sources);
         let mut last = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
         for source in sources {
             match self.connect_from(source, address, from.mode, make) {
@@ -107,8 +108,8 @@ impl SourcePorts {
     }
 
     /// The sources of the address's family, the next one first; any, if none is configured.
-    fn sources_for(&self, address: SocketAddr, sources: &[IpAddr]) -> Vec<Option<IpAddr>> {
-        let mut fitting: Vec<Option<IpAddr>> = sources
+    fn sources_for(&self, address: SocketAddr, sources: &[ZonedIp]) -> Vec<Option<ZonedIp>> {
+        let mut fitting: Vec<Option<ZonedIp>> = sources
             .iter()
             .filter(|source| source.is_ipv4() == address.is_ipv4())
             .map(|source| Some(*source))
@@ -123,7 +124,7 @@ impl SourcePorts {
 
     fn connect_from(
         &self,
-        source: Option<IpAddr>,
+        source: Option<ZonedIp>,
         address: SocketAddr,
         mode: Mode,
         make: &dyn Fn() -> io::Result<Socket>,
@@ -153,7 +154,7 @@ impl SourcePorts {
         wants_own.then(|| self.lease(&destination, None, address)).flatten()
     }
 
-    fn destination(&self, source: Option<IpAddr>, address: SocketAddr) -> Arc<Destination> {
+    fn destination(&self, source: Option<ZonedIp>, address: SocketAddr) -> Arc<Destination> {
         if let Some(known) = self.destinations.get(&(source, address)) {
             return Arc::clone(&known);
         }
@@ -187,7 +188,7 @@ impl SourcePorts {
     fn lease(
         &self,
         destination: &Arc<Destination>,
-        source: Option<IpAddr>,
+        source: Option<ZonedIp>,
         address: SocketAddr,
     ) -> Option<Lease> {
         let mut book = lock(destination);
@@ -207,7 +208,7 @@ impl SourcePorts {
 }
 
 /// Where a destination's ports begin: any fixed spread will do.
-fn spread(source: Option<IpAddr>, address: SocketAddr) -> u64 {
+fn spread(source: Option<ZonedIp>, address: SocketAddr) -> u64 {
     use std::hash::{Hash, Hasher};
     let mut hasher = siphasher::sip::SipHasher13::new();
     (source, address).hash(&mut hasher);
@@ -244,7 +245,7 @@ fn lock(destination: &Destination) -> MutexGuard<'_, Book> {
 }
 
 fn kernel_port(
-    source: Option<IpAddr>,
+    source: Option<ZonedIp>,
     address: SocketAddr,
     make: &dyn Fn() -> io::Result<Socket>,
 ) -> io::Result<Socket> {
@@ -252,21 +253,25 @@ fn kernel_port(
     if let Some(source) = source {
         // Else bind() would take a port for every destination at once.
         socket::set_bind_address_no_port(&socket)?;
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.bind(&source.at(0).into())?;
     }
     begin(socket, address)
 }
 
 fn own_port(
-    source: Option<IpAddr>,
+    source: Option<ZonedIp>,
     port: u16,
     address: SocketAddr,
     make: &dyn Fn() -> io::Result<Socket>,
 ) -> io::Result<Socket> {
-    let any = if address.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+    let any = if address.is_ipv4() {
+        std::net::IpAddr::from([0; 4])
+    } else {
+        std::net::IpAddr::from([0; 16])
+    };
     let socket = make()?;
     socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::new(source.unwrap_or(any), port).into())?;
+    socket.bind(&source.unwrap_or(any.into()).at(port).into())?;
     begin(socket, address)
 }
 

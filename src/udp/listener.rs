@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::flow_table::FlowId;
 use super::flows::{Flows, widen};
 use super::link::{Key, Load};
-use crate::addr::{ListenAddr, canonical};
+use crate::addr::{ListenAddr, ZonedIp, canonical};
 use crate::admit::ClientNet;
 use crate::snapshot::Listener;
 use crate::sys::ancillary::Received;
@@ -57,9 +57,12 @@ impl Door {
     /// Client and dialled address of a key, canonical.
     pub fn addresses(&self, key: &Key) -> (SocketAddr, SocketAddr) {
         let client = key.client.address().map(canonical);
-        let ip = key.dialled.map_or(self.local.ip(), |ip| ip.to_canonical());
         let nobody = SocketAddr::from(([0; 4], 0));
-        (client.unwrap_or(nobody), SocketAddr::new(ip, self.local.port()))
+        let dialled = match key.dialled {
+            Some(ip) => ZonedIp::new(ip, key.interface).at(self.local.port()),
+            None => self.local,
+        };
+        (client.unwrap_or(nobody), dialled)
     }
 
     fn key(&self, index: u32, message: &Message<'_>) -> Key {
@@ -124,6 +127,10 @@ impl Flows {
 
     /// Counts a message and says whose it is, and how many of its datagrams may go on.
     fn look_at(&mut self, message: &Message<'_>, door: u32) -> Option<(Key, u64)> {
+        if message.beside.is_broadcast && self.worker > 0 {
+            // The first worker has it, too.
+            return None;
+        }
         let open = self.doors.get_mut(widen(door))?;
         let datagrams = message.datagrams() as u64;
         let counters = open.listener.live.datagrams.of(self.thread);

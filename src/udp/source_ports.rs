@@ -5,13 +5,14 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dashmap::DashMap;
 
+use crate::addr::ZonedIp;
 use crate::config::{Pool, SourcePorts as Mode};
 use crate::plane::PortStats;
 use crate::sys::datagram;
@@ -35,7 +36,7 @@ pub struct SourcePorts {
 }
 
 /// Source (`None`: whichever the kernel takes) and backend.
-type Path = (Option<IpAddr>, SocketAddr);
+type Path = (Option<ZonedIp>, SocketAddr);
 
 /// One flow's port; given back on drop, which is to come after the socket's.
 pub struct Lease {
@@ -55,7 +56,7 @@ impl SourcePorts {
         pool: &Pool,
         backend: SocketAddr,
     ) -> io::Result<(OwnedFd, Option<Lease>)> {
-        let mut sources: Vec<Option<IpAddr>> = pool
+        let mut sources: Vec<Option<ZonedIp>> = pool
             .source
             .iter()
             .filter(|source| source.is_ipv4() == backend.is_ipv4())

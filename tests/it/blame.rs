@@ -103,7 +103,7 @@ fn a_port_on_which_backends_without_their_own_do_not_serve() {
     let mut config = strict(&[]);
     let backend = |ip: [u8; 4]| config::Backend {
         name: format!("{ip:?}").into(),
-        address: BackendAddr::InetClientPort(ip.into()),
+        address: BackendAddr::InetClientPort(std::net::IpAddr::from(ip).into()),
         ..config::Backend::default()
     };
     balancer::pool(&mut config).backends = vec![backend([127, 0, 0, 2])];
@@ -142,7 +142,7 @@ fn the_same_in_udp() {
     pool.backends = [2, 3]
         .map(|last| config::Backend {
             name: format!("{last}").into(),
-            address: BackendAddr::InetClientPort([127, 0, 0, last].into()),
+            address: BackendAddr::InetClientPort(std::net::IpAddr::from([127, 0, 0, last]).into()),
             ..config::Backend::default()
         })
         .to_vec();

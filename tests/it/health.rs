@@ -258,7 +258,8 @@ fn a_unix_backend_is_probed_too() {
 fn probes_come_from_the_pools_source() {
     let server = Server::start(A);
     let mut config = config(&[server.address]);
-    balancer::pool(&mut config).source = vec!["::1".parse().unwrap(), "127.0.0.9".parse().unwrap()];
+    balancer::pool(&mut config).source =
+        ["::1", "127.0.0.9"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap().into()).to_vec();
     let balancer = Balancer::start(config);
     wait_until(&balancer, 0, BackendState::Up);
     wait_for("a probe", || !server.clients.lock().unwrap().is_empty());
@@ -270,7 +271,7 @@ fn our_own_lack_is_no_verdict() {
     let server = Server::start(A);
     let mut config = config(&[server.address]);
     // An address this host does not have: no source to connect from.
-    balancer::pool(&mut config).source = vec!["192.0.2.1".parse().unwrap()];
+    balancer::pool(&mut config).source = vec![std::net::IpAddr::from([192, 0, 2, 1]).into()];
     health(&mut config).fall = 1;
     let balancer = Balancer::start(config);
     wait_for("probes", || backend(&balancer, 0).live.probes.local_error.value() >= 3);
@@ -477,7 +478,7 @@ fn a_portless_backend_without_health_port_is_up_and_says_why() {
     let server = Server::start(A);
     let mut config = config(&[server.address]);
     balancer::pool(&mut config).backends[0].address =
-        BackendAddr::InetClientPort(server.address.ip());
+        BackendAddr::InetClientPort(server.address.ip().into());
     health(&mut config).start = Start::Down;
     let mut balancer = Balancer::start(config.clone());
     let up = wait_until(&balancer, 0, BackendState::Up);

@@ -117,7 +117,7 @@ fn a_portless_backend_gets_the_port_the_client_dialled() {
     balancer::listener(&mut config).bind = vec![ListenAddr::Inet(dialled)];
     balancer::pool(&mut config).backends = vec![maitred::config::Backend {
         name: "portless".into(),
-        address: BackendAddr::InetClientPort("127.0.0.1".parse().unwrap()),
+        address: BackendAddr::InetClientPort(std::net::IpAddr::from([127, 0, 0, 1]).into()),
         ..Default::default()
     }];
     let balancer = Balancer::start(config);

@@ -130,7 +130,7 @@ fn our_own_lack_never_counts() {
     let pool = balancer::pool(&mut config);
     pool.backends[1].name = "again".into();
     // An address this host does not have.
-    pool.source = vec!["192.0.2.1".parse().unwrap()];
+    pool.source = vec![std::net::IpAddr::from([192, 0, 2, 1]).into()];
     let balancer = Balancer::start(config);
     for _ in 0..5 {
         assert_eq!(served_by(balancer.address()), None);

@@ -274,3 +274,31 @@ fn tcp_and_udp_may_share_an_address() {
     let _accepted = tcp_backend.accept().unwrap();
     drop(stream);
 }
+
+#[test]
+fn a_broadcast_is_answered_from_an_address_of_ours_whatever_the_wildcard() {
+    for bind in [
+        ListenAddr::Inet("0.0.0.0:0".parse().unwrap()),
+        // IPv4 alone on a host without IPv6.
+        ListenAddr::DualStack(0),
+    ] {
+        let backend = socket("127.0.0.1:0");
+        let mut config = config(&[&backend]);
+        balancer::listener(&mut config).bind = vec![bind];
+        let balancer = Balancer::start(config);
+        let client = socket("127.0.0.1:0");
+        client.set_broadcast(true).unwrap();
+        let port = balancer.address().port();
+        for dialled in ["127.255.255.255", "127.0.0.3"] {
+            client.send_to(b"who is there?", (dialled, port)).unwrap();
+            let (_, flow) = receive(&backend);
+            backend.send_to(b"me", flow).unwrap();
+            let (text, from) = receive(&client);
+            let ours = if dialled == "127.0.0.3" { dialled } else { "127.0.0.1" };
+            assert_eq!(
+                (text, from),
+                (b"me".to_vec(), SocketAddr::new(ours.parse().unwrap(), port))
+            );
+        }
+    }
+}

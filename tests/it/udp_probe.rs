@@ -13,7 +13,8 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 
 fn run(probe: Probe, source: &[IpAddr], address: SocketAddr, timeout: Duration) -> Outcome {
     let health = Health { probe, timeout, ..config::Pool::default().health };
-    let pool = config::Pool { health, source: source.to_vec(), ..config::Pool::default() };
+    let source = source.iter().map(|ip| (*ip).into()).collect();
+    let pool = config::Pool { health, source, ..config::Pool::default() };
     let prober = Prober::new(&pool).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(prober.probe(&address.into())).0

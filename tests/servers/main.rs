@@ -42,3 +42,4 @@ mod systemd;
 mod tls;
 mod udp_exact;
 mod udp_workers;
+mod zones;

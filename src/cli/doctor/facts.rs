@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
 
 use super::cgroup::{self, Cgroup};
+use crate::addr::ZonedIp;
 use crate::sys::port_range::PortRange;
 
 /// A figure, or why there is none.
@@ -45,7 +45,7 @@ pub struct Facts {
     /// itself: what counts besides the sysctls is who we are.
     pub udp_buffers: Reading<(usize, usize)>,
     /// Those of the pools' `source` that are none of this machine's. Asked of the kernel, too.
-    pub absent_sources: Vec<IpAddr>,
+    pub absent_sources: Vec<ZonedIp>,
 }
 
 /// What `/proc/self/status` says of who we are.

@@ -1,9 +1,9 @@
 //! What a configuration asks of a machine.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use crate::addr::{BackendAddr, ListenAddr};
+use crate::addr::{BackendAddr, ListenAddr, ZonedIp};
 use crate::config::{Backend, Config, Listener, Pool, Protocol, RelayMode, SourcePorts};
 use crate::sys::limits;
 
@@ -27,7 +27,7 @@ pub struct Needs {
     /// Whether any listener may pass bytes through pipes.
     pub splices: bool,
     /// The `source` of every pool.
-    pub sources: BTreeSet<IpAddr>,
+    pub sources: BTreeSet<ZonedIp>,
     /// How far from here the pools are for which the kernel chooses source ports.
     pub kernel_ports: Option<Reach>,
     /// Backends of TCP listeners that have a `max_sessions` and need source ports.
@@ -61,7 +61,7 @@ pub struct LimitedBackend {
     pub pairs: u64,
 }
 
-type Pair = (Option<IpAddr>, SocketAddr);
+type Pair = (Option<ZonedIp>, SocketAddr);
 
 /// Sessions and flows at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ fn port(address: &ListenAddr) -> Option<u16> {
 fn reach(address: &BackendAddr) -> Option<Reach> {
     let ip = match address {
         BackendAddr::Inet(address) => address.ip(),
-        BackendAddr::InetClientPort(ip) => *ip,
+        BackendAddr::InetClientPort(ip) => ip.ip(),
         BackendAddr::Unix(_) => return None,
     };
     Some(if ip.is_loopback() { Reach::Loopback } else { Reach::Network })
@@ -194,9 +194,7 @@ fn all_pairs(config: &Config) -> Option<u64> {
 fn pairs(pool: &Pool, backend: &Backend, dialled: &BTreeSet<u16>) -> Option<BTreeSet<Pair>> {
     let addresses: Vec<SocketAddr> = match &backend.address {
         BackendAddr::Inet(address) => vec![*address],
-        BackendAddr::InetClientPort(ip) => {
-            dialled.iter().map(|port| SocketAddr::new(*ip, *port)).collect()
-        }
+        BackendAddr::InetClientPort(ip) => dialled.iter().map(|port| ip.at(*port)).collect(),
         BackendAddr::Unix(_) => return None,
     };
     let from = |to: SocketAddr| sources(pool, to).into_iter().map(move |source| (source, to));
@@ -204,8 +202,8 @@ fn pairs(pool: &Pool, backend: &Backend, dialled: &BTreeSet<u16>) -> Option<BTre
 }
 
 /// Those of the address's family; any, if there is none.
-fn sources(pool: &Pool, to: SocketAddr) -> Vec<Option<IpAddr>> {
+fn sources(pool: &Pool, to: SocketAddr) -> Vec<Option<ZonedIp>> {
     let fitting = pool.source.iter().filter(|source| source.is_ipv4() == to.is_ipv4());
-    let fitting: Vec<Option<IpAddr>> = fitting.map(|source| Some(*source)).collect();
+    let fitting: Vec<Option<ZonedIp>> = fitting.map(|source| Some(*source)).collect();
     if fitting.is_empty() { vec![None] } else { fitting }
 }

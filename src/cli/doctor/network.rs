@@ -1,12 +1,12 @@
 //! Judges the network's sysctls: ports, queues, connection tracking, buffers. Each rule is pure.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use super::facts::{Capability, Conntrack, Facts, Unread};
 use super::judge::Severity::{WillBreak, WillHurt};
 use super::judge::Verdict;
 use super::needs::{LimitedBackend, Needs, Reach};
+use crate::addr::ZonedIp;
 use crate::sys::datagram::{FLOW_BUFFER, LISTENER_BUFFER};
 use crate::sys::port_range::write_ports;
 
@@ -157,10 +157,10 @@ pub fn source_addresses(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread>
         return Ok(Verdict::Well("no pool has a `source`".to_owned()));
     }
     if facts.absent_sources.is_empty() {
-        let sources = list(needs.sources.iter().map(IpAddr::to_string).collect());
+        let sources = list(needs.sources.iter().map(ZonedIp::to_string).collect());
         return Ok(Verdict::Well(format!("{sources}: addresses of this machine")));
     }
-    let absent = list(facts.absent_sources.iter().map(IpAddr::to_string).collect());
+    let absent = list(facts.absent_sources.iter().map(ZonedIp::to_string).collect());
     Ok(Verdict::Ill {
         severity: WillBreak,
         figure: format!("{absent}: no address of this machine"),

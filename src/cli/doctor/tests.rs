@@ -38,7 +38,10 @@ fn facts() -> Facts {
 }
 
 fn needs() -> Needs {
-    Needs { sources: ["192.0.2.9".parse().unwrap()].into(), ..Needs::of_defaults() }
+    Needs {
+        sources: [std::net::IpAddr::from([192, 0, 2, 9]).into()].into(),
+        ..Needs::of_defaults()
+    }
 }
 
 /// A TCP listener alone, with a limit for the process.

@@ -1,11 +1,12 @@
 //! What a file says of where a pool's backends are found, besides those it lists.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::config::Asked;
+use crate::config::address;
 use crate::config::choice::{choice, substitutable, words};
 use crate::config::decode::{Decode, Placed, mapping};
 use crate::config::dns_name::DnsName;
@@ -55,13 +56,11 @@ pub struct DnsServer(pub SocketAddr);
 text_value!(
     DnsServer,
     "an address such as `10.0.0.53`",
-    json_schema!({ "type": "string", "pattern": "^[0-9a-fA-F.:\\[\\]]+$" }),
+    json_schema!({ "type": "string", "pattern": "^[0-9a-fA-F.:\\[\\]]+(%.+)?$" }),
     |text, at| {
-        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-        let alone = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
-        match alone.or_else(|_| text.parse::<SocketAddr>()) {
-            Ok(server) if server.port() != 0 => Ok(DnsServer(server)),
-            _ => {
+        match address::server(text, 53) {
+            Some(server) => Ok(DnsServer(server)),
+            None => {
                 let message = format!("{} is not the address of a DNS server", quote(text));
                 let hint = "write `10.0.0.53`, `10.0.0.53:5353` or `[2001:db8::53]:53`";
                 Err(Fault::error(Code::BadAddress, at, message).hint(hint))

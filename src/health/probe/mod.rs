@@ -13,7 +13,6 @@ pub mod parting;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ use socket2::SockAddr;
 
 use self::heard::Heard;
 use self::parting::{Leave, Parting};
+use crate::addr::ZonedIp;
 use crate::config::{self, ProxyVersion};
 use crate::pool::fitness::{Outcome, ProbeResult};
 use crate::stream::Stream;
@@ -100,7 +100,7 @@ fn proxy(pool: &config::Pool) -> Option<ProxyVersion> {
 pub struct Prober {
     method: Method,
     health: config::Health,
-    source: Vec<IpAddr>,
+    source: Vec<ZonedIp>,
     proxy: Option<ProxyVersion>,
     tls: Option<Arc<Client>>,
     takes_leave: bool,

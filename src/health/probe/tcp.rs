@@ -3,13 +3,14 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use socket2::{SockAddr, Socket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Fault;
+use crate::addr::ZonedIp;
 use crate::config::ProxyVersion;
 use crate::pool::fitness::ProbeResult;
 use crate::stream::Stream;
@@ -24,7 +25,7 @@ const PLAIN: Outgoing =
 /// A connection to `address`. Where sessions announce their client in a PROXY header, the probe says that it is of our own.
 pub(super) async fn connect(
     address: &SockAddr,
-    source: &[IpAddr],
+    source: &[ZonedIp],
     proxy: Option<ProxyVersion>,
     tls: Option<&Client>,
 ) -> Result<Stream, Fault> {
@@ -66,7 +67,7 @@ pub(super) async fn connect(
     Ok(stream)
 }
 
-fn begin(address: &SockAddr, source: &[IpAddr]) -> io::Result<TcpStream> {
+fn begin(address: &SockAddr, source: &[ZonedIp]) -> io::Result<TcpStream> {
     let socket = socket::outgoing(address, PLAIN)?;
     socket::reset_on_close(&socket);
     if let Some(address) = address.as_socket() {
@@ -83,13 +84,13 @@ fn begin(address: &SockAddr, source: &[IpAddr]) -> io::Result<TcpStream> {
 pub(super) fn bind_source(
     socket: &Socket,
     address: SocketAddr,
-    source: &[IpAddr],
+    source: &[ZonedIp],
 ) -> io::Result<()> {
-    let fitting: Vec<&IpAddr> =
+    let fitting: Vec<&ZonedIp> =
         source.iter().filter(|source| source.is_ipv4() == address.is_ipv4()).collect();
     let Some(source) = fastrand::choice(fitting) else { return Ok(()) };
     socket::set_bind_address_no_port(socket)?;
-    socket.bind(&SocketAddr::new(*source, 0).into()).map_err(|error| match error.kind() {
+    socket.bind(&source.at(0).into()).map_err(|error| match error.kind() {
         io::ErrorKind::AddrNotAvailable => {
             let what = format!("`source` {source} is no address of this machine");
             io::Error::new(error.kind(), what)

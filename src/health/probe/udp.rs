@@ -2,7 +2,7 @@
 //! connected, so only the backend can answer, and the kernel tells of ICMP errors.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -11,6 +11,7 @@ use tokio::net::UdpSocket;
 use super::heard::Heard;
 use super::pattern::{Pattern, REPLY};
 use super::{Fault, tcp};
+use crate::addr::ZonedIp;
 use crate::config::Expect;
 use crate::pool::fitness::ProbeResult;
 use crate::sys::datagram;
@@ -82,7 +83,7 @@ pub(super) async fn receive(
 }
 
 /// A socket that only the backend can answer.
-pub(super) fn open(address: &SockAddr, source: &[IpAddr]) -> Result<UdpSocket, Fault> {
+pub(super) fn open(address: &SockAddr, source: &[ZonedIp]) -> Result<UdpSocket, Fault> {
     let Some(backend) = address.as_socket() else {
         // `check` refuses such a configuration.
         let detail = Some("a unix socket takes no datagrams of ours".into());
@@ -96,7 +97,7 @@ pub(super) fn open(address: &SockAddr, source: &[IpAddr]) -> Result<UdpSocket, F
     Ok(socket)
 }
 
-fn connect(backend: SocketAddr, source: &[IpAddr]) -> io::Result<UdpSocket> {
+fn connect(backend: SocketAddr, source: &[ZonedIp]) -> io::Result<UdpSocket> {
     let domain = Domain::for_address(backend);
     let socket = Socket::new(domain, Type::DGRAM.nonblocking().cloexec(), None)?;
     datagram::hear_of_icmp(&socket, domain)?;

@@ -198,7 +198,10 @@ fn backends_in_both_forms_stand_in_file_order() {
                 weight: 0, tier: 2, max_sessions: 7}\n      - {address: \"unix:/x\", name: local}\n";
     let config = accepted(text);
     let backends = &config.pools[0].backends;
-    assert_eq!(backends[0].address, BackendAddr::InetClientPort("10.0.0.1".parse().unwrap()));
+    assert_eq!(
+        backends[0].address,
+        BackendAddr::InetClientPort(std::net::IpAddr::from([10, 0, 0, 1]).into())
+    );
     assert_eq!(&*backends[1].name, "[2001:db8::1]:80");
     assert_eq!((backends[1].weight, backends[1].tier, backends[1].max_sessions), (0, 2, Some(7)));
     assert_eq!(&*backends[2].name, "local");
@@ -223,7 +226,7 @@ fn defaults_merge_key_by_key_and_lists_and_choices_replace() {
     assert_eq!(api.keepalive, None);
     let health = &config.pools[0].health;
     assert_eq!((health.interval.as_secs(), health.timeout.as_secs()), (5, 2));
-    assert_eq!(config.pools[0].source, ["10.0.0.9".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(config.pools[0].source, [std::net::IpAddr::from([10, 0, 0, 9]).into()]);
     assert!(matches!(&health.probe, Probe::Http { path, host: None, .. } if path == "/b"));
 }
 
