@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -293,11 +294,12 @@ fn who_is_silent_for_longest_makes_room_and_the_socket_has_places_of_its_own() {
 fn a_rush_of_silent_ones_keeps_nobody_out() {
     let admin = Admin::start("127.0.0.1:0", None, Bounds { connections: 4, ..Bounds::default() });
     let over = std::sync::atomic::AtomicBool::new(false);
+    let address = admin.tcp().peer_addr().unwrap();
     std::thread::scope(|scope| {
         for _ in 0..12 {
             scope.spawn(|| {
                 while !over.load(Relaxed) {
-                    let mut silent = admin.tcp();
+                    let mut silent = TcpStream::connect(address).unwrap();
                     silent.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
                     let _ = silent.read(&mut [0]);
                 }
