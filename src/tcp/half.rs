@@ -29,6 +29,7 @@ use crate::config::RelayMode;
 use crate::stream::Stream;
 use crate::sys::pipe::{Pipe, is_unsupported};
 use crate::telemetry::record::CloseReason;
+use crate::wire::postgres;
 
 /// Bytes one direction may move before the others' turn comes.
 const QUOTA: usize = 1024 * 1024;
@@ -39,6 +40,9 @@ const PROMOTE: u8 = 3;
 /// Small transfers in a row that make it ordinary again, and what is small.
 const DEMOTE: u8 = 3;
 const SMALL: usize = 32 * 1024;
+
+/// How TLS begins.
+const TLS_HANDSHAKE: u8 = 22;
 
 /// Who sent something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,6 +305,11 @@ impl Half {
             Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Taken::End)),
             Poll::Ready(Ok(count)) => count,
         };
+        if self.from == Side::Client && session.bytes.get().client_received == 0 {
+            let first = &scratch[..count];
+            let is_tls = first[0] == TLS_HANDSHAKE || first.starts_with(&postgres::TLS_REQUEST);
+            session.speaks_tls.set(is_tls);
+        }
         session.taken(self.from == Side::Client, count);
         self.streak = if count == SCRATCH { self.streak.saturating_add(1) } else { 0 };
         if self.streak >= PROMOTE && self.mode == RelayMode::Auto {

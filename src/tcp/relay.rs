@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -30,8 +30,8 @@ const CARRY: Duration = Duration::from_secs(60);
 /// Looks at a quiet session with unsent bytes, within its limit.
 const LOOKS: u32 = 4;
 
-/// Milliseconds for which the client's end is waited for after a backend's reset.
-const GOODBYE: u32 = 10;
+/// For how long the other side's end is waited for after a reset in TLS, before it is reset.
+const GOODBYE: Duration = Duration::from_millis(100);
 
 /// A connected session.
 pub struct Relay {
@@ -364,8 +364,7 @@ impl Relay {
             }
             seen = now;
         }
-        let reason =
-            if reason == CloseReason::BackendReset { self.look_back().await } else { reason };
+        let reason = if reason == to.other().reset() { self.look_back(to).await } else { reason };
         self.stream(to).reset_on_close();
         // Of the backend's connection it was either this reset or the backend's own.
         self.free_port();
@@ -373,19 +372,38 @@ impl Relay {
         reason
     }
 
-    /// A backend may close in answer to a goodbye whose end is a moment behind, and with the goodbye unread that is a reset.
-    async fn look_back(&self) -> CloseReason {
-        let may_be_answer = self.first_end == Some((Side::Backend, End::Reset))
-            && self.to_backend.state == State::Open
-            && !connection::has_bytes_never_sent(&self.backend);
-        for _ in 0..if may_be_answer { GOODBYE } else { 0 } {
-            match socket::peek(&self.client) {
-                Peeked::Ended => return CloseReason::ClientClosed,
-                Peeked::Nothing => sleep(Duration::from_millis(1)).await,
-                Peeked::Bytes { .. } | Peeked::Reset => break,
-            }
+    /// Whoever closes with the other's goodbye unread resets, a moment before that one's end is here: so do libpq and PostgreSQL
+    /// in TLS to each other. `other`: who was not reset yet.
+    async fn look_back(&self, other: Side) -> CloseReason {
+        let from = other.other();
+        let may_be_answer = !matches!(self.first_end, Some((_, End::Fin)))
+            && self.half(other).state == State::Open
+            && !connection::has_bytes_never_sent(self.stream(from));
+        let is_tls = self.session.speaks_tls.get()
+            || [&self.client, &self.backend].iter().any(|stream| stream.tls().is_some());
+        if !may_be_answer || !is_tls {
+            return from.reset();
         }
-        CloseReason::BackendReset
+        let mut over = pin!(sleep(GOODBYE));
+        poll_fn(|cx| {
+            loop {
+                match socket::peek(self.stream(other)) {
+                    Peeked::Ended => return Poll::Ready(other.closed()),
+                    // Both had said goodbye, and neither read it.
+                    Peeked::Reset => return Poll::Ready(from.closed()),
+                    Peeked::Bytes { .. } => return Poll::Ready(from.reset()),
+                    Peeked::Nothing => {}
+                }
+                self.stream(other).forget_arrival();
+                if self.session.poll_cut(cx).is_some() || over.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(from.reset());
+                }
+                if self.stream(other).poll_arrival(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
     }
 }
 

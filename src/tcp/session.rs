@@ -66,6 +66,8 @@ pub struct Session {
     cut: Cell<Option<CloseReason>>,
     /// Whether it has a place among its client's sessions.
     is_counted: Cell<bool>,
+    /// By its first bytes, as far as they were seen.
+    pub speaks_tls: Cell<bool>,
     /// Why it ended; `internal` until that is known.
     pub reason: Cell<CloseReason>,
     /// Its settings, as they were when it was accepted.
@@ -116,6 +118,7 @@ pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
         stage: Cell::new(Stage::Route),
         cut: Cell::new(None),
         is_counted: Cell::new(false),
+        speaks_tls: Cell::new(false),
         reason: Cell::new(CloseReason::Internal),
         listener,
         worker: place.settle(worker),

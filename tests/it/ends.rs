@@ -69,6 +69,24 @@ fn reset(stream: TcpStream) {
     drop(stream);
 }
 
+/// libpq and PostgreSQL in TLS say goodbye at the same time, and each may close before it has read the other's.
+#[test]
+fn two_who_reset_each_other_at_the_end_of_tls_did_not_fail() {
+    use CloseReason::{BackendClosed, BackendReset, ClientClosed, ClientReset};
+    let tls = maitred::wire::postgres::TLS_REQUEST;
+    for (words, expected) in
+        [(&tls[..], [ClientClosed, BackendClosed]), (b"no TLS..", [ClientReset, BackendReset])]
+    {
+        let (balancer, mut client, mut server) = session();
+        client.write_all(words).unwrap();
+        server.read_exact(&mut [0; 8]).unwrap();
+        reset(client);
+        reset(server);
+        let reason = balancer.endings(1)[0].reason;
+        assert!(expected.contains(&reason), "{reason:?}");
+    }
+}
+
 #[test]
 fn a_reset_that_lost_bytes_stays_one() {
     let (balancer, mut client, server) = session();
