@@ -23,7 +23,7 @@ impl Demo {
     pub fn run(&self) -> ExitCode {
         match self.play() {
             Ok(summary) => {
-                println!("{}", summary.text());
+                super::print(&format!("{}\n", summary.text()));
                 if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
             }
             Err(error) => {

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -86,6 +87,11 @@ impl ConfigFiles {
 
 /// Runs the subcommand that the arguments name. Wrong usage ends the process with 2.
 pub fn main() -> ExitCode {
+    let code = run();
+    if IS_UNWRITTEN.load(Relaxed) { ExitCode::FAILURE } else { code }
+}
+
+fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Run(run) => run.run(),
         Command::Demo(demo) => demo.run(),
@@ -118,8 +124,18 @@ pub fn color_on_stderr() -> bool {
     !refused && std::io::stderr().is_terminal()
 }
 
+/// Whether something that was to be printed was not: whoever keeps what a command says is to know.
+static IS_UNWRITTEN: AtomicBool = AtomicBool::new(false);
+
 /// Writes to standard output. A reader that has left is no failure of ours.
 fn print(text: &str) {
-    use std::io::Write;
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("error[E0135]: what was to be printed cannot be written: {error}");
+            IS_UNWRITTEN.store(true, Relaxed);
+        }
+        _ => {}
+    }
 }

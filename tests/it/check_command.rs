@@ -37,6 +37,21 @@ fn a_valid_file_is_counted_and_ends_well() {
 }
 
 #[test]
+fn what_a_full_disk_refuses_is_a_failure_and_a_reader_that_left_is_none() {
+    for arguments in [&["schema"][..], &["version"], &["check", "--config", "conf/minimal.yaml"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = maitred(arguments).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let (code, _, stderr) = seen(output);
+        assert_eq!(code, Some(1), "{arguments:?}");
+        assert!(stderr.starts_with("error[E0135]: what was to be printed cannot"), "{stderr}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = maitred(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{arguments:?}");
+    }
+}
+
+#[test]
 fn warnings_do_not_fail() {
     let (code, stdout, stderr) = run(&["check", "--config", "tests/bad/warning-unused-pool.yaml"]);
     assert_eq!(code, Some(0));
