@@ -295,7 +295,9 @@ fn pure_modules_see_no_world(file: &File) -> Vec<Finding> {
 
 fn words_are_ours(file: &File) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (number, line) in file.all().filter(|_| file.is_src()) {
+    // A table of what others say.
+    let is_asked = file.is_src() && !file.path.ends_with("config/elsewhere.rs");
+    for (number, line) in file.all().filter(|_| is_asked) {
         let mut rest = line.to_owned();
         for name in NOT_OURS_TO_NAME {
             rest = rest.replace(name, "");

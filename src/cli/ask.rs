@@ -233,7 +233,11 @@ impl Unanswered {
             Unanswered::NoToken(..) => "E0121",
             Unanswered::Unreachable(_) => "E0122",
             Unanswered::Foreign(..) => "E0123",
-            Unanswered::Refused(..) => "E0124",
+            Unanswered::Refused(401 | 403, _) => "E0124",
+            Unanswered::Refused(404, _) => "E0125",
+            Unanswered::Refused(409 | 422 | 507, _) => "E0126",
+            Unanswered::Refused(503, _) => "E0127",
+            Unanswered::Refused(..) => "E0128",
         }
     }
 
@@ -308,6 +312,14 @@ mod tests {
         assert_eq!(Place::read("unix:/a/b"), Some(Place::Socket("/a/b".into())));
         assert_eq!(Place::read("nowhere"), None);
         assert_eq!(Place::read("unix:"), None);
+    }
+
+    #[test]
+    fn what_is_refused_has_a_code_by_its_kind() {
+        let codes = [401, 403, 404, 409, 422, 507, 503, 400, 500]
+            .map(|status| Unanswered::Refused(status, String::new()).code());
+        assert_eq!(codes[..2], ["E0124"; 2]);
+        assert_eq!(codes[2..], ["E0125", "E0126", "E0126", "E0126", "E0127", "E0128", "E0128"]);
     }
 
     #[test]

@@ -115,6 +115,12 @@ pub fn backend(text: &str) -> Result<BackendAddr, BadAddress> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(BackendAddr::Unix(unix_path(path)?));
     }
+    if let Some((address, more)) = text.trim().split_once(char::is_whitespace)
+        && address.contains([':', '.'])
+    {
+        let hint = format!("write {}", quote(&as_mapping(address, more)));
+        return Err(bad(text, "holds more than the address", hint));
+    }
     if let Some((host, last)) = text.rsplit_once(':')
         && host.parse::<Ipv6Addr>().is_ok()
         && last.bytes().all(|byte| byte.is_ascii_digit())
@@ -145,6 +151,13 @@ pub fn backend(text: &str) -> Result<BackendAddr, BadAddress> {
             Ok(BackendAddr::Inet(reachable(text, ip)?.at(port)))
         }
     }
+}
+
+/// `10.0.0.1:5432 weight=2` in our form; what it says besides that is left to who wrote it.
+fn as_mapping(address: &str, more: &str) -> String {
+    let key = |word: &str| word.split_once('=').map(|(key, value)| format!(", {key}: {value}"));
+    let keys: Option<String> = more.split_whitespace().map(key).collect();
+    format!("{{address: \"{address}\"{}}}", keys.unwrap_or_else(|| ", …".to_owned()))
 }
 
 /// The same, or `db.internal:5432`.
@@ -355,6 +368,11 @@ fn port_number(text: &str, port: &str) -> Result<u16, BadAddress> {
         _ if digits => {
             Err(bad(text, "has a port above 65535", "ports go from 1 to 65535".to_owned()))
         }
+        _ if port.starts_with(|first: char| first.is_ascii_digit()) => Err(bad(
+            text,
+            "has something behind its port",
+            "write the address and the port alone; whatever else there is to say has keys of its own".to_owned(),
+        )),
         _ => Err(bad(
             text,
             "has no port after its `:`",

@@ -3,6 +3,7 @@
 use schemars::{Schema, json_schema};
 
 use super::decode::wrong_shape;
+use super::elsewhere::elsewhere;
 use super::fault::{Code, Fault, Faults, list_words, quote};
 use super::nearest::nearest;
 use super::tree::{Key, Node, Span, Value};
@@ -90,8 +91,8 @@ impl Options {
             return off_for_none(word, at);
         }
         let message = format!("{shown} is not one of the choices here");
-        let all = self.words.iter().chain(self.mappings).copied();
-        let hint = match nearest(word, all) {
+        let all: Vec<&'static str> = self.words.iter().chain(self.mappings).copied().collect();
+        let hint = match elsewhere(word, &all).or_else(|| nearest(word, all)) {
             Some(known) => {
                 format!("did you mean {}? The choices: {}", quote(known), self.expected())
             }

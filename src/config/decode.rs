@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use super::elsewhere::elsewhere;
 use super::fault::{Code, Fault, Faults, quote};
 use super::nearest::nearest;
 use super::tree::{Key, Node, Span, Value};
@@ -153,7 +154,8 @@ fn unknown_key(key: &Key, keys: &Keys) -> Fault {
         let message = format!("{name} is planned, but this version does not know it yet");
         return Fault::error(Code::NotYet, key.span, message).hint("remove it for now");
     }
-    let hint = match nearest(&key.text, keys.now.iter().copied()) {
+    let known = elsewhere(&key.text, keys.now);
+    let hint = match known.or_else(|| nearest(&key.text, keys.now.iter().copied())) {
         Some(known) => format!("did you mean {}?", quote(known)),
         None => format!("known here: {}", keys.now.join(", ")),
     };

@@ -47,6 +47,7 @@ pub enum Code {
     Unverified = 63,
     Expired = 64,
     HarmfulProbe = 65,
+    SlowProbe = 66,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +81,7 @@ pub struct Faults {
 }
 
 impl Code {
-    pub const ALL: [Code; 41] = [
+    pub const ALL: [Code; 42] = [
         Code::Unreadable,
         Code::TooLarge,
         Code::Syntax,
@@ -122,6 +123,7 @@ impl Code {
         Code::Unverified,
         Code::Expired,
         Code::HarmfulProbe,
+        Code::SlowProbe,
     ];
 
     pub fn id(self) -> String {

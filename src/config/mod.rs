@@ -24,6 +24,7 @@ mod dns_name;
 mod account;
 mod admin;
 mod grammar;
+mod elsewhere;
 pub mod nearest;
 pub mod describe;
 pub mod compare;

@@ -48,6 +48,9 @@ impl Pool {
         let is_open = |origin: &Origin| now.contains(origin) && !answers.contains_key(origin);
         let new: Vec<&Origin> =
             now.iter().copied().filter(|it| !was.contains(it) && is_open(it)).collect();
+        if new.is_empty() && known.is_empty() {
+            return Vec::new();
+        }
         // What was found by a name waits for that name, if that is asked for still; everything else for all of them.
         let instead = |of: Option<&Origin>| -> Vec<Origin> {
             let same = |it: &&&Origin| of.is_some_and(|of| asks_the_same(it, of));

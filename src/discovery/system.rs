@@ -1,5 +1,5 @@
 //! What a machine or a container says of names: /etc/resolv.conf and /etc/hosts, as resolv.conf(5) and hosts(5) have them.
-//! From texts; who reads them is `servers`. Pure.
+//! From texts; who reads them is `servers`. Pure, but for the numbers of interfaces.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -124,10 +124,10 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_passed_over() {
-        let text = "; old\nnameserver fe80::1%eth0\nnameserver ::1 # here\nnameserver x\nsearch a\n\
+        let text = "; old\nnameserver fe80::1%no-such-one\nnameserver fe80::2%7 # here\nnameserver x\nsearch a\n\
                     domain b\noptions ndots:x rotate\nsortlist 1.2.3.4\nnameserver";
         let system = System::read(text, "x y\n127.0.0.1\n192.0.2.1 Db db.lan # dba\n::2 db");
-        assert_eq!(system.servers, ["[::1]:53".parse().unwrap()]);
+        assert_eq!(system.servers, ["[fe80::2%7]:53".parse().unwrap()]);
         assert_eq!(system.candidates("db"), ["db.b", "db"]);
         let ips = ["192.0.2.1", "::2"].map(|ip| ip.parse::<IpAddr>().unwrap());
         assert_eq!(system.in_hosts("DB."), ips);

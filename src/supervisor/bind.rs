@@ -154,6 +154,14 @@ pub(super) fn open(
         }
     }
     if failures.is_empty() {
+        // Of a port that we have, the more specific socket gets every datagram from here on: they wait in its queue.
+        let taken_over = opened
+            .iter()
+            .filter(|(bind, _)| bind.0 == Protocol::Udp && ours.claim(bind) == Claim::Further);
+        for socket in taken_over.flat_map(|(_, bound)| &bound.sockets) {
+            // What fails is told when it is to be read.
+            let _ = datagram::open(socket);
+        }
         return Ok(opened);
     }
     for (bind, _) in opened {

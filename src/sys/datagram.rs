@@ -101,9 +101,12 @@ fn tell_dialled(socket: &Socket, domain: Domain) -> io::Result<()> {
     }
 }
 
-/// From here on the socket receives.
+/// From here on the socket receives, if it did not before.
 pub fn open(socket: impl AsFd) -> io::Result<()> {
-    socket2::SockRef::from(&socket).detach_filter()
+    match socket2::SockRef::from(&socket).detach_filter() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// From here on it receives nothing; what is queued stays.

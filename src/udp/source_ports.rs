@@ -31,6 +31,8 @@ const LEFT: u16 = 16;
 /// Of all workers. A lock is held for a look, once for a flow.
 pub struct SourcePorts {
     range: PortRange,
+    /// How many of it are handed out.
+    own: usize,
     stats: Arc<PortStats>,
     taken: DashMap<Path, HashSet<u16>, Keyed>,
 }
@@ -47,7 +49,8 @@ pub struct Lease {
 
 impl SourcePorts {
     pub fn new(range: PortRange, stats: Arc<PortStats>) -> SourcePorts {
-        SourcePorts { range, stats, taken: DashMap::default() }
+        let own = range.choosable().filter(|port| is_own(&range, *port)).count();
+        SourcePorts { range, own, stats, taken: DashMap::default() }
     }
 
     /// A socket connected to `backend`, from one of the pool's addresses, beginning anywhere among them.
@@ -103,9 +106,13 @@ impl SourcePorts {
     fn lease(self: &Arc<Self>, path: Path, refused: &[u16]) -> Option<Lease> {
         let (first, last) = (*self.range.range.start(), *self.range.range.end());
         let mut taken = self.taken.entry(path).or_default();
+        if taken.len() >= self.own {
+            // Whoever comes now is not to cost a look at all of them.
+            return None;
+        }
         // From the very port it is asked on, a backend of this machine would be the socket itself.
         let is_free = |port: &u16| {
-            (port - first) % LEFT != LEFT - 1
+            is_own(&self.range, *port)
                 && *port != path.1.port()
                 && !taken.contains(port)
                 && !refused.contains(port)
@@ -120,6 +127,10 @@ impl SourcePorts {
         self.stats.in_use.fetch_add(1, Relaxed);
         Some(Lease { ports: Arc::clone(self), path, port })
     }
+}
+
+fn is_own(range: &PortRange, port: u16) -> bool {
+    (port - range.range.start()) % LEFT != LEFT - 1
 }
 
 impl Drop for Lease {

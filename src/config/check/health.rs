@@ -4,6 +4,7 @@ use super::reference::Users;
 use crate::addr::BackendAddr;
 use crate::config::decode::Field;
 use crate::config::fault::{Code, Fault, Faults, quote};
+use crate::config::grammar::show_time;
 use crate::config::raw;
 use crate::config::value::{BackendAddress, Expectation};
 use crate::config::{Health, Probe, StatusRange};
@@ -20,7 +21,24 @@ pub fn build(pool: &raw::Pool, users: Users, default: Health, faults: &mut Fault
     check_probed(pool, &health, faults);
     check_unix(pool, &health, faults);
     check_mysql(pool, &health, faults);
+    check_times(pool, &health, faults);
     health
+}
+
+/// One probe waits for the one before.
+fn check_times(pool: &raw::Pool, health: &Health, faults: &mut Faults) {
+    let Some(raw) = pool.health.value().filter(|_| health.timeout > health.interval) else {
+        return;
+    };
+    let Some(span) = raw.timeout.span().or(raw.interval.span()) else { return };
+    let (timeout, interval) = (show_time(health.timeout), show_time(health.interval));
+    let silent = show_time(health.timeout * health.fall);
+    let message = format!("`timeout` ({timeout}) is above `interval` ({interval})");
+    let hint = format!(
+        "a silent backend is asked every {timeout} only, and down after {silent}: write a shorter `timeout`, or an \
+         `interval` as long"
+    );
+    faults.push(Fault::warning(Code::SlowProbe, span, message).hint(hint));
 }
 
 /// `None` = auto, and what is reported.
