@@ -14,6 +14,7 @@ use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, loopback, wait_for};
 use crate::server::{Conduct, Refusal, Server, first_byte, served_by};
+use crate::tls::{DIAL, Files};
 
 const HOLD: WhenNoneUp = WhenNoneUp::Hold(Hold { time: Duration::from_secs(60), max: 1000 });
 
@@ -62,6 +63,39 @@ fn a_held_client_that_left_is_not_kept() {
     let record = &balancer.endings(1)[0];
     assert_eq!((record.stage, record.reason), (Stage::Route, CloseReason::ClientClosed));
     assert!(record.tried > 0);
+}
+
+/// In TLS that ends here the goodbye is bytes, too, and what was said before may have come along with the handshake.
+#[test]
+fn the_same_in_tls_where_its_goodbye_is_bytes() {
+    let files = Files::new();
+    let refusal = Refusal::new();
+    let mut config = balancer::config(&[refusal.address]);
+    balancer::pool(&mut config).when_none_up = HOLD;
+    balancer::listener(&mut config).tls = files.server(false, &[]);
+    let balancer = Balancer::start(config);
+    let open = || {
+        let mut client = files.dial(balancer.address(), DIAL);
+        client.conn.complete_io(&mut client.sock).unwrap();
+        client
+    };
+    let mut asking = open();
+    asking.write_all(b"question").unwrap();
+    let mut leaving = open();
+    wait_for("both to be held", || held(&balancer) == 2);
+    for client in [&mut asking, &mut leaving] {
+        client.conn.send_close_notify();
+        client.conn.complete_io(&mut client.sock).unwrap();
+        client.sock.shutdown(Shutdown::Write).unwrap();
+    }
+    wait_for("one to be let go", || held(&balancer) == 1);
+    let _server = refusal.revive(Conduct::Echo);
+    let mut answer = Vec::new();
+    asking.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"question");
+    drop((asking, leaving));
+    let reasons: Vec<_> = balancer.endings(2).iter().map(|it| (it.stage, it.reason)).collect();
+    assert!(reasons.contains(&(Stage::Route, CloseReason::ClientClosed)), "{reasons:?}");
 }
 
 /// What it said before is what it wants answered.
