@@ -18,7 +18,6 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -28,6 +27,7 @@ use super::guard::{self, Door};
 use super::listen::{Bound, BoundSocket, SocketFile};
 use super::patient::Patient;
 use super::places::{Place, Places, Pulse};
+use super::visitor::{self, Socket, VISITOR, Visitor};
 use super::{Lister, State, api, changes, page};
 use crate::aside;
 use crate::plane::{SessionFilter, SessionRow};
@@ -161,20 +161,17 @@ enum Listener {
     Unix(UnixListener),
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 impl Listener {
-    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Caller)> {
+    async fn accept(&self) -> io::Result<(Visitor, Caller)> {
         Ok(match self {
             Listener::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                (Box::new(stream), Caller::Address(address))
+                (Visitor::new(Socket::Tcp(stream)), Caller::Address(address))
             }
             Listener::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let user = stream.peer_cred().map(|credentials| Caller::User(credentials.uid()));
-                (Box::new(stream), user.unwrap_or(Caller::Unknown))
+                (Visitor::new(Socket::Unix(stream)), user.unwrap_or(Caller::Unknown))
             }
         })
     }
@@ -184,12 +181,13 @@ async fn accept(listener: Listener, router: Router, bounds: Bounds) {
     let mut places = Places::new(bounds.connections);
     let mut reserve = Reserve::default();
     loop {
-        let Some((stream, caller)) = accept_one(&listener, &mut reserve).await else { continue };
+        let Some((visitor, caller)) = accept_one(&listener, &mut reserve).await else { continue };
         let (place, pulse) = (places.find().await, Pulse::new());
         let router = router.clone().layer(Extension(caller)).layer(Extension(place));
         let router = router.layer(Extension(Arc::clone(&pulse)));
-        let stream = Patient::new(stream, bounds.stall, Arc::clone(&pulse));
-        let task = tokio::spawn(connection(stream, router, bounds));
+        let stream = Patient::new(visitor.clone(), bounds.stall, Arc::clone(&pulse));
+        let connection = connection(stream, router, bounds);
+        let task = tokio::spawn(VISITOR.scope(visitor, connection));
         places.take(place, pulse, task.abort_handle());
         // What it said already is read before others may take its place.
         tokio::task::yield_now().await;
@@ -213,10 +211,7 @@ impl Reserve {
 }
 
 /// One connection; None if the caller is to try again.
-async fn accept_one(
-    listener: &Listener,
-    reserve: &mut Reserve,
-) -> Option<(Box<dyn Stream>, Caller)> {
+async fn accept_one(listener: &Listener, reserve: &mut Reserve) -> Option<(Visitor, Caller)> {
     let accepted = if reserve.renew() {
         listener.accept().await
     } else {
@@ -241,7 +236,7 @@ async fn accept_one(
 }
 
 /// Whatever ends it, a scraper or browser connects again.
-async fn connection(stream: Patient<Box<dyn Stream>>, router: Router, bounds: Bounds) {
+async fn connection(stream: Patient<Visitor>, router: Router, bounds: Bounds) {
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(bounds.headers)
@@ -329,6 +324,8 @@ async fn status_page(Extract(shared): Extract<Shared>) -> Response {
     shared.aside(page::render, |page| Html(page).into_response()).await
 }
 
+const GONE: &str = "whoever asked has left\n";
+
 fn busy(why: &'static str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(header::CONNECTION, "close")], why).into_response()
 }
@@ -341,6 +338,9 @@ impl Shared {
         answer: impl FnOnce(T) -> Response,
     ) -> Response {
         let place = Arc::clone(&self.pages).acquire_owned().await;
+        if visitor::is_gone() {
+            return busy(GONE);
+        }
         let state = Arc::clone(&self.state);
         let made = aside::run("page", move || {
             // Given back when the page is made, also if nobody waits for it any more.
@@ -363,6 +363,7 @@ impl Shared {
     /// Until the list is dropped nobody else gets one.
     pub async fn listed(&self, list: &Lister, filter: SessionFilter) -> Listed {
         let place = Arc::clone(&self.lists).acquire_owned().await;
-        Listed { rows: list(filter).await, _place: place.ok() }
+        let rows = if visitor::is_gone() { Vec::new() } else { list(filter).await };
+        Listed { rows, _place: place.ok() }
     }
 }

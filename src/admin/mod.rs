@@ -5,6 +5,7 @@ pub mod listen;
 mod guard;
 mod patient;
 mod places;
+mod visitor;
 pub mod http;
 pub mod api;
 mod changes;
