@@ -173,8 +173,7 @@ impl Bound {
                 .map_err(|error| StartError::AdminSocket(file.path.clone(), error))?;
         }
         if let Some(admin) = &self.admin {
-            let given = admin.give_to(user);
-            given.map_err(|error| StartError::Admin(admin.address, error))?;
+            admin.give_to(user);
         }
         self.sockets.give_to(user).map_err(StartError::Bind)?;
         privileges::become_user(user).map_err(StartError::User)

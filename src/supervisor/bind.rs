@@ -73,11 +73,13 @@ impl Sockets {
         let mut failures = Vec::new();
         for ((_, address), bound) in &self.opened {
             let (uid, gid) = (Some(user.uid), Some(user.gid));
-            let given = match address {
-                ListenAddr::Unix(path) => lchown(path, uid, gid),
-                _ => bound.sockets.iter().try_for_each(|socket| fchown(socket, uid, gid)),
-            };
-            if let Err(error) = given {
+            for socket in &bound.sockets {
+                // Without the right to (CAP_CHOWN) such a reload is refused, and nothing else.
+                let _ = fchown(socket, uid, gid);
+            }
+            if let ListenAddr::Unix(path) = address
+                && let Err(error) = lchown(path, uid, gid)
+            {
                 failures.push((Arc::clone(&bound.served.listener), address.clone(), error));
             }
         }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Supervisor;
-use crate::config::{Answer, Answers, Backend, Config, LeftOut, Origin, Pool, Question, StandIns};
+use crate::config::{
+    Answer, Answers, Backend, Config, Finder, LeftOut, Origin, Pool, Question, StandIns,
+};
 use crate::discovery::{Discovery, Outcomes};
 use crate::plane::SETTLING;
 use crate::pool::{self, finding::Failure};
@@ -131,7 +133,18 @@ impl Supervisor {
     fn wait_for_tiers(&mut self) {
         let snapshot = self.plane.snapshot.load_full();
         for (pool, tier) in self.finds.tiers(&snapshot) {
+            let has_waited = pool.waits_for_tier();
             pool.wait_for_tier(tier);
+            let answers = &self.finds.answers;
+            let is_open = |it: &Finder| !answers.contains_key(&it.origin);
+            if has_waited && tier.is_none() && pool.config.finders().iter().any(is_open) {
+                let what = format!(
+                    "{}: names of a lower tier were not answered for in {} s; a higher one serves in its place",
+                    pool.name,
+                    SETTLING.as_secs()
+                );
+                self.events.warn(EventKind::Discovery, what);
+            }
         }
     }
 

@@ -155,6 +155,13 @@ fn every_thread_becomes_the_user_and_a_reload_still_binds_low_ports() {
     passes(port);
     passes(second);
     all_are(id, ids, BIND);
+
+    // Sockets that root made and the user's share a port while the address before it changes.
+    let wide = config(&[port, second], &more, backend);
+    maitred.write_config(&wide.replace("bind: \"127.0.0.1:", "bind: \"0.0.0.0:"));
+    reload(&maitred, "applied");
+    passes(port);
+    passes(second);
 }
 
 #[test]
