@@ -344,7 +344,7 @@ impl Search<'_> {
     /// Somebody wants the attempt to end, or the session.
     fn poll_cut(&self, cx: &Context<'_>) -> Option<Result<Failure, CloseReason>> {
         let reason = self.session.poll_cut(cx)?;
-        Some(if is_of_backend(reason) { Ok(Failure::Down) } else { Err(reason) })
+        Some(if reason.is_of_backend() { Ok(Failure::Down) } else { Err(reason) })
     }
 
     /// What ends an attempt that has no outcome of its own.
@@ -366,11 +366,6 @@ const QUEUE: Duration = Duration::from_millis(10);
 fn is_queue_full(error: &io::Error) -> bool {
     // Of an internet address it would be EADDRNOTAVAIL: the kernel queues those itself.
     error.raw_os_error() == Some(libc::EAGAIN)
-}
-
-/// A cut because of the backend ends an attempt on it; others may still be tried.
-fn is_of_backend(reason: CloseReason) -> bool {
-    matches!(reason, CloseReason::BackendDown | CloseReason::BackendRemoved)
 }
 
 fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Moment) {

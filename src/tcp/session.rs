@@ -305,9 +305,10 @@ impl Session {
         self.cut.get()
     }
 
-    /// Ends the session at its next turn; the first reason stands.
+    /// Ends the session at its next turn; the first reason stands, but for one that would only end an attempt.
     pub fn cut(&self, reason: CloseReason) {
-        if self.cut.get().is_none() {
+        let is_attempt = |it: CloseReason| self.stage.get() == Stage::Connect && it.is_of_backend();
+        if self.cut.get().is_none_or(is_attempt) {
             self.cut.set(Some(reason));
         }
         if let Some(waker) = self.waker.take() {

@@ -152,6 +152,11 @@ impl CloseReason {
         }
     }
 
+    /// A cut because of the backend: in stage `connect` it ends the attempt, and others may still be tried.
+    pub fn is_of_backend(self) -> bool {
+        matches!(self, CloseReason::BackendDown | CloseReason::BackendRemoved)
+    }
+
     /// Whether `log.sessions: failures` writes it.
     pub fn is_failure(self) -> bool {
         !matches!(

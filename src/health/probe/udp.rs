@@ -35,11 +35,12 @@ impl Udp {
         self.expect.is_none()
     }
 
-    /// `heard` is set once anything came back. Until something fits, it waits for more.
+    /// What may not be shown where it comes back.
     pub(super) fn sent(&self) -> &[u8] {
         &self.send
     }
 
+    /// `heard` is set once anything came back. Until something fits, it waits for more.
     pub(super) async fn run(
         &self,
         socket: UdpSocket,
