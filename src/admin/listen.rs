@@ -15,6 +15,9 @@ use crate::sys::socket::bind_unix;
 /// Connections that wait for a place.
 const BACKLOG: i32 = 1024;
 
+/// Bytes of an answer that the kernel holds for a reader.
+const SENT_AHEAD: usize = 128 << 10;
+
 /// A bound admin address, not serving yet.
 pub struct Bound {
     pub(super) listener: std::net::TcpListener,
@@ -48,6 +51,8 @@ pub fn bind(address: SocketAddr, before: Option<SocketAddr>) -> io::Result<Bound
     socket.bind(&address.into())?;
     // So that another one of ours may come beside it.
     socket.set_reuse_port(true)?;
+    // Whoever reads slowly but steadily is seen to read: a large buffer would take for ever until there is room in it again.
+    socket.set_send_buffer_size(SENT_AHEAD)?;
     socket.listen(BACKLOG)?;
     let listener: std::net::TcpListener = socket.into();
     let address = listener.local_addr()?;

@@ -156,8 +156,10 @@ impl Accepting {
         while rounds < QUEUE / BATCH {
             if !self.queued() {
                 tokio::select! {
+                    biased;
                     ready = self.shared.socket.readable() => match ready {
-                        Ok(mut ready) => ready.clear_ready(),
+                        // Whether it is dry only accepting tells, which then forgets it.
+                        Ok(mut ready) => ready.retain_ready(),
                         Err(_) => break,
                     },
                     () = &mut linger => break,

@@ -302,7 +302,8 @@ fn try_all_serves_from_those_that_probes_call_dead() {
     balancer::pool(&mut config).when_none_up = WhenNoneUp::TryAll;
     let balancer = Balancer::start(config);
     wait_until(&balancer, 0, BackendState::Down);
-    assert_eq!(served_by(balancer.address()), Some('a'));
+    let served = served_by(balancer.address());
+    assert_eq!(served, Some('a'), "{:?}", balancer.endings(1));
 }
 
 /// An echoing backend whose health is on another port, and a session on it; the health is gone.

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -225,15 +225,58 @@ fn sessions_on_the_address_that_had_the_name_before_live_on() {
     drop((client, server));
 }
 
+/// A unix socket with room for one who waits.
+fn busy(path: &std::path::Path) -> UnixListener {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&socket2::SockAddr::unix(path).unwrap()).unwrap();
+    socket.listen(0).unwrap();
+    UnixListener::from(socket)
+}
+
+/// Probes wait as sessions do, for as long as a probe may take.
+#[test]
+fn a_probe_waits_for_a_full_queue_of_a_unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("backend");
+    let listener = busy(&path);
+    let _waits = UnixStream::connect(&path).unwrap();
+    let mut config = balancer::config(&[]);
+    let pool = balancer::pool(&mut config);
+    pool.backends = vec![config::Backend {
+        name: "busy".into(),
+        address: BackendAddr::Unix(path.as_path().into()),
+        ..config::Backend::default()
+    }];
+    pool.health = config::Health {
+        probe: Probe::Tcp,
+        interval: Duration::from_millis(50),
+        timeout: Duration::from_secs(60),
+        fall: 1,
+        ..config::Pool::default().health
+    };
+    let balancer = Balancer::start(config);
+    // Longer than a few tries.
+    std::thread::sleep(Duration::from_millis(200));
+    let state = || {
+        let snapshot = balancer.supervisor().plane.snapshot.load();
+        let status = snapshot.pools["main"].backends[0].status();
+        (status.state, status.transitions(BackendState::Down))
+    };
+    assert_eq!(state(), (BackendState::Starting, 0), "no verdict while it waits");
+    listener.set_nonblocking(true).unwrap();
+    wait_for("a probe that passes", || {
+        drop(listener.accept());
+        state().0 == BackendState::Up
+    });
+    assert_eq!(state().1, 0);
+}
+
 /// A busy program with a unix socket whose queue is full is not a broken one.
 #[test]
 fn a_full_queue_of_a_unix_socket_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("backend");
-    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
-    socket.listen(0).unwrap();
-    let listener = UnixListener::from(socket);
+    let listener = busy(&path);
     let mut config = balancer::config(&[]);
     let pool = balancer::pool(&mut config);
     let backend = |name: &str, path: &std::path::Path| config::Backend {

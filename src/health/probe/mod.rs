@@ -78,7 +78,7 @@ impl Fault {
                 | libc::EPERM
                 | libc::EINVAL,
             ) => ProbeResult::Unreachable,
-            // ECONNREFUSED, a reset during the handshake; of unix sockets: no such file, queue full.
+            // ECONNREFUSED, a reset during the handshake; of unix sockets: no such file.
             _ => ProbeResult::Refused,
         };
         let detail = (result == ProbeResult::LocalError).then(|| error.to_string().into());

@@ -4,10 +4,12 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use socket2::{SockAddr, Socket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use super::Fault;
 use crate::addr::ZonedIp;
@@ -22,6 +24,9 @@ use crate::wire::proxy_protocol::{v1, v2};
 const PLAIN: Outgoing =
     Outgoing { keepalive: None, buffer: None, user_timeout: None, sends_first: false };
 
+/// How often a full queue is tried.
+const QUEUE: Duration = Duration::from_millis(10);
+
 /// A connection to `address`. Where sessions announce their client in a PROXY header, the probe says that it is of our own.
 pub(super) async fn connect(
     address: &SockAddr,
@@ -29,7 +34,13 @@ pub(super) async fn connect(
     proxy: Option<ProxyVersion>,
     tls: Option<&Client>,
 ) -> Result<Stream, Fault> {
-    let stream = begin(address, source).map_err(|error| Fault::connecting(&error))?;
+    let stream = loop {
+        match begin(address, source) {
+            // The queue of a unix socket is full: its owner lives, and is busy. The probe has its time.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(QUEUE).await,
+            begun => break begun.map_err(|error| Fault::connecting(&error))?,
+        }
+    };
     stream.writable().await.map_err(|error| Fault::connecting(&error))?;
     match stream.take_error() {
         Err(error) | Ok(Some(error)) => return Err(Fault::connecting(&error)),
