@@ -142,6 +142,30 @@ fn attempts_end_with_what_the_last_one_met() {
     assert_eq!((record.stage, record.reason, record.tried), expected);
 }
 
+/// Those that probes call down, too, where they are tried all the same.
+#[test]
+fn with_try_all_the_same_is_so_of_who_is_down() {
+    let refusal = Refusal::new();
+    let mut config = balancer::config(&[refusal.address]);
+    let pool = balancer::pool(&mut config);
+    pool.when_none_up = WhenNoneUp::TryAll;
+    pool.health = config::Health {
+        probe: Probe::Tcp,
+        interval: Duration::from_millis(50),
+        ..config::Pool::default().health
+    };
+    let balancer = Balancer::start(config);
+    let state = || {
+        let snapshot = balancer.supervisor().plane.snapshot.load();
+        let status = snapshot.pools["main"].backends[0].status();
+        status.state
+    };
+    wait_for("it to be down", || state() == BackendState::Down);
+    assert_eq!(served_by(balancer.address()), None);
+    let record = &balancer.endings(1)[0];
+    assert_eq!((record.reason, record.tried), (CloseReason::ConnectRefused, 3));
+}
+
 /// A host that says nothing any more, while clients are being connected to it, under each policy.
 #[test]
 fn who_is_still_connecting_when_it_goes_down_is_served_by_another() {
