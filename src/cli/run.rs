@@ -18,7 +18,7 @@ pub struct Run {
     #[command(flatten)]
     files: ConfigFiles,
     /// Address to listen on, without a file: `:5432`, `127.0.0.1:5432`, `unix:/path`; repeatable
-    #[arg(long, value_name = "ADDRESS", requires = "backend")]
+    #[arg(long, value_name = "ADDRESS", requires = "backend", conflicts_with = "config")]
     listen: Vec<String>,
     /// Backend to balance to, without a file: `10.0.0.11:5432`, `unix:/path`; repeatable
     #[arg(long, value_name = "ADDRESS", requires = "listen")]

@@ -62,13 +62,18 @@ impl Herald {
         if let Some(text) = transition::announce_ended(transition.ended.as_ref()) {
             self.note(backend, &text);
         }
-        let text = format!("{}: {}", transition.to.as_str(), transition.why);
+        let mut text = format!("{}: {}", transition.to.as_str(), transition.why);
+        let is_gone = matches!(transition.to, BackendState::Down | BackendState::Standby);
+        let is_last = is_gone && !transition.is_first && pool.is_deserted();
+        if is_last {
+            text.push_str(&format!("; nobody in pool {} takes new sessions now", pool.name));
+        }
         let is_well = matches!(transition.to, BackendState::Up | BackendState::Standby);
         if transition.is_first && is_well {
             tracing::debug!("{}/{} {text}", backend.pool, backend.name);
         } else if transition.is_told() {
             tracing::debug!("{}/{} {text}", backend.pool, backend.name);
-        } else if transition.to == BackendState::Down {
+        } else if transition.to == BackendState::Down || is_last {
             self.warn(backend, &text);
         } else {
             self.note(backend, &text);

@@ -73,6 +73,9 @@ pub async fn wait(
             }
             let deadline = hold.as_mut().map(|hold| hold.deadline.as_mut().poll(cx));
             if deadline.is_none_or(|deadline| deadline.is_ready()) {
+                if error != PickError::AllFull {
+                    shared.no_backend.add(1);
+                }
                 return Poll::Ready(Err(CloseReason::HoldTimeout));
             }
             match changed.as_mut().poll(cx) {

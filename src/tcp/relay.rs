@@ -236,7 +236,6 @@ impl Relay {
         if self.first_end.is_none() {
             self.first_end = Some((side, end));
             self.session.last_byte_ms.set(clock::coarse_ms());
-            self.look();
             self.arm(true);
         }
     }

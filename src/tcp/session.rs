@@ -338,6 +338,11 @@ impl Session {
         let count = count as u64;
         let mut bytes = self.bytes.get();
         if from_client {
+            if bytes.backend_received == 0 {
+                // A client may pause within what it asks. Before it is given: the backend may be quicker than we are.
+                let first_byte_from = microseconds(self.started.elapsed());
+                self.times.set(Times { first_byte_from, ..self.times.get() });
+            }
             bytes.client_received += count;
             self.listener.live.counters.of(self.worker.id).received_bytes.add(count);
         } else {
@@ -358,11 +363,6 @@ impl Session {
         let count = count as u64;
         let mut bytes = self.bytes.get();
         if from_client {
-            if bytes.backend_received == 0 {
-                // A client may pause within what it asks.
-                let first_byte_from = microseconds(self.started.elapsed());
-                self.times.set(Times { first_byte_from, ..self.times.get() });
-            }
             bytes.backend_sent += count;
             self.with_backend(|backend| {
                 backend.live.counters.of(self.worker.id).sent_bytes.add(count);

@@ -77,6 +77,8 @@ fn holding_ends_after_its_time() {
     assert!(begun.elapsed() >= hold.time);
     assert_eq!(balancer.ending(), (Stage::Route, CloseReason::HoldTimeout));
     assert_eq!(held(&balancer), 0);
+    let snapshot = balancer.supervisor().plane.snapshot.load();
+    assert_eq!(snapshot.pools["main"].shared.no_backend.value(), 1, "nobody was up for it");
 }
 
 #[test]

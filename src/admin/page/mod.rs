@@ -7,7 +7,7 @@ mod pools;
 mod tables;
 mod verdict;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
@@ -15,7 +15,6 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::{State, api};
-use crate::addr::BackendAddr;
 use crate::plane::Plane;
 use crate::pool::Pool;
 use crate::pool::backend::BackendState;
@@ -76,18 +75,24 @@ fn find(state: &State, snapshot: &Snapshot, pools: &[&Pool]) -> Found {
         found.stale.push((path.display().to_string(), why.clone()));
     }
     // A server may be in several pools.
-    let mut servers: HashMap<&BackendAddr, BackendState> = HashMap::new();
+    let mut servers: BTreeMap<String, (BackendState, usize)> = BTreeMap::new();
     for pool in pools {
         for backend in &pool.backends {
             let state = backend.status().state;
-            let worst = servers.entry(&backend.address).or_insert(state);
+            let (worst, pools) = servers.entry(backend.address.to_string()).or_insert((state, 0));
             *worst = std::cmp::min_by_key(*worst, state, |state| pools::rank(*state));
+            *pools += 1;
         }
         if pool.is_deserted() {
             found.deserted.push(pool.name.to_string());
         }
     }
-    servers.into_values().for_each(|state| found.states[state as usize] += 1);
+    for (address, (state, pools)) in servers {
+        found.states[state as usize] += 1;
+        if state == BackendState::Standby && pools > 1 {
+            found.unused.push(address);
+        }
+    }
     for listener in &snapshot.config.listeners {
         let active = snapshot.listeners.get(&listener.name).map(|it| it.live.active.load(Relaxed));
         if active.zip(listener.session_limit()).is_some_and(|(active, limit)| active >= limit) {

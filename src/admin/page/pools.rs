@@ -65,7 +65,10 @@ fn choose<'a>(pools: &[&'a Pool], rows: usize) -> (Vec<Shown<'a>>, usize) {
         for backend in &pool.backends {
             let state = backend.status().state;
             states[index][state as usize] += 1;
-            all.push((rank(state), index, pool, backend));
+            // Who stands by in a pool that nobody serves is in trouble, too.
+            let is_missed = state == BackendState::Standby && pool.is_deserted();
+            let worst = rank(BackendState::Down);
+            all.push((if is_missed { worst } else { rank(state) }, index, pool, backend));
         }
     }
     let total = all.len();

@@ -12,6 +12,8 @@ pub struct Found {
     pub states: [usize; BackendState::ALL.len()],
     /// Pools of which no backend takes sessions.
     pub deserted: Vec<String>,
+    /// Servers that stand by in each of several pools: whoever is meant to serve in one or the other serves nobody.
+    pub unused: Vec<String>,
     /// Listeners at their limit.
     pub full: Vec<String>,
     pub reload_refused: Option<String>,
@@ -85,6 +87,7 @@ pub fn judge(found: &Found) -> Verdict {
     let is_odd = found.reload_refused.is_some()
         || !found.stale.is_empty()
         || !found.full.is_empty()
+        || !found.unused.is_empty()
         || found.draining
         || !counts.is_empty()
         || all == 0;
@@ -115,6 +118,7 @@ fn title(found: &Found) -> String {
         () if found.reload_refused.is_some() => "reload refused".to_owned(),
         () if !found.stale.is_empty() => "file not read".to_owned(),
         () if !found.full.is_empty() => "listener full".to_owned(),
+        () if !found.unused.is_empty() => format!("{} standby in every pool", found.unused.len()),
         () if drained > 0 => format!("{drained} drained"),
         () if maintenance > 0 => format!("{maintenance} in maintenance"),
         () if up + standby + starting == 0 => "no backends".to_owned(),
@@ -129,6 +133,12 @@ fn notes(found: &Found) -> Vec<String> {
     if let Some(why) = &found.reload_refused {
         notes.push(format!(
             "The last reload was refused; the configuration before it stays in force: {why}"
+        ));
+    }
+    if !found.unused.is_empty() {
+        notes.push(format!(
+            "Standby in every pool, and so of use in none: {}. Does the server behind it run?",
+            named(&found.unused)
         ));
     }
     if !found.full.is_empty() {
@@ -196,6 +206,16 @@ mod tests {
         found.draining = true;
         assert!(judge(&found).sentence.starts_with("Draining: nobody new is let in; nobody up"));
         assert_eq!(judge(&found).title, "maitred: draining");
+    }
+
+    #[test]
+    fn a_standby_in_every_pool_is_odd() {
+        let mut found = Found { states: [0, 2, 1, 0, 0, 0, 0], ..Found::default() };
+        found.unused = vec!["10.0.0.3:5432".into()];
+        let (level, title, sentence) = judged(&found);
+        assert_eq!((level, &*title), (Level::Odd, "maitred: 1 standby in every pool"));
+        assert_eq!(sentence, "2 of 3 backends up, 1 standby, but see below");
+        assert!(judge(&found).notes[0].contains("of use in none: 10.0.0.3:5432."));
     }
 
     #[test]
