@@ -95,8 +95,16 @@ impl Kind {
 
     fn no_unit(&self, text: &str, at: Span) -> Fault {
         let message = format!("{} has no unit", quote(text));
-        Fault::error(Code::NoUnit, at, message)
-            .hint(format!("did you mean {}?", quote(&format!("{text}{}", self.unit))))
+        let fault = Fault::error(Code::NoUnit, at, message);
+        let with = |unit: &str| quote(&format!("{text}{unit}"));
+        match text.trim_start_matches('0') {
+            "" => fault.hint(format!("write {} at least", quote(&(self.show)(self.range.0)))),
+            // Elsewhere a bare number of this size is in milliseconds.
+            long if self.unit == "s" && long.len() > 2 => {
+                fault.hint(format!("did you mean {} or {}?", with("ms"), with("s")))
+            }
+            _ => fault.hint(format!("did you mean {}?", with(self.unit))),
+        }
     }
 
     fn malformed(&self, text: &str, at: Span, expected: &str) -> Fault {

@@ -87,6 +87,22 @@ fn a_killed_backend_is_down_after_fall_probes_and_back_after_rise() {
 }
 
 #[test]
+fn the_loss_of_a_pools_last_backend_says_so() {
+    let servers = [Server::start(A), Server::start(A)];
+    let balancer = Balancer::start(config(&servers.each_ref().map(|it| it.address)));
+    for index in [0, 1] {
+        wait_until(&balancer, index, BackendState::Up);
+    }
+    let says = |message: &String| message.ends_with("; nobody in pool main takes new sessions now");
+    let [first, second] = servers;
+    let _first = first.kill();
+    wait_until(&balancer, 0, BackendState::Down);
+    assert!(!messages(&balancer).iter().any(says), "one is left");
+    let _second = second.kill();
+    wait_for("the news", || messages(&balancer).iter().any(says));
+}
+
+#[test]
 fn why_says_what_the_last_probe_said_also_when_nothing_came_of_it() {
     let a = Server::start(A);
     let mut config = config(&[a.address]);
