@@ -31,6 +31,7 @@ use super::visitor::{self, Socket, VISITOR, Visitor};
 use super::{Lister, State, api, changes, page};
 use crate::aside;
 use crate::plane::{SessionFilter, SessionRow};
+use crate::sys::limits;
 use crate::telemetry::metrics;
 
 /// What whoever talks to us may take.
@@ -48,10 +49,17 @@ pub struct Bounds {
     pub last_answer: Duration,
 }
 
+/// At most an eighth of the descriptors that sessions leave: whoever reaches the admin port is not to use up theirs.
+fn connections() -> usize {
+    let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let eighth = limits::kept_back(allowed.unwrap_or(u64::MAX)) / 8;
+    usize::try_from(eighth).unwrap_or(usize::MAX).clamp(8, 64)
+}
+
 impl Default for Bounds {
     fn default() -> Self {
         Bounds {
-            connections: 64,
+            connections: connections(),
             headers: Duration::from_secs(10),
             stall: Duration::from_secs(10),
             connection: Duration::from_secs(60),

@@ -176,6 +176,8 @@ impl Search<'_> {
         match (error, self.pool.config.when_full, self.pool.config.when_none_up) {
             (PickError::AllFull, WhenFull::Hold(hold), _) => Some(hold),
             (PickError::NoneUp | PickError::AllTried, _, WhenNoneUp::Hold(hold)) => Some(hold),
+            // Not all are full: one of them failed.
+            (PickError::AllFull, _, WhenNoneUp::Hold(hold)) if self.failure.is_some() => Some(hold),
             // Who serves here was asked for and is not known yet, which is over soon.
             (PickError::NoneUp, _, _) if self.pool.waits_for_tier() => {
                 Some(config::Hold { time: SETTLING, max: 1_000 })
@@ -186,7 +188,7 @@ impl Search<'_> {
 
     /// Whether those that failed may be tried once more, for no other is left.
     fn may_return(&self, error: PickError) -> bool {
-        error == PickError::AllTried && self.failure.is_some_and(Failure::may_pass)
+        error != PickError::NoneUp && self.failure.is_some_and(Failure::may_pass)
     }
 
     /// It was held, and is about to try: whom it tried before may be there now, in another version of the pool at that.

@@ -83,6 +83,8 @@ pub struct Half {
     /// Full reads in a row while copying, small transfers in a row while splicing.
     streak: u8,
     splicing: bool,
+    /// The next read is the first after splice(2), which may have stopped at a mark that the event loop has not told of.
+    after_splice: bool,
     mode: RelayMode,
     /// A write to the source failed with a reset: its end, however it reads, is that reset.
     pub source_was_reset: bool,
@@ -106,6 +108,7 @@ impl Half {
             pending: None,
             streak: 0,
             splicing: mode == RelayMode::Splice,
+            after_splice: false,
             mode,
             source_was_reset: false,
         }
@@ -233,7 +236,7 @@ impl Half {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Taken, Fault>> {
         // At a mark of urgent data splice(2) finds nothing, for ever.
-        let is_urgent = source.is_urgent();
+        let is_urgent = source.is_urgent() || std::mem::take(&mut self.after_splice);
         if is_urgent && let Some(byte) = source.take_urgent() {
             session.taken(self.from == Side::Client, 1);
             self.pending = Some(Box::new(Pending::Urgent(Some(byte))));
@@ -269,14 +272,14 @@ impl Half {
             Poll::Pending => Poll::Pending,
             // The end; only a real read can tell.
             Poll::Ready(Ok(0)) => {
-                self.splicing = false;
+                (self.splicing, self.after_splice) = (false, true);
                 Poll::Ready(Ok(Taken::Bytes(0)))
             }
             Poll::Ready(Ok(count)) => {
                 session.taken(self.from == Side::Client, count);
                 self.streak = if count < SMALL { self.streak.saturating_add(1) } else { 0 };
                 if self.streak >= DEMOTE && self.mode == RelayMode::Auto {
-                    self.splicing = false;
+                    (self.splicing, self.after_splice) = (false, true);
                     self.streak = 0;
                 }
                 Poll::Ready(Ok(Taken::Bytes(0)))

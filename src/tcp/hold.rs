@@ -43,7 +43,6 @@ pub async fn wait(
     config: config::Hold,
 ) -> Result<Picked, CloseReason> {
     let session = search.session;
-    session.stage.set(Stage::Route);
     let shared = Arc::clone(&search.pool.shared);
     if search.hold.is_none() {
         let place = shared.hold(config.max).ok_or_else(|| search.gave_up(error))?;
@@ -51,6 +50,8 @@ pub async fn wait(
         let deadline = Box::pin(sleep(left));
         search.hold = Some(Box::new(Hold { _place: place, deadline, tried: None }));
     }
+    // Who got no place ends where it was.
+    session.stage.set(Stage::Route);
     loop {
         // Registered before looking, so that no wake-up falls between the look and the wait.
         let mut changed = pin!(shared.changed.notified());
@@ -88,12 +89,17 @@ pub async fn wait(
 }
 
 /// A backend that is not left alone now.
-fn pick(search: &Search<'_>) -> Option<Picked> {
+fn pick(search: &mut Search<'_>) -> Option<Picked> {
     let mut resting = search.pool.resting();
     loop {
         let picked = search.pick(&resting).ok()?;
-        if resting.len() == Tried::MAX || picked.backend().live.rest.may_try(LOOK) {
+        if picked.backend().live.rest.may_try(LOOK) {
             return Some(picked);
+        }
+        if resting.len() == Tried::MAX {
+            // More rest than can be passed over. Giving this one back wakes another session, which is not to wake us.
+            search.begin_anew();
+            return None;
         }
         // Another one was first to try it.
         resting.push(picked.index);

@@ -98,6 +98,69 @@ fn the_same_in_tls_where_its_goodbye_is_bytes() {
     assert!(reasons.contains(&(Stage::Route, CloseReason::ClientClosed)), "{reasons:?}");
 }
 
+/// Who finds no place among the held ends as without them, and is counted.
+#[test]
+fn at_the_limit_of_the_held_it_ends_with_what_it_met() {
+    let refusal = Refusal::new();
+    let mut config = balancer::config(&[refusal.address]);
+    let hold = Hold { time: Duration::from_secs(60), max: 1 };
+    balancer::pool(&mut config).when_none_up = WhenNoneUp::Hold(hold);
+    let balancer = Balancer::start(config);
+    let first = TcpStream::connect(balancer.address()).unwrap();
+    wait_for("it to be held", || held(&balancer) == 1);
+    assert_eq!(served_by(balancer.address()), None);
+    drop(first);
+    let endings: Vec<_> = balancer.endings(2).iter().map(|it| (it.stage, it.reason)).collect();
+    // That what was accepted was counted as closed is looked at by every test's end.
+    assert_eq!(endings[1], (Stage::Connect, CloseReason::ConnectRefused));
+}
+
+/// More than a session can pass over: all of them together are still tried by one at a time.
+#[test]
+fn twenty_that_refuse_are_not_hammered() {
+    let refusals: Vec<Refusal> = (0..20).map(|_| Refusal::new()).collect();
+    let addresses: Vec<_> = refusals.iter().map(|it| it.address).collect();
+    let mut config = balancer::config(&addresses);
+    balancer::pool(&mut config).when_none_up = HOLD;
+    let balancer = Balancer::start(config);
+    let clients: Vec<TcpStream> =
+        (0..100).map(|_| TcpStream::connect(balancer.address()).unwrap()).collect();
+    wait_for("all held", || held(&balancer) == 100);
+    // Those that rest for the first time are known by then.
+    std::thread::sleep(Duration::from_millis(500));
+    let before = refused(&balancer);
+    std::thread::sleep(Duration::from_secs(1));
+    let tries = refused(&balancer) - before;
+    assert!((1..=200).contains(&tries), "{tries} tries in a second, by 100 clients of 20 backends");
+    drop(clients);
+    balancer.endings(100);
+}
+
+/// The one that is left is full; the one that refused may be back in a moment.
+#[test]
+fn who_refused_is_tried_again_also_where_the_other_is_full() {
+    for hold in [false, true] {
+        let refusal = Refusal::new();
+        let full = Server::start(Conduct::Echo);
+        let mut config = balancer::config(&[refusal.address, full.address]);
+        let pool = balancer::pool(&mut config);
+        pool.balance = config::Balance::FirstAvailable;
+        pool.backends[1].max_sessions = Some(1);
+        pool.connect.attempts = if hold { 1 } else { 16 };
+        if hold {
+            pool.when_none_up = HOLD;
+        }
+        let balancer = Balancer::start(config);
+        let mut first = TcpStream::connect(balancer.address()).unwrap();
+        first.write_all(b"x").unwrap();
+        assert_eq!(first_byte(&mut first), Some('x'));
+        let mut second = TcpStream::connect(balancer.address()).unwrap();
+        wait_for("a refusal of the second", || refused(&balancer) >= 2);
+        let _back = refusal.revive(Conduct::Say(&["b"]));
+        assert_eq!(first_byte(&mut second), Some('b'), "hold: {hold}");
+    }
+}
+
 /// What it said before is what it wants answered.
 #[test]
 fn a_held_client_that_asked_and_ended_its_side_is_kept() {

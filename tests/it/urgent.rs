@@ -23,6 +23,38 @@ fn bytes_around_a_mark_arrive_though_nothing_follows() {
     }
 }
 
+/// The mark may be anywhere within a transfer, and the end right behind it.
+#[test]
+fn a_mark_amid_bulk_is_not_passed_over() {
+    for relay in [RelayMode::Splice, RelayMode::Auto] {
+        let (listener, address) = loopback();
+        let mut config = balancer::config(&[address]);
+        balancer::listener(&mut config).relay = relay;
+        let balancer = Balancer::start(config);
+        for round in 0..40 {
+            let mut from = TcpStream::connect(balancer.address()).unwrap();
+            let mut to = listener.accept().unwrap().0;
+            socket2::SockRef::from(&to).set_out_of_band_inline(true).unwrap();
+            to.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let sender = std::thread::spawn(move || {
+                from.write_all(&vec![b'.'; 400_000]).unwrap();
+                socket2::SockRef::from(&from).send_out_of_band(b"!").unwrap();
+                from.write_all(&vec![b','; 30_000 * (round % 4)]).unwrap();
+            });
+            let mut seen = Vec::new();
+            to.read_to_end(&mut seen).unwrap();
+            sender.join().unwrap();
+            let at = seen.iter().position(|byte| *byte == b'!');
+            assert_eq!(
+                (at, seen.len()),
+                (Some(400_000), 400_001 + 30_000 * (round % 4)),
+                "{relay:?}"
+            );
+        }
+        balancer.endings(40);
+    }
+}
+
 fn carry(relay: RelayMode, bulk: usize, to_backend: bool) {
     let (listener, address) = loopback();
     let mut config = balancer::config(&[address]);
