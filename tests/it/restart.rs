@@ -129,6 +129,7 @@ fn twenty_that_refuse_are_not_hammered() {
     // Those that rest for the first time are known by then.
     std::thread::sleep(Duration::from_millis(500));
     let before = refused(&balancer);
+    // How many in a second is the question.
     std::thread::sleep(Duration::from_secs(1));
     let tries = refused(&balancer) - before;
     assert!((1..=200).contains(&tries), "{tries} tries in a second, by 100 clients of 20 backends");
