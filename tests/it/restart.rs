@@ -29,6 +29,13 @@ fn refused(balancer: &Balancer) -> u64 {
     backends.iter().map(|it| it.live.connect_failures.refused.value()).sum()
 }
 
+/// The first backend's, and how often it was down.
+fn state(balancer: &Balancer) -> (BackendState, u64) {
+    let snapshot = balancer.supervisor().plane.snapshot.load();
+    let status = snapshot.pools["main"].backends[0].status();
+    (status.state, status.transitions(BackendState::Down))
+}
+
 /// No probe looks: only trying tells that the backend is back.
 #[test]
 fn all_who_came_meanwhile_are_served() {
@@ -219,12 +226,7 @@ fn with_try_all_the_same_is_so_of_who_is_down() {
         ..config::Pool::default().health
     };
     let balancer = Balancer::start(config);
-    let state = || {
-        let snapshot = balancer.supervisor().plane.snapshot.load();
-        let status = snapshot.pools["main"].backends[0].status();
-        status.state
-    };
-    wait_for("it to be down", || state() == BackendState::Down);
+    wait_for("it to be down", || state(&balancer).0 == BackendState::Down);
     assert_eq!(served_by(balancer.address()), None);
     let record = &balancer.endings(1)[0];
     assert_eq!((record.reason, record.tried), (CloseReason::ConnectRefused, 3));
@@ -298,12 +300,7 @@ fn sessions_on_the_address_that_had_the_name_before_live_on() {
     let mut other = TcpStream::connect(balancer.address()).unwrap();
     assert_eq!(first_byte(&mut other), Some('n'));
     let _refusal = new.kill();
-    let state = || {
-        let snapshot = balancer.supervisor().plane.snapshot.load();
-        let status = snapshot.pools["main"].backends[0].status();
-        status.state
-    };
-    wait_for("the new one to be down", || state() == BackendState::Down);
+    wait_for("the new one to be down", || state(&balancer).0 == BackendState::Down);
     let mut byte = [0];
     assert!(other.read(&mut byte).is_err(), "that one is cut");
     client.write_all(b"x").unwrap();
@@ -345,18 +342,13 @@ fn a_probe_waits_for_a_full_queue_of_a_unix_socket() {
     let balancer = Balancer::start(config);
     // Longer than a few tries.
     std::thread::sleep(Duration::from_millis(200));
-    let state = || {
-        let snapshot = balancer.supervisor().plane.snapshot.load();
-        let status = snapshot.pools["main"].backends[0].status();
-        (status.state, status.transitions(BackendState::Down))
-    };
-    assert_eq!(state(), (BackendState::Starting, 0), "no verdict while it waits");
+    assert_eq!(state(&balancer), (BackendState::Starting, 0), "no verdict while it waits");
     listener.set_nonblocking(true).unwrap();
     wait_for("a probe that passes", || {
         drop(listener.accept());
-        state().0 == BackendState::Up
+        state(&balancer).0 == BackendState::Up
     });
-    assert_eq!(state().1, 0);
+    assert_eq!(state(&balancer).1, 0);
 }
 
 /// A busy program with a unix socket whose queue is full is not a broken one.
