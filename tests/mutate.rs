@@ -12,9 +12,9 @@ mod corpus;
 use std::fmt::Debug;
 
 use corpus::{corpus, mutate};
-use maitred::wire::client_hello::{self, BadHello};
-use maitred::wire::proxy_protocol::{self, BadHeader};
-use maitred::wire::{Progress, postgres};
+use maitred::data::wire::client_hello::{self, BadHello};
+use maitred::data::wire::proxy_protocol::{self, BadHeader};
+use maitred::data::wire::{Progress, postgres};
 
 const MOST: usize = 16 << 10;
 const SEED: u64 = 0x6d61_6974_7265_6421;

@@ -12,10 +12,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use maitred::addr::{BackendAddr, ClientAddr};
+use maitred::border::addr::{BackendAddr, ClientAddr};
 use maitred::config::{self, Balance};
-use maitred::pool::backend::BackendState;
-use maitred::pool::{PickError, PickKey, Pool, Tried};
+use maitred::data::pool::backend::BackendState;
+use maitred::data::pool::{PickError, PickKey, Pool, Tried};
 
 struct Counting;
 

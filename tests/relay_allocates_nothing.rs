@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use maitred::addr::{BackendAddr, ListenAddr, LocalAddr};
+use maitred::border::addr::{BackendAddr, ListenAddr, LocalAddr};
 use maitred::config::{self, Config, SourcePorts};
-use maitred::supervisor::Supervisor;
+use maitred::control::supervisor::Supervisor;
 use maitred::telemetry::session_log::SessionLog;
 
 /// 10 were measured. Among them are the session, its task, what reaches a backend and its list of sources, two entries in

@@ -47,17 +47,12 @@ const NOT_OURS_TO_NAME: [&str; 10] = [
 ];
 
 /// What the data plane does not know.
-const DATA_PLANE: [&str; 4] = ["src/tcp/", "src/udp/", "src/admit/", "src/pool/"];
-const CONTROL_ONLY: [&str; 17] = [
+const DATA_PLANE: [&str; 1] = ["src/data/"];
+const CONTROL_ONLY: [&str; 12] = [
     "crate::admin",
     "crate::cli",
-    "crate::daemon",
+    "crate::control",
     "crate::demo",
-    "crate::discovery",
-    "crate::health",
-    "crate::life",
-    "crate::reload",
-    "crate::supervisor",
     "config::check",
     "config::decode",
     "config::load",
@@ -70,22 +65,22 @@ const CONTROL_ONLY: [&str; 17] = [
 
 /// Modules that take time, chance and bytes as arguments, so that a test can hand them any.
 const PURE: [&str; 13] = [
-    "src/admit/acl.rs",
-    "src/admit/client.rs",
-    "src/admit/rate.rs",
+    "src/data/admit/acl.rs",
+    "src/data/admit/client.rs",
+    "src/data/admit/rate.rs",
     "src/config/",
-    "src/discovery/answer.rs",
-    "src/discovery/schedule.rs",
-    "src/discovery/system.rs",
-    "src/pool/balance/",
-    "src/reload.rs",
-    "src/udp/flow.rs",
-    "src/udp/flow_table.rs",
-    "src/udp/train.rs",
-    "src/wire/",
+    "src/control/discovery/answer.rs",
+    "src/control/discovery/schedule.rs",
+    "src/control/discovery/system.rs",
+    "src/data/pool/balance/",
+    "src/control/reload.rs",
+    "src/data/udp/flow.rs",
+    "src/data/udp/flow_table.rs",
+    "src/data/udp/train.rs",
+    "src/data/wire/",
 ];
 const PURE_BUT: [&str; 3] =
-    ["src/pool/balance/chance.rs", "src/pool/balance/draw.rs", "src/config/load.rs"];
+    ["src/data/pool/balance/chance.rs", "src/data/pool/balance/draw.rs", "src/config/load.rs"];
 const WORLD: [&str; 9] = [
     "Instant::now",
     "SystemTime::now",
@@ -267,8 +262,10 @@ fn the_planes_do_not_know_each_other(file: &File) -> Vec<Finding> {
             );
             findings.push(file.finding(number, advice));
         }
-        for (name, home) in [("crate::tcp", "src/tcp/"), ("crate::udp", "src/udp/")] {
-            let may_name_it = file.is_in(&[home, "src/supervisor"]) || !file.is_src();
+        for (name, home) in
+            [("crate::data::tcp", "src/data/tcp/"), ("crate::data::udp", "src/data/udp/")]
+        {
+            let may_name_it = file.is_in(&[home, "src/control/supervisor"]) || !file.is_src();
             if !may_name_it && line.contains(name) {
                 let advice =
                     format!("only the supervisor knows `{name}`: go through it or `plane`");
@@ -410,11 +407,21 @@ fn each_rule_catches_its_offence() {
         (functions_are_short, "src/a.rs", &function, 2),
         (unsafe_is_in_sys_and_argued, "src/a.rs", "// SAFETY: none.\nunsafe { f() }\n", 2),
         (unsafe_is_in_sys_and_argued, "src/sys/a.rs", "// Trust me.\nunsafe { f() }\n", 2),
-        (the_planes_do_not_know_each_other, "src/tcp/a.rs", "use crate::reload::R;\n", 1),
-        (the_planes_do_not_know_each_other, "src/pool/a.rs", "use crate::config::parse;\n", 1),
-        (the_planes_do_not_know_each_other, "src/health/a.rs", "use crate::tcp::T;\n", 1),
-        (the_planes_do_not_know_each_other, "src/tcp/a.rs", "use crate::udp::U;\n", 1),
-        (pure_modules_see_no_world, "src/pool/balance/a.rs", "let t = Instant::now();\n", 1),
+        (
+            the_planes_do_not_know_each_other,
+            "src/data/tcp/a.rs",
+            "use crate::control::reload::R;\n",
+            1,
+        ),
+        (the_planes_do_not_know_each_other, "src/data/pool/a.rs", "use crate::config::parse;\n", 1),
+        (
+            the_planes_do_not_know_each_other,
+            "src/control/health/a.rs",
+            "use crate::data::tcp::T;\n",
+            1,
+        ),
+        (the_planes_do_not_know_each_other, "src/data/tcp/a.rs", "use crate::data::udp::U;\n", 1),
+        (pure_modules_see_no_world, "src/data/pool/balance/a.rs", "let t = Instant::now();\n", 1),
         (pure_modules_see_no_world, "src/config/a.rs", "fastrand::u8(..);\n", 1),
         (words_are_ours, "src/a.rs", "struct UpstreamPool;\n", 1),
         (words_are_ours, "src/a.rs", "// The peers.\n", 1),

@@ -17,12 +17,12 @@ use serde_json::{Map, Value, json};
 
 use super::http::Shared;
 use super::{Lister, State};
+use crate::border::plane::{SessionFilter, SessionRow};
+use crate::border::snapshot::Listener;
 use crate::config::describe::{describe, hide_secrets, route_in_words};
-use crate::plane::{SessionFilter, SessionRow};
-use crate::pool::Pool;
-use crate::pool::backend::{Backend, BackendCounters, CONNECT_BOUNDS};
-use crate::pool::hand::{Hand, Set};
-use crate::snapshot::Listener;
+use crate::data::pool::Pool;
+use crate::data::pool::backend::{Backend, BackendCounters, CONNECT_BOUNDS};
+use crate::data::pool::hand::{Hand, Set};
 use crate::telemetry::counters::PerWorker;
 use crate::telemetry::datagrams::Dropped;
 use crate::telemetry::history::{Point, STEP};
@@ -114,8 +114,8 @@ pub(super) fn listeners(state: &State) -> Value {
     let mut addresses: HashMap<&str, Vec<String>> = HashMap::new();
     for ((_, address), served) in served.iter() {
         let address = match served.local {
-            crate::addr::LocalAddr::Inet(local) => local.to_string(),
-            crate::addr::LocalAddr::Unix => address.to_string(),
+            crate::border::addr::LocalAddr::Inet(local) => local.to_string(),
+            crate::border::addr::LocalAddr::Unix => address.to_string(),
         };
         addresses.entry(&*served.listener).or_default().push(address);
     }

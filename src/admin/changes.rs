@@ -16,9 +16,9 @@ use tokio::sync::oneshot;
 
 use super::http::Shared;
 use super::{Ask, api};
+use crate::border::plane::SessionFilter;
 use crate::config::nearest;
-use crate::plane::SessionFilter;
-use crate::pool::hand::{HandState, NotSet, StateWish, Wish};
+use crate::data::pool::hand::{HandState, NotSet, StateWish, Wish};
 
 pub(super) fn routes() -> Router<Shared> {
     Router::new()

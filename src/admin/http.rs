@@ -29,8 +29,8 @@ use super::patient::Patient;
 use super::places::{Place, Places, Pulse};
 use super::visitor::{self, Socket, VISITOR, Visitor};
 use super::{Lister, State, api, changes, page};
-use crate::aside;
-use crate::plane::{SessionFilter, SessionRow};
+use crate::border::plane::{SessionFilter, SessionRow};
+use crate::sys::aside;
 use crate::sys::limits;
 use crate::telemetry::metrics;
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, fchown, lchown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use crate::addr::ListenAddr;
+use crate::border::addr::ListenAddr;
 use crate::config::{AdminSocket, User};
 use crate::sys::socket::bind_unix;
 

@@ -20,10 +20,10 @@ use std::time::SystemTime;
 use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::border::plane::{SessionFilter, SessionRow};
 use crate::config::Token;
-use crate::plane::{SessionFilter, SessionRow};
-use crate::pool::backend::Backend;
-use crate::pool::hand::{NotSet, Wish};
+use crate::data::pool::backend::Backend;
+use crate::data::pool::hand::{NotSet, Wish};
 use crate::telemetry::events::Events;
 use crate::telemetry::history::History;
 use crate::telemetry::metrics::Sources;

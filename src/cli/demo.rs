@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::config::{AdminSocket, LogLevel};
-use crate::{daemon, demo};
+use crate::control::daemon;
+use crate::demo;
 
 /// Show maitred at work: built-in backends, one of them flaky, built-in clients, a live table
 #[derive(Args, Debug)]

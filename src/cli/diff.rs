@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{color_on_stderr, explain};
 use crate::config::{self, Config, compare};
-use crate::reload::fixed_keys_changed;
+use crate::control::reload::fixed_keys_changed;
 
 /// Show what a reload from one configuration to another would change, without reloading anything
 #[derive(Args, Debug)]

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::{ConfigFiles, color_on_stderr, explain};
 use crate::config::{self, Loaded, OneLine, Report};
-use crate::daemon;
+use crate::control::daemon;
 
 /// Balance, from a configuration file or from flags alone
 ///

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::dns_name;
 use super::fault::{Code, quote};
 use super::value::BackendAddress;
-use crate::addr::{BackendAddr, BadZone, ListenAddr, ZonedIp};
+use crate::border::addr::{BackendAddr, BadZone, ListenAddr, ZonedIp};
 use crate::sys::interface;
 
 /// What is wrong with an address, and what to write instead.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::address::ListenRange;
 use super::stand_in::{self, StandIn, StandIns};
 use super::{Backend, Balance, Config, Pool};
-use crate::addr::{BackendAddr, ListenAddr, ZonedIp, canonical};
+use crate::border::addr::{BackendAddr, ListenAddr, ZonedIp, canonical};
 
 /// Of a pool that has more than those listed.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use super::access::{Access, AccessFiles};
 use super::route::Route;
-use crate::addr::ListenAddr;
-use crate::tls::server::Server;
+use crate::border::addr::ListenAddr;
+use crate::data::tls::server::Server;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {

@@ -26,8 +26,8 @@ use super::raw::File;
 use super::substitute::{Environment, substitute};
 use super::tree::{Node, Span};
 use super::{Answer, Config};
-use crate::pool::finding::{Failure, Reason};
-use crate::tls;
+use crate::data::pool::finding::{Failure, Reason};
+use crate::data::tls;
 
 /// A configuration that may be used, and what is odd about it all the same.
 #[derive(Clone, Debug)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::discovery::Discovery;
-use crate::addr::{BackendAddr, ZonedIp};
-use crate::tls::client::Client;
+use crate::border::addr::{BackendAddr, ZonedIp};
+use crate::data::tls::client::Client;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {

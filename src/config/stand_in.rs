@@ -100,7 +100,7 @@ fn asks_the_same(a: &Origin, b: &Origin) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::BackendAddr;
+    use crate::border::addr::BackendAddr;
     use crate::config::{Answer, Asked, Discovery, Finder};
 
     fn backend(last: u8) -> Backend {

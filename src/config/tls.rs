@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::Config;
 use super::load::read_text_file;
-use crate::tls::client::Client;
-use crate::tls::server::Server;
+use crate::data::tls::client::Client;
+use crate::data::tls::server::Server;
 
 /// Settings that a file has a part in, before and after it changed.
 #[derive(Debug, Default)]

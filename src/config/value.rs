@@ -14,7 +14,7 @@ use super::grammar;
 use super::scalar::{Count, text_of};
 use super::tree::{Node, Span, Value};
 use super::{Expect, StatusRange};
-use crate::addr::{BackendAddr, ZonedIp};
+use crate::border::addr::{BackendAddr, ZonedIp};
 
 /// One item of `bind`; a range of ports is several addresses.
 #[derive(Clone, Debug)]

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::addr::{BackendAddr, ListenAddr, LocalAddr};
+use crate::border::addr::{BackendAddr, ListenAddr, LocalAddr};
 use crate::config::{self, Config, Protocol};
-use crate::life::{Signal, Signals};
-use crate::supervisor::Supervisor;
+use crate::control::life::{Signal, Signals};
+use crate::control::supervisor::Supervisor;
 use clients::Seen;
 
 /// Clients that are connected at any moment.

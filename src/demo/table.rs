@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::clients::Seen;
-use crate::supervisor::Supervisor;
+use crate::control::supervisor::Supervisor;
 
 pub struct Table {
     is_terminal: bool,

@@ -12,7 +12,7 @@ use socket2::{Domain, SockFilter, Socket, Type};
 
 use super::ancillary::{RawAddr, Received, Sent};
 use super::socket::{Claim, set_int};
-use crate::addr::{ListenAddr, ZonedIp};
+use crate::border::addr::{ListenAddr, ZonedIp};
 
 /// Messages of one read.
 pub const BATCH: usize = 32;

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod ancillary;
+pub mod aside;
 pub mod clock;
 pub mod connection;
 pub mod datagram;

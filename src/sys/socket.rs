@@ -14,7 +14,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::addr::{BackendAddr, ClientAddr, ListenAddr, LocalAddr};
+use crate::border::addr::{BackendAddr, ClientAddr, ListenAddr, LocalAddr};
 use crate::config::{Keepalive, Listener};
 
 /// Whether another program must not hold the address already.

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::time::MissedTickBehavior;
 
 use super::record::CloseReason;
-use crate::plane::Plane;
-use crate::pool::Pool;
-use crate::pool::backend::Live;
-use crate::snapshot::{ListenerLive, Terms};
+use crate::border::plane::Plane;
+use crate::border::snapshot::{ListenerLive, Terms};
+use crate::data::pool::Pool;
+use crate::data::pool::backend::Live;
 
 /// Between two points.
 pub const STEP: Duration = Duration::from_secs(10);
@@ -164,7 +164,7 @@ impl Kept {
 
     fn look_at_pools(
         &mut self,
-        snapshot: &crate::snapshot::Snapshot,
+        snapshot: &crate::border::snapshot::Snapshot,
         departed: &[Arc<Pool>],
         (lasted, times): (f32, usize),
     ) {

@@ -16,15 +16,15 @@ use prometheus::{Encoder, TextEncoder};
 use super::counters::{Histogram, PerWorker};
 use super::datagrams::{Direction, Dropped};
 use super::record::{CloseReason, Stage, can_occur};
+use crate::border::plane::Plane;
+use crate::border::snapshot::Terms;
 use crate::config::Protocol;
-use crate::plane::Plane;
-use crate::pool::backend::{Backend, BackendState, CONNECT_BOUNDS, Live};
-use crate::pool::finding::Reason;
-use crate::pool::fitness::ProbeResult;
-use crate::pool::slots::{WEIGHT_UNIT, Weights};
-use crate::pool::{Pool, PoolCounters, SESSION_BOUNDS};
-use crate::reload::Reloads;
-use crate::snapshot::Terms;
+use crate::control::reload::Reloads;
+use crate::data::pool::backend::{Backend, BackendState, CONNECT_BOUNDS, Live};
+use crate::data::pool::finding::Reason;
+use crate::data::pool::fitness::ProbeResult;
+use crate::data::pool::slots::{WEIGHT_UNIT, Weights};
+use crate::data::pool::{Pool, PoolCounters, SESSION_BOUNDS};
 
 use super::metric_table::Kind::{Counter, Distribution, Value};
 pub use super::metric_table::METRICS;
@@ -172,7 +172,7 @@ impl Page {
         self.value("maitred_source_ports_in_use", &[], float(ports.in_use.load(Relaxed) as u64));
         let exhausted = float(ports.exhausted.value());
         self.counter("maitred_source_ports_exhausted_total", &[], exhausted);
-        let sum = |read: fn(&crate::plane::WorkerLoad) -> u64| {
+        let sum = |read: fn(&crate::border::plane::WorkerLoad) -> u64| {
             float(plane.workers.iter().map(|worker| read(worker)).sum())
         };
         let copied = sum(|worker| worker.copied_bytes.value() + worker.udp_bytes.value());
@@ -190,7 +190,8 @@ impl Page {
         let protocol = listener.config.protocol.as_str();
         let labels: Labels = &[("listener", name), ("protocol", protocol)];
         let counters = &listener.live.counters;
-        let sum = |read: fn(&crate::snapshot::ListenerCounters) -> u64| float(counters.sum(read));
+        let sum =
+            |read: fn(&crate::border::snapshot::ListenerCounters) -> u64| float(counters.sum(read));
         let accepted = sum(|cell| cell.sessions.value());
         self.counter("maitred_listener_sessions_total", labels, accepted);
         let active = float(listener.live.active.load(Relaxed));
@@ -336,7 +337,7 @@ impl Page {
     /// What counts on until the last session on a backend has ended.
     fn live(&mut self, pool: &str, name: &str, live: &Live) {
         let labels: Labels = &[("pool", pool), ("backend", name)];
-        let sum = |read: fn(&crate::pool::backend::BackendCounters) -> u64| {
+        let sum = |read: fn(&crate::data::pool::backend::BackendCounters) -> u64| {
             float(live.counters.sum(read))
         };
         self.counter("maitred_backend_sessions_total", labels, sum(|cell| cell.sessions.value()));

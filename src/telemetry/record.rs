@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::addr::{ClientAddr, LocalAddr};
+use crate::border::addr::{ClientAddr, LocalAddr};
 use crate::config::{Listener, Protocol};
 
 /// How far a session came.

@@ -92,7 +92,7 @@ fn milliseconds(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::{ClientAddr, LocalAddr};
+    use crate::border::addr::{ClientAddr, LocalAddr};
     use crate::telemetry::record::{Bytes, CloseReason, Stage};
 
     fn record() -> Record {

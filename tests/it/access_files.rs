@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use maitred::admit::Acl;
 use maitred::config::{Source, load};
-use maitred::file_watch::Watch;
+use maitred::control::file_watch::Watch;
+use maitred::data::admit::Acl;
 use maitred::telemetry::events::Event;
 use maitred::telemetry::metrics::{Sources, exposition};
 use tempfile::TempDir;

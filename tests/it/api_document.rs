@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use maitred::admin::http::Bounds;
 use maitred::config::{self, Origin, Protocol};
-use maitred::pool::finding::{Failure, Reason};
-use maitred::pool::hand::{HandState, StateWish, Wish};
+use maitred::data::pool::finding::{Failure, Reason};
+use maitred::data::pool::hand::{HandState, StateWish, Wish};
 use serde_json::{Value, json};
 
 use crate::admin::{Admin, ask_socket, ask_socket_with};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use maitred::config::{Config, Source, load};
-use maitred::file_watch::Watch;
+use maitred::control::file_watch::Watch;
 use maitred::telemetry::metrics::{Sources, exposition};
 use tempfile::TempDir;
 

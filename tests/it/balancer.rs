@@ -4,9 +4,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use maitred::addr::{BackendAddr, ListenAddr, LocalAddr};
+use maitred::border::addr::{BackendAddr, ListenAddr, LocalAddr};
 use maitred::config::{self, Config};
-use maitred::supervisor::Supervisor;
+use maitred::control::supervisor::Supervisor;
 use maitred::telemetry::record::{CloseReason, Record, Stage};
 use maitred::telemetry::session_log::SessionLog;
 

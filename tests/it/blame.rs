@@ -5,13 +5,13 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use maitred::addr::{BackendAddr, ListenAddr};
+use maitred::border::addr::{BackendAddr, ListenAddr};
 use maitred::config::{
     self, Config, Listener, NamePattern, Passive, Protocol, ProxyVersion, Route,
 };
-use maitred::pool::backend::BackendState;
+use maitred::data::pool::backend::BackendState;
+use maitred::data::wire::postgres;
 use maitred::telemetry::record::{CloseReason, Stage};
-use maitred::wire::postgres;
 
 use crate::balancer::{self, Balancer, wait_for};
 use crate::hello::hello;
@@ -154,8 +154,9 @@ fn the_same_in_udp() {
     let balancer = Balancer::start(config);
     let refused = || {
         let snapshot = balancer.supervisor().plane.snapshot.load();
-        let of =
-            |it: &Arc<maitred::pool::backend::Backend>| it.live.connect_failures.refused.value();
+        let of = |it: &Arc<maitred::data::pool::backend::Backend>| {
+            it.live.connect_failures.refused.value()
+        };
         snapshot.pools["main"].backends.iter().map(of).sum::<u64>()
     };
     for round in 0..6 {

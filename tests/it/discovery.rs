@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use maitred::config::{Config, Origin, Source, load};
-use maitred::pool::Pool;
+use maitred::data::pool::Pool;
 
 use crate::balancer::{Balancer, wait_for};
 use crate::name_server::{NameServer, Say, alias, records, srv};

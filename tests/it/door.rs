@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use maitred::addr::{ListenAddr, LocalAddr};
+use maitred::border::addr::{ListenAddr, LocalAddr};
 use maitred::config::{DenySessions, OnRefuse, Rate};
 use maitred::telemetry::record::{CloseReason, Stage};
 use socket2::{Domain, Socket, Type};

@@ -73,7 +73,7 @@ fn reset(stream: TcpStream) {
 #[test]
 fn two_who_reset_each_other_at_the_end_of_tls_did_not_fail() {
     use CloseReason::{BackendClosed, BackendReset, ClientClosed, ClientReset};
-    let tls = maitred::wire::postgres::TLS_REQUEST;
+    let tls = maitred::data::wire::postgres::TLS_REQUEST;
     for (words, expected) in
         [(&tls[..], [ClientClosed, BackendClosed]), (b"no TLS..", [ClientReset, BackendReset])]
     {

@@ -5,10 +5,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use maitred::addr::BackendAddr;
+use maitred::border::addr::BackendAddr;
 use maitred::config::{self, Config, Expect, OnDown, Probe, Start, StatusRange, WhenNoneUp};
-use maitred::pool::backend::{Backend, BackendState, Status};
-use maitred::pool::slots::Weights;
+use maitred::data::pool::backend::{Backend, BackendState, Status};
+use maitred::data::pool::slots::Weights;
 use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, wait_for};

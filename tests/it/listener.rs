@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::Ordering::Relaxed;
 
-use maitred::addr::{BackendAddr, ListenAddr, LocalAddr};
+use maitred::border::addr::{BackendAddr, ListenAddr, LocalAddr};
 use maitred::config::OnRefuse;
-use maitred::supervisor::Supervisor;
+use maitred::control::supervisor::Supervisor;
 use maitred::telemetry::record::{CloseReason, Stage};
 use maitred::telemetry::session_log::SessionLog;
 

@@ -2,7 +2,7 @@
 
 use std::net::TcpStream;
 
-use maitred::plane::{SEATS, SessionFilter, SessionRow};
+use maitred::border::plane::{SEATS, SessionFilter, SessionRow};
 
 use crate::balancer::{self, Balancer, wait_for};
 use crate::server::{Conduct, Server};

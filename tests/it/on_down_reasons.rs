@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use maitred::config::{self, Config, OnDown, OnDownReasons, Probe, StatusRange};
-use maitred::pool::backend::BackendState;
+use maitred::data::pool::backend::BackendState;
 use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, wait_for};

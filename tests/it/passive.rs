@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use maitred::config::{self, Balance, Config, Passive, Probe};
-use maitred::pool::backend::BackendState;
+use maitred::data::pool::backend::BackendState;
 use maitred::sys::socket::reset_on_close;
 use maitred::telemetry::record::CloseReason;
 

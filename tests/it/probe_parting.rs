@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use maitred::config::{self, Expect, Probe, StatusRange};
-use maitred::health::probe::Prober;
-use maitred::pool::fitness::ProbeResult;
+use maitred::control::health::probe::Prober;
+use maitred::data::pool::fitness::ProbeResult;
 
 use crate::balancer;
 

@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use maitred::addr::{ClientAddr, ListenAddr, LocalAddr};
+use maitred::border::addr::{ClientAddr, ListenAddr, LocalAddr};
 use maitred::config::{Config, ProxyTlvs, ProxyVersion, Trusted};
+use maitred::data::wire::proxy_protocol::{Ends, v1, v2};
 use maitred::telemetry::record::{CloseReason, Record, Stage};
-use maitred::wire::proxy_protocol::{Ends, v1, v2};
 
 use crate::balancer::{self, Balancer, loopback, wait_for};
 

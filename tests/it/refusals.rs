@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use maitred::config::{Config, NamePattern, OnRefuse, Route};
+use maitred::data::wire::postgres;
 use maitred::telemetry::record::{CloseReason, Stage};
-use maitred::wire::postgres;
 
 use crate::balancer::{self, Balancer};
 use crate::hello::hello;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use maitred::addr::{ListenAddr, LocalAddr};
+use maitred::border::addr::{ListenAddr, LocalAddr};
 use maitred::config::{self, Config};
 use maitred::telemetry::metrics::{Sources, exposition};
 

@@ -7,9 +7,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use maitred::addr::BackendAddr;
+use maitred::border::addr::BackendAddr;
 use maitred::config::{self, Hold, OnDown, Passive, Probe, WhenNoneUp};
-use maitred::pool::backend::BackendState;
+use maitred::data::pool::backend::BackendState;
 use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, loopback, wait_for};

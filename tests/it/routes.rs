@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use maitred::config::{Config, NamePattern, OnRefuse, Pool, Route};
+use maitred::data::wire::postgres;
 use maitred::telemetry::record::{CloseReason, Stage};
-use maitred::wire::postgres;
 
 use crate::balancer::{self, Balancer, loopback};
 use crate::hello::hello;
@@ -268,7 +268,7 @@ fn a_backend_without_tls_fails_the_attempt_and_a_promise_must_be_kept() {
 #[test]
 fn a_name_behind_a_proxy_header_is_told_to_the_backend() {
     use maitred::config::{ProxyTlvs, ProxyVersion};
-    use maitred::wire::proxy_protocol::{Ends, v1, v2};
+    use maitred::data::wire::proxy_protocol::{Ends, v1, v2};
     let (mut config, backends) = routed(named(&[exact("db1")]));
     balancer::listener(&mut config).proxy_protocol = crate::proxy_protocol::trusted("127.0.0.1/32");
     let pool = Arc::make_mut(&mut config.pools[1]);

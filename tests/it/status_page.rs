@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use maitred::admin::State;
 use maitred::admin::page::{policy, render};
 use maitred::config::{self, Config, NamePattern};
-use maitred::pool::backend::BackendState;
+use maitred::data::pool::backend::BackendState;
 use maitred::telemetry::events::EventKind;
 use maitred::telemetry::history::{History, POINTS, POOLS, STEP};
 use sha2::{Digest, Sha256};

@@ -9,12 +9,12 @@ use std::time::Duration;
 use maitred::config::{
     self, Config, NamePattern, OnRefuse, Probe, ProxyTlvs, ProxyVersion, Route, Source, load,
 };
-use maitred::file_watch::Watch;
+use maitred::control::file_watch::Watch;
+use maitred::data::tls::client::{Client, Trust, Wish};
+use maitred::data::tls::server;
+use maitred::data::tls::{File, Pair};
 use maitred::telemetry::metrics::{Sources, exposition};
 use maitred::telemetry::record::{CloseReason, Stage};
-use maitred::tls::client::{Client, Trust, Wish};
-use maitred::tls::server;
-use maitred::tls::{File, Pair};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use maitred::addr::ListenAddr;
+use maitred::border::addr::ListenAddr;
 use maitred::config::{self, Config, Protocol};
 use maitred::sys::datagram::{self, Parcel};
 use maitred::telemetry::datagrams::{Direction, Dropped};

@@ -4,9 +4,9 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use maitred::addr::ListenAddr;
+use maitred::border::addr::ListenAddr;
 use maitred::config::{self, Config, OnDown, WhenFlowsFull};
-use maitred::pool::backend::BackendState;
+use maitred::data::pool::backend::BackendState;
 use maitred::telemetry::datagrams::Dropped;
 use maitred::telemetry::record::{CloseReason, Stage};
 

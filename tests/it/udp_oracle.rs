@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use maitred::config;
-use maitred::pool::backend::BackendState;
+use maitred::data::pool::backend::BackendState;
 use maitred::telemetry::datagrams::{Direction, Dropped};
 
 use crate::balancer::{self, Balancer, wait_for};

@@ -5,8 +5,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use maitred::config::{self, DnsRecord, Expect, Health, Probe};
-use maitred::health::probe::Prober;
-use maitred::pool::fitness::{Outcome, ProbeResult};
+use maitred::control::health::probe::Prober;
+use maitred::data::pool::fitness::{Outcome, ProbeResult};
 
 /// Long enough for any machine to answer, short enough to wait for where nobody does.
 const TIMEOUT: Duration = Duration::from_millis(500);

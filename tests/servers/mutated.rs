@@ -7,8 +7,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use maitred::wire::proxy_protocol::{self, Ends, v1, v2};
-use maitred::wire::{Progress, client_hello, postgres};
+use maitred::data::wire::proxy_protocol::{self, Ends, v1, v2};
+use maitred::data::wire::{Progress, client_hello, postgres};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::corpus::{corpus, mutate};

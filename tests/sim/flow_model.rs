@@ -1,8 +1,8 @@
 //! The flow table beside a model of it that is too simple to be wrong: a list, searched from end to end. Whatever a
 //! worker may do is done to both, and every answer compared.
 
-use maitred::udp::flow::Rules;
-use maitred::udp::flow_table::{FlowId, FlowTable};
+use maitred::data::udp::flow::Rules;
+use maitred::data::udp::flow_table::{FlowId, FlowTable};
 
 /// Where the steps come from: a seeded generator, or a fuzzer's bytes.
 pub trait Choices {

@@ -4,8 +4,8 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use maitred::udp::flow::Rules;
-use maitred::udp::flow_table::FlowTable;
+use maitred::data::udp::flow::Rules;
+use maitred::data::udp::flow_table::FlowTable;
 
 /// The client's address and the one it dialled.
 type Key = (SocketAddr, SocketAddr);

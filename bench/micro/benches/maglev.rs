@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use maitred::pool::balance::maglev::Table;
+use maitred::data::pool::balance::maglev::Table;
 
 /// Weights are 1 to `heaviest`.
 fn members(count: u32, heaviest: u32) -> Vec<(Arc<str>, u32)> {

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use maitred::config::{DnsRecord, Source, load};
-use maitred::wire::dns;
-use maitred::wire::proxy_protocol::datagram::{MAX_HEADER, header};
+use maitred::data::wire::dns;
+use maitred::data::wire::proxy_protocol::datagram::{MAX_HEADER, header};
 
 /// Every key there is.
 const REFERENCE: &str = include_str!("../../../conf/reference.yaml");

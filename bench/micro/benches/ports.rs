@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use maitred::plane::PortStats;
+use maitred::border::plane::PortStats;
+use maitred::data::tcp::source_ports::{Lease, SourcePorts};
 use maitred::sys::port_range::PortRange;
-use maitred::tcp::source_ports::{Lease, SourcePorts};
 
 /// Every second port of 28 000: 14 000 are ours.
 const RANGE: std::ops::RangeInclusive<u16> = 32_768..=60_767;

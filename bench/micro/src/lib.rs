@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use maitred::addr::{BackendAddr, ClientAddr};
+use maitred::border::addr::{BackendAddr, ClientAddr};
 use maitred::config::{self, Balance};
-use maitred::pool::{PickKey, Picked, Pool, Tried};
+use maitred::data::pool::{PickKey, Picked, Pool, Tried};
 
 /// Sessions per backend while picks are measured: a pool at work, not an empty one.
 pub const SESSIONS: usize = 4;

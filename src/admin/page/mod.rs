@@ -15,10 +15,10 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::{State, api};
-use crate::plane::Plane;
-use crate::pool::Pool;
-use crate::pool::backend::BackendState;
-use crate::snapshot::Snapshot;
+use crate::border::plane::Plane;
+use crate::border::snapshot::Snapshot;
+use crate::data::pool::Pool;
+use crate::data::pool::backend::BackendState;
 use crate::telemetry::history::Kept;
 use figures::{UNKNOWN, age, byte_rate, count, escape, rate};
 use verdict::{Found, Verdict, judge};

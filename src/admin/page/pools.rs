@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::figures::{UNKNOWN, age, byte_rate, count, escape, rate, several};
 use crate::admin::api;
-use crate::pool::Pool;
-use crate::pool::backend::{Backend, BackendState};
+use crate::data::pool::Pool;
+use crate::data::pool::backend::{Backend, BackendState};
 use crate::telemetry::history::{Kept, Rates};
 
 /// Rows of backends, and heads of pools, on one page: a browser that fetches them every two seconds stays quick.

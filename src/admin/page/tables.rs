@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::figures::{UNKNOWN, byte_rate, count, escape, rate, several};
 use super::pools::{cell, heads, reasons, since_then, spare_cell};
 use crate::admin::{State, api};
-use crate::snapshot::Snapshot;
+use crate::border::snapshot::Snapshot;
 use crate::telemetry::datagrams::Dropped;
 use crate::telemetry::history::{Kept, Rates};
 use crate::telemetry::record::CloseReason;
@@ -113,7 +113,7 @@ pub fn errors(page: &mut String, snapshot: &Snapshot, kept: &Kept) -> std::fmt::
         ("session", reason.as_str(), total, now)
     });
     let dropped = Dropped::ALL.into_iter().map(|reason| {
-        let of = |cells: &crate::snapshot::ListenerLive| {
+        let of = |cells: &crate::border::snapshot::ListenerLive| {
             cells.datagrams.sum(|cell| cell.dropped(reason).value())
         };
         let total: u64 = listeners().map(|listener| of(&listener.live)).sum();

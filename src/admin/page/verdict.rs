@@ -1,7 +1,7 @@
 //! Whether all is well, in words: the first line of the page and its title. Pure: from what was found to sentences.
 
 use super::figures::several;
-use crate::pool::backend::BackendState;
+use crate::data::pool::backend::BackendState;
 
 /// What there is to judge.
 #[derive(Default)]

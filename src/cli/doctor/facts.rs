@@ -9,7 +9,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::cgroup::{self, Cgroup};
-use crate::addr::ZonedIp;
+use crate::border::addr::ZonedIp;
 use crate::sys::port_range::PortRange;
 
 /// A figure, or why there is none.

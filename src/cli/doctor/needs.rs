@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use crate::addr::{BackendAddr, ListenAddr, ZonedIp};
+use crate::border::addr::{BackendAddr, ListenAddr, ZonedIp};
 use crate::config::{Backend, Config, Listener, Pool, Protocol, RelayMode, SourcePorts};
 use crate::sys::limits;
 

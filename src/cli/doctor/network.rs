@@ -6,7 +6,7 @@ use super::facts::{Capability, Conntrack, Facts, Unread};
 use super::judge::Severity::{WillBreak, WillHurt};
 use super::judge::Verdict;
 use super::needs::{LimitedBackend, Needs, Reach};
-use crate::addr::ZonedIp;
+use crate::border::addr::ZonedIp;
 use crate::sys::datagram::{FLOW_BUFFER, LISTENER_BUFFER};
 use crate::sys::port_range::write_ports;
 

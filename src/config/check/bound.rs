@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::addr::ListenAddr;
+use crate::border::addr::ListenAddr;
 use crate::config::Protocol;
 use crate::config::decode::Placed;
 use crate::config::fault::{Code, Fault, Faults, quote};

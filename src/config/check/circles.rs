@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::reference::{NamedListener, NamedPool};
-use crate::addr::BackendAddr;
+use crate::border::addr::BackendAddr;
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::raw;
 use crate::config::tree::Span;

@@ -1,7 +1,7 @@
 //! How a pool is probed: defaults filled in, and the checks within it.
 
 use super::reference::Users;
-use crate::addr::BackendAddr;
+use crate::border::addr::BackendAddr;
 use crate::config::decode::Field;
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::grammar::show_time;

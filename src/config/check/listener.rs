@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{access, routes, tls};
-use crate::addr::ListenAddr;
+use crate::border::addr::ListenAddr;
 use crate::config::decode::Field;
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::grammar::{show_size, show_time};

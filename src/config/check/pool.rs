@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::discovery::{self, Names};
 use super::reference::Users;
 use super::{health, send_proxy, tls};
-use crate::addr::BackendAddr;
+use crate::border::addr::BackendAddr;
 use crate::config::decode::{Field, Placed};
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::load::NetFiles;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::circles;
-use crate::addr::BackendAddr;
+use crate::border::addr::BackendAddr;
 use crate::config::Protocol;
 use crate::config::decode::Placed;
 use crate::config::fault::{Code, Fault, Faults, quote};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 
 use super::reference::Users;
-use crate::addr::BackendAddr;
+use crate::border::addr::BackendAddr;
 use crate::config::RelayMode;
 use crate::config::decode::{Field, Placed};
 use crate::config::fault::{Code, Fault, Faults, quote};
@@ -15,9 +15,9 @@ use crate::config::raw;
 use crate::config::route::Alpn;
 use crate::config::scalar::{OrNone, OrSystem};
 use crate::config::tree::Span;
-use crate::tls::client::{Client, Trust, Wish};
-use crate::tls::server::Server;
-use crate::tls::{Bad, File, Pair};
+use crate::data::tls::client::{Client, Trust, Wish};
+use crate::data::tls::server::Server;
+use crate::data::tls::{Bad, File, Pair};
 
 pub fn server(
     raw: &raw::Listener,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use maitred::addr::{BackendAddr, ListenAddr};
+use maitred::border::addr::{BackendAddr, ListenAddr};
 use maitred::config::describe::describe;
 use maitred::config::{Backend, Config, Health, Listener, Pool, Probe, Protocol, load, schema};
 use serde_json::Value;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use maitred::addr::{BackendAddr, ListenAddr};
+use maitred::border::addr::{BackendAddr, ListenAddr};
 use maitred::config::{
     AdminSocket, Balance, Bandwidth, DenySessions, Expect, HashKey, Hold, OnDown, OnRefuse, Probe,
     Rate, RelayMode, SourcePorts, Start, StatusRange, User, WhenFull, WhenNoneUp,

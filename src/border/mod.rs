@@ -1,0 +1,6 @@
+//! What both planes know: the configuration in force (`snapshot`, downwards), what is shown of the data plane (`plane`, upwards),
+//! and the addresses that both speak of.
+
+pub mod snapshot;
+pub mod plane;
+pub mod addr;

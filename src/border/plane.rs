@@ -1,0 +1,273 @@
+//! What the data plane shows to the control plane besides the Backend atomics: its limits, each worker's load
+//! and statistics, and rows about open sessions. Neither plane's internals are named here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use crossbeam_utils::CachePadded;
+use tokio::runtime::RuntimeMetrics;
+use tokio::sync::mpsc;
+
+use crate::border::addr::{BackendAddr, ListenAddr, LocalAddr};
+use crate::border::snapshot::{Snapshot, Terms};
+use crate::config::Protocol;
+use crate::data::admit::Gate;
+use crate::data::pool::Pool;
+use crate::telemetry::counters::{Counter, SharedCounter};
+use crate::telemetry::record::{CloseReason, Stage};
+use crate::telemetry::session_log::SessionLog;
+
+/// Shared by every thread for the life of the process.
+pub struct Plane {
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Removed by a reload while sessions were in them: their series go when the last has ended.
+    pub departed: ArcSwap<Departed>,
+    /// What is bound now, by the address the configuration names.
+    pub served: ArcSwap<BTreeMap<Bind, Served>>,
+    pub gate: Arc<Gate>,
+    /// Flows of all UDP listeners: what the descriptors allow.
+    pub flows: Arc<Gate>,
+    pub workers: Box<[Arc<CachePadded<WorkerLoad>>]>,
+    pub accept_errors: AcceptErrors,
+    pub source_ports: Arc<PortStats>,
+    pub session_log: SessionLog,
+    /// How long workers look for more before they sleep; 0 = not at all.
+    pub busy_poll_ns: AtomicU64,
+    /// Set from SIGTERM on: `draining`, and readyz says 503.
+    pub draining: AtomicBool,
+    /// Names of the start were not all asked for yet.
+    settling: AtomicBool,
+    since: Instant,
+    next_session: AtomicU64,
+}
+
+/// Clients are not kept waiting for longer by names that nobody answers for.
+pub const SETTLING: Duration = Duration::from_secs(12);
+
+/// TCP and UDP may have the same address.
+pub type Bind = (Protocol, ListenAddr);
+
+/// Listeners and pools that are in no snapshot any more.
+#[derive(Default)]
+pub struct Departed {
+    pub listeners: Vec<Arc<Terms>>,
+    pub pools: Vec<Arc<Pool>>,
+}
+
+/// One bound address.
+#[derive(Clone, Debug)]
+pub struct Served {
+    pub listener: Arc<str>,
+    /// With the port the kernel chose where the configuration says 0.
+    pub local: LocalAddr,
+}
+
+/// One worker, seen from outside.
+pub struct WorkerLoad {
+    /// The process's limit, which every session of the worker counts against.
+    pub gate: Arc<Gate>,
+    /// Sessions on this worker, and those on their way to it.
+    pub sessions: AtomicUsize,
+    /// Flows on its UDP thread.
+    pub flows: AtomicUsize,
+    pub copied_bytes: Counter,
+    /// Copied by its UDP thread.
+    pub udp_bytes: Counter,
+    pub spliced_bytes: Counter,
+    /// Nanoseconds its UDP thread was at work.
+    pub udp_busy: Counter,
+    metrics: OnceLock<RuntimeMetrics>,
+}
+
+/// `accept_errors_total{reason}`.
+#[derive(Debug, Default)]
+pub struct AcceptErrors {
+    /// The client was gone before we took it.
+    pub aborted: SharedCounter,
+    pub no_descriptors: SharedCounter,
+    pub no_memory: SharedCounter,
+    pub other: SharedCounter,
+}
+
+/// `source_ports_in_use` and `source_ports_exhausted_total`: ports handed out by us.
+#[derive(Debug, Default)]
+pub struct PortStats {
+    pub in_use: AtomicUsize,
+    pub exhausted: SharedCounter,
+}
+
+/// An open session or flow as API and page show it.
+#[derive(Clone, Debug)]
+pub struct SessionRow {
+    pub id: u64,
+    pub listener: Arc<str>,
+    pub pool: Option<Arc<str>>,
+    pub backend: Option<Arc<str>>,
+    pub client: String,
+    pub age: Duration,
+    pub idle: Duration,
+    /// Of the client side.
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    pub stage: Stage,
+    pub worker: usize,
+}
+
+/// What of a thread's sessions or flows is listed at once: the others wait for no longer than that takes.
+pub const SEATS: usize = 256;
+
+/// A part of a list.
+#[derive(Debug, Default)]
+pub struct Part {
+    pub rows: Vec<SessionRow>,
+    /// Where the next one begins; `None`: this was the last.
+    pub next: Option<usize>,
+}
+
+/// Which sessions are meant; what is `None` does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct SessionFilter {
+    pub id: Option<u64>,
+    pub pool: Option<String>,
+    pub backend: Option<String>,
+    /// Of the backend: a reload may have given its name to another one.
+    pub address: Option<BackendAddr>,
+    /// How far they have come.
+    pub stage: Option<Stage>,
+    /// An address without a port.
+    pub client: Option<std::net::IpAddr>,
+}
+
+impl fmt::Display for SessionFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SessionFilter { id, pool, backend, client, address: _, stage: _ } = self;
+        let mut parts = Vec::new();
+        parts.extend(id.map(|id| format!("id {id}")));
+        // From a request: may be anything.
+        parts.extend(pool.as_ref().map(|pool| format!("pool {}", pool.escape_debug())));
+        parts.extend(backend.as_ref().map(|backend| format!("backend {}", backend.escape_debug())));
+        parts.extend(client.map(|client| format!("client {client}")));
+        f.write_str(&parts.join(", "))
+    }
+}
+
+/// Cut these sessions, for this reason.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    pub filter: SessionFilter,
+    pub reason: CloseReason,
+    /// Where each thread says how many there were; has room for all.
+    pub count: Option<mpsc::Sender<usize>>,
+}
+
+impl Cut {
+    pub fn counted(&self, cut: usize) {
+        if let Some(count) = &self.count {
+            // Who asked may have left.
+            let _ = count.try_send(cut);
+        }
+    }
+}
+
+impl Plane {
+    pub fn new(workers: usize, gate: Arc<Gate>, session_log: SessionLog) -> Arc<Plane> {
+        Arc::new(Plane {
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            departed: ArcSwap::default(),
+            served: ArcSwap::default(),
+            workers: (0..workers.max(1)).map(|_| WorkerLoad::new(&gate)).collect(),
+            gate,
+            flows: Gate::new(0),
+            accept_errors: AcceptErrors::default(),
+            source_ports: Arc::default(),
+            session_log,
+            busy_poll_ns: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            settling: AtomicBool::new(false),
+            since: Instant::now(),
+            next_session: AtomicU64::new(1),
+        })
+    }
+
+    pub fn set_settling(&self, settling: bool) {
+        self.settling.store(settling, Relaxed);
+    }
+
+    /// Whether it is too early to be sent clients: backends are still being looked for, but not for too long.
+    pub fn is_settling(&self) -> bool {
+        self.settling.load(Relaxed) && self.since.elapsed() < SETTLING
+    }
+
+    pub fn next_session_id(&self) -> u64 {
+        self.next_session.fetch_add(1, Relaxed)
+    }
+
+    /// Sessions and flows open on all workers.
+    pub fn open_sessions(&self) -> usize {
+        let open = |it: &WorkerLoad| it.sessions.load(Relaxed) + it.flows.load(Relaxed);
+        self.workers.iter().map(|worker| open(worker)).sum()
+    }
+
+    pub fn open_flows(&self) -> usize {
+        self.workers.iter().map(|worker| worker.flows.load(Relaxed)).sum()
+    }
+
+    /// Threads with statistics of their own: of each worker the TCP one, then of each the UDP one.
+    pub fn threads(&self) -> usize {
+        self.workers.len() * 2
+    }
+
+    /// The place of a worker's UDP thread among them.
+    pub fn udp_thread(&self, worker: usize) -> usize {
+        self.workers.len() + worker
+    }
+}
+
+impl WorkerLoad {
+    fn new(gate: &Arc<Gate>) -> Arc<CachePadded<WorkerLoad>> {
+        Arc::new(CachePadded::new(WorkerLoad {
+            gate: Arc::clone(gate),
+            sessions: AtomicUsize::new(0),
+            flows: AtomicUsize::new(0),
+            copied_bytes: Counter::default(),
+            udp_bytes: Counter::default(),
+            spliced_bytes: Counter::default(),
+            udp_busy: Counter::default(),
+            metrics: OnceLock::new(),
+        }))
+    }
+
+    pub fn set_metrics(&self, metrics: RuntimeMetrics) {
+        // A worker starts once; a second call would be the same runtime's.
+        let _ = self.metrics.set(metrics);
+    }
+
+    /// Time this worker spent running rather than waiting, on both threads.
+    pub fn busy(&self) -> Duration {
+        let tcp = self.metrics.get().map(|metrics| metrics.worker_total_busy_duration(0));
+        tcp.unwrap_or_default() + Duration::from_nanos(self.udp_busy.value())
+    }
+}
+
+impl Departed {
+    /// Those of `before` and `self` that `now` does not have and that still have sessions.
+    pub fn after(&self, before: &Snapshot, now: &Snapshot) -> Departed {
+        let before_listeners = before.listeners.values().map(|listener| &listener.terms);
+        let listeners = self.listeners.iter().chain(before_listeners);
+        let pools = self.pools.iter().chain(before.pools.values());
+        Departed {
+            listeners: listeners
+                .filter(|it| !now.listeners.contains_key(&it.config.name) && it.is_in_use())
+                .map(Arc::clone)
+                .collect(),
+            pools: pools
+                .filter(|it| !now.pools.contains_key(&it.name) && it.is_in_use())
+                .map(Arc::clone)
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! One process from a checked configuration to its exit: log, signals, supervisor, admin, and the life in
+//! between. `demo` shares the start and plays its own life.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+
+use crate::admin::http::{self, Bounds, Serving, ServingSocket};
+use crate::admin::listen::{self, BoundSocket};
+use crate::admin::{self, Ask};
+use crate::config::{Config, LogLevel, Token, User};
+use crate::control::life::{self, Signals, Source};
+use crate::control::supervisor::{BindError, Lack, Sockets, Supervisor};
+use crate::sys::limits;
+use crate::sys::privileges::{self, Refused};
+use crate::telemetry::events::EventKind;
+use crate::telemetry::history::{self, History};
+use crate::telemetry::log::{self, Log};
+use crate::telemetry::metrics::Sources;
+use crate::telemetry::record::Record;
+use crate::telemetry::session_line;
+use crate::telemetry::session_log::SessionLog;
+
+/// What may be asked before the first of it is answered.
+const ASKS: usize = 8;
+
+/// Descriptors that the control plane's event loop takes at most.
+const EVENT_LOOP: usize = 8;
+
+const CONTROL: &str = "the control plane's event loop";
+
+/// Why the process could not start.
+#[derive(Debug)]
+pub enum StartError {
+    Admin(SocketAddr, io::Error),
+    AdminSocket(PathBuf, io::Error),
+    Bind(BindError),
+    User(Refused),
+    Io(&'static str, io::Error),
+}
+
+/// Everything started, and nothing done with it yet.
+pub struct Started {
+    pub runtime: Runtime,
+    pub supervisor: Supervisor,
+    pub admin: Admin,
+    pub signals: Signals,
+    /// What the admin server is asked to do.
+    pub asks: mpsc::Receiver<Ask>,
+    pub log: &'static Log,
+}
+
+/// All that may take privileges.
+struct Bound {
+    admin: Option<listen::Bound>,
+    /// `Err`: why there is none.
+    admin_socket: Result<Option<BoundSocket>, String>,
+    sockets: Sockets,
+}
+
+/// The admin server, which a reload may move, but for its socket.
+pub struct Admin {
+    state: Arc<admin::State>,
+    wanted: Option<SocketAddr>,
+    serving: Option<Serving>,
+    socket: Option<ServingSocket>,
+    log: &'static Log,
+}
+
+/// Starts, serves, drains. `own` are the configuration's files, `files` those that it names; a reload reads both again.
+pub fn run(
+    config: Config,
+    own: Vec<PathBuf>,
+    files: &[PathBuf],
+    source: Source,
+) -> Result<(), StartError> {
+    let user = config.process.user.clone();
+    let started = start(config)?;
+    if let Some(user) = user {
+        warn_of_unreadable(&user, own.iter().chain(files));
+    }
+    let Started { runtime, supervisor, admin, signals, asks, log } = started;
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    runtime.block_on(life::live(supervisor, admin, signals, asks, source, own));
+    // Whoever still waits for a file system is not waited for.
+    runtime.shutdown_background();
+    log.output.flush();
+    Ok(())
+}
+
+/// Binds, becomes the user, starts workers and the control plane's tasks.
+pub fn start(config: Config) -> Result<Started, StartError> {
+    // Before the first thread, as is all down to the log's. Huge pages would round a small process up by megabytes,
+    // and there is nothing large here that they could make faster; a kernel that refuses costs memory, nothing else.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+    privileges::never_gain().map_err(|error| StartError::Io("no-new-privileges", error))?;
+    let bound = bind(&config)?;
+    let wanted = config.admin.clone();
+    let log = log::start(config.log.format, config.log.level)
+        .map_err(|error| StartError::Io("the log's thread", error))?;
+    log.set_level(config.log.level);
+    // What hears of signals is made with it, and would panic.
+    limits::are_free(EVENT_LOOP).map_err(|error| StartError::Io(CONTROL, error))?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::Io(CONTROL, error))?;
+    let _context = runtime.enter();
+    let signals = Signals::catch().map_err(|error| StartError::Io("signal handlers", error))?;
+    let output = log.output.clone();
+    let is_json = log.is_json;
+    let write = move |record: Record| {
+        output.line(session_line::line(&record, jiff::Timestamp::now(), is_json));
+    };
+    let sessions = SessionLog::start(config.log.sessions, write)
+        .map_err(|error| StartError::Io("the session log's thread", error))?;
+    let supervisor =
+        Supervisor::start_on(bound.sockets, config, sessions).map_err(|lack| match lack {
+            Lack::Address(error) => StartError::Bind(error),
+            Lack::Thread(what, error) => StartError::Io(what, error),
+        })?;
+    let (sender, asks) = mpsc::channel(ASKS);
+    let mut admin = Admin::new(&supervisor, log, sender);
+    admin.set_token(wanted.token);
+    admin.serve(wanted.listen, bound.admin).map_err(|error| admin_error(wanted.listen, error))?;
+    admin.serve_socket(bound.admin_socket);
+    // Else it would say that it is ready, and serve nobody.
+    limits::are_free(http::RESERVE * 2 + 2)
+        .map_err(|error| StartError::Io("what a first session takes", error))?;
+    let version = env!("CARGO_PKG_VERSION");
+    let workers = supervisor.workers();
+    supervisor.events.note(EventKind::Start, format!("maitred {version}, {workers} workers"));
+    drop(_context);
+    Ok(Started { runtime, supervisor, admin, signals, asks, log })
+}
+
+/// Everything that may take privileges, which are then given up.
+fn bind(config: &Config) -> Result<Bound, StartError> {
+    let user = config.process.user.as_ref();
+    user.map_or(Ok(()), privileges::may_become).map_err(StartError::User)?;
+    let wanted = config.admin.listen;
+    let admin = wanted
+        .map(|address| listen::bind(address, None))
+        .transpose()
+        .map_err(|error| admin_error(wanted, error))?;
+    let admin_socket = listen::bind_wanted(&config.admin.socket)
+        .map_err(|(path, error)| StartError::AdminSocket(path, error))?;
+    let sockets = Sockets::bind(config).map_err(StartError::Bind)?;
+    let bound = Bound { admin, admin_socket, sockets };
+    match user.map_or(Ok(()), |user| bound.become_user(user)) {
+        Ok(()) => Ok(bound),
+        Err(error) => {
+            bound.sockets.discard();
+            Err(error)
+        }
+    }
+}
+
+impl Bound {
+    /// What has a file is this user's, and so is the process.
+    fn become_user(&self, user: &User) -> Result<(), StartError> {
+        if let Ok(Some(BoundSocket { file, .. })) = &self.admin_socket {
+            file.give_to(user)
+                .map_err(|error| StartError::AdminSocket(file.path.clone(), error))?;
+        }
+        if let Some(admin) = &self.admin {
+            admin.give_to(user);
+        }
+        self.sockets.give_to(user).map_err(StartError::Bind)?;
+        privileges::become_user(user).map_err(StartError::User)
+    }
+}
+
+/// They were read by who started the program; a reload reads them as who it is now.
+fn warn_of_unreadable<'a>(user: &User, files: impl Iterator<Item = &'a PathBuf>) {
+    for file in files {
+        if let Some(error) = privileges::unreadable(file) {
+            let file = file.display();
+            tracing::warn!(
+                "user {} cannot read {file} ({error}): a reload would be refused; let it: `chgrp {} {file} && chmod g+r \
+                 {file}`, and `chmod a+x` on the folders above",
+                user.name,
+                user.gid
+            );
+        }
+    }
+}
+
+impl Admin {
+    fn new(supervisor: &Supervisor, log: &'static Log, asks: mpsc::Sender<Ask>) -> Admin {
+        let sources = Sources {
+            plane: Arc::clone(&supervisor.plane),
+            reloads: Arc::clone(&supervisor.reloads),
+            log_dropped: Arc::clone(&log.output.dropped),
+        };
+        let history = History::new(Instant::now(), SystemTime::now());
+        // For the life of the process: it ends with the runtime.
+        tokio::spawn(history::keep(Arc::clone(&history), Arc::clone(&supervisor.plane)));
+        let state = admin::State {
+            sources,
+            events: Arc::clone(&supervisor.events),
+            history,
+            started: supervisor.started,
+            version: env!("CARGO_PKG_VERSION"),
+            sessions: Box::new(supervisor.lister()),
+            flows: Box::new(supervisor.flow_lister()),
+            token: ArcSwapOption::empty(),
+            asks,
+            has_socket: AtomicBool::new(false),
+        };
+        Admin { state: Arc::new(state), wanted: None, serving: None, socket: None, log }
+    }
+
+    /// Binds another address, if another one is wanted; nothing is changed yet.
+    pub fn rebind(&self, wanted: Option<SocketAddr>) -> Result<Option<listen::Bound>, StartError> {
+        match wanted {
+            Some(address) if self.wanted != wanted => {
+                let bound = listen::bind(address, self.address());
+                bound.map(Some).map_err(|error| admin_error(wanted, error))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Serves on `bound`; without one, goes on where it is, or stops if nothing is wanted.
+    pub fn serve(
+        &mut self,
+        wanted: Option<SocketAddr>,
+        bound: Option<listen::Bound>,
+    ) -> io::Result<()> {
+        self.wanted = wanted;
+        if let Some(bound) = bound {
+            let serving = http::serve(bound, Arc::clone(&self.state), Bounds::default())?;
+            tracing::info!(address = %serving.address, "admin listening");
+            self.serving = Some(serving);
+        } else if wanted.is_none() {
+            self.serving = None;
+        }
+        Ok(())
+    }
+
+    /// `Err`: why there is no socket, which is odd but no error.
+    fn serve_socket(&mut self, bound: Result<Option<BoundSocket>, String>) {
+        let bound = match bound {
+            Ok(Some(bound)) => bound,
+            Ok(None) => return,
+            Err(why) => {
+                tracing::warn!(
+                    "no admin socket, so no changes but by signals ({why}); name one with `admin: {{socket: /path}}`, or \
+                     write `none`"
+                );
+                return;
+            }
+        };
+        match http::serve_socket(bound, Arc::clone(&self.state), Bounds::default()) {
+            Ok(serving) => {
+                tracing::info!(socket = %serving.path().display(), "admin listening");
+                self.state.has_socket.store(true, Relaxed);
+                self.socket = Some(serving);
+            }
+            Err(error) => tracing::error!(%error, "the admin socket cannot be served"),
+        }
+    }
+
+    /// Of those who ask over TCP from now on.
+    pub fn set_token(&self, token: Option<Token>) {
+        self.state.token.store(token.map(Arc::new));
+    }
+
+    pub fn set_log_level(&self, level: LogLevel) {
+        self.log.set_level(level);
+    }
+
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.serving.as_ref().map(|serving| serving.address)
+    }
+}
+
+fn admin_error(wanted: Option<SocketAddr>, error: io::Error) -> StartError {
+    StartError::Admin(wanted.unwrap_or(SocketAddr::from(([0; 4], 0))), error)
+}
+
+impl StartError {
+    /// For `maitred explain`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            StartError::Admin(..) => "E0101",
+            StartError::AdminSocket(..) => "E0102",
+            StartError::Bind(_) => "E0103",
+            StartError::User(_) => "E0104",
+            StartError::Io(..) => "E0105",
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Admin(address, error) => {
+                write!(
+                    f,
+                    "cannot bind the admin address {address}: {error}\n  hint: another maitred may have it; \
+                     choose another with `--admin ADDRESS` or `admin: {{listen: …}}`, or `none`"
+                )
+            }
+            StartError::AdminSocket(path, error) => {
+                write!(
+                    f,
+                    "cannot bind the admin socket {}: {error}\n  hint: its folder must be there and writable, and no other \
+                     maitred have it; choose another with `admin: {{socket: …}}`, or `none`",
+                    path.display()
+                )
+            }
+            StartError::Bind(error) => error.fmt(f),
+            StartError::User(refused) => refused.fmt(f),
+            StartError::Io(what, error) => {
+                write!(f, "cannot set up {what}: {error}{}", limits::hint(error))
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}

@@ -1,0 +1,61 @@
+//! The drain: take nothing new, finish the rest. readyz says 503 at once, accepting goes on for `delay` so
+//! that whoever routes to us can notice, then open sessions may end by themselves until the deadline.
+
+use std::time::{Duration, Instant};
+
+use crate::border::plane::SessionFilter;
+use crate::control::life::{self, Signal, Signals};
+use crate::control::supervisor::{self, Supervisor};
+use crate::telemetry::events::EventKind;
+use crate::telemetry::record::CloseReason;
+
+/// How long sessions get to notice that they were cut.
+const CUT: Duration = Duration::from_secs(2);
+
+/// Drains and stops. A second SIGTERM or SIGINT cuts what is left at once.
+pub async fn drain(
+    mut supervisor: Supervisor,
+    signals: &mut Signals,
+    delay: Duration,
+    timeout: Option<Duration>,
+) {
+    life::announce_drain(&supervisor);
+    let open = supervisor.plane.open_sessions();
+    let most = timeout.map_or_else(String::new, |time| format!(", at most {:?}", delay + time));
+    let what = format!("draining, {open} sessions and flows open{most}");
+    supervisor.events.note(EventKind::Drain, what);
+    let ended = tokio::select! {
+        ended = async {
+            tokio::time::sleep(delay).await;
+            let deadline = timeout.map(|timeout| Instant::now() + timeout);
+            // What is queued is accepted first, and at `max_sessions` that waits for sessions to end.
+            let stopped = supervisor.stop_accepting();
+            match timeout {
+                None => stopped.await,
+                Some(timeout) => drop(tokio::time::timeout(timeout, stopped).await),
+            }
+            supervisor::wait_for_sessions(&supervisor.plane, deadline).await
+        } => ended,
+        () = second(signals) => {
+            supervisor.events.note(EventKind::Drain, "a second signal: ending now".into());
+            false
+        }
+    };
+    if !ended {
+        let open = supervisor.plane.open_sessions();
+        supervisor.events.note(EventKind::Drain, format!("cutting {open} sessions"));
+        supervisor.cut(SessionFilter::default(), CloseReason::Drained);
+        supervisor::wait_for_sessions(&supervisor.plane, Some(Instant::now() + CUT)).await;
+    }
+    supervisor.stop();
+}
+
+async fn second(signals: &mut Signals) {
+    loop {
+        match signals.next().await {
+            Signal::Drain => return,
+            Signal::Reload => tracing::warn!("no reload while draining"),
+            Signal::DrainForever | Signal::Ignored(_) => {}
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! The monitor: one thread with its own runtime, on which every backend that is probed has its watch, and a tick
+//! that ends ejections, raises weights and cuts what a drain has left. Not on the control runtime: probes have to be on time also while a reload
+//! reads tens of thousands of backends, or a busy control plane would find healthy backends dead.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use socket2::SockAddr;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::herald::{Herald, Means};
+use super::probe::Prober;
+use super::transition::{self, Transition};
+use super::watch::{Current, Rules, Watched, watch};
+use crate::border::addr::{BackendAddr, ListenAddr};
+use crate::border::snapshot::Snapshot;
+use crate::config::DownReason;
+use crate::data::pool::Pool;
+use crate::data::pool::backend::{Backend, Live};
+use crate::data::pool::fitness::Standing;
+use crate::sys::aside;
+use crate::telemetry::events::Events;
+
+/// How late the end of an ejection, a step of slow start and the end of a drain may be.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The first probes of a pool begin this far apart, unless the interval is too short for that.
+const APART: Duration = Duration::from_millis(10);
+
+const NOTHING_TO_PROBE: &str = "nothing to probe: a backend without a port needs health.port";
+
+/// The handle; dropping it ends the thread.
+pub struct Monitor {
+    /// Only the newest counts, so nothing queues up.
+    snapshots: Option<watch::Sender<Arc<Snapshot>>>,
+    told: mpsc::Sender<Told>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What somebody else did to a backend, and what follows from it is the monitor's.
+struct Told {
+    pool: Arc<Pool>,
+    backend: Arc<Backend>,
+    transition: Transition,
+}
+
+/// Whoever tells more waits.
+const TOLD: usize = 64;
+
+impl Monitor {
+    /// `in_flight` bounds the probes under way at once, and so their descriptors.
+    pub fn start(events: Arc<Events>, means: Means, in_flight: usize) -> io::Result<Monitor> {
+        let (snapshots, newest) = watch::channel(Arc::default());
+        let (told, heard) = mpsc::channel(TOLD);
+        let thread = aside::event_loop("health", move |runtime| {
+            runtime.block_on(run(newest, heard, events, means, in_flight));
+        })?;
+        Ok(Monitor { snapshots: Some(snapshots), told, thread: Some(thread) })
+    }
+
+    /// Watches what this snapshot has. Watches that still fit go on undisturbed.
+    pub fn apply(&self, snapshot: &Arc<Snapshot>) {
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.send_replace(Arc::clone(snapshot));
+        }
+    }
+
+    /// Tells of it, and sees to the sessions as `on_down` says.
+    pub async fn tell(&self, pool: Arc<Pool>, backend: Arc<Backend>, transition: Transition) {
+        // Once it has stopped, so have the sessions.
+        let _ = self.told.send(Told { pool, backend, transition }).await;
+    }
+
+    /// Ends the probes and waits for the thread.
+    pub fn stop(&mut self) {
+        self.snapshots = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the monitor panicked");
+        }
+    }
+}
+
+async fn run(
+    mut newest: watch::Receiver<Arc<Snapshot>>,
+    mut heard: mpsc::Receiver<Told>,
+    events: Arc<Events>,
+    means: Means,
+    in_flight: usize,
+) {
+    let mut ward = Ward {
+        herald: Rc::new(Herald::new(events, means)),
+        permits: Rc::new(Semaphore::new(in_flight.max(1))),
+        pools: Vec::new(),
+        rules: HashMap::new(),
+        watches: HashMap::new(),
+    };
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            changed = newest.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let snapshot = Arc::clone(&newest.borrow_and_update());
+                ward.apply(&snapshot, Instant::now());
+            }
+            Some(it) = heard.recv() => {
+                ward.herald.tell(&it.pool, &it.backend, &it.transition, Instant::now());
+                ward.look_at_returned(&it.pool, &it.backend);
+            }
+            _ = tick.tick() => ward.tick(Instant::now()),
+        }
+    }
+}
+
+/// All that is watched.
+struct Ward {
+    herald: Rc<Herald>,
+    permits: Rc<Semaphore>,
+    pools: Vec<Arc<Pool>>,
+    /// By pool.
+    rules: HashMap<Arc<str>, Rc<Rules>>,
+    watches: HashMap<Identity, Watch>,
+}
+
+/// What makes a backend the same one over reloads: its Live, which the watch keeps alive and so in place.
+type Identity = *const Live;
+
+/// A running task; dropped, it stops.
+struct Watch {
+    watched: Rc<Watched>,
+    task: AbortHandle,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Ward {
+    fn apply(&mut self, snapshot: &Snapshot, now: Instant) {
+        self.part_from_removed(snapshot, now);
+        self.pools = snapshot.pools.values().map(Arc::clone).collect();
+        let mut rules = HashMap::new();
+        let mut watches = HashMap::with_capacity(self.watches.len());
+        for pool in snapshot.pools.values() {
+            if pool.config.slow_start.is_some() {
+                pool.backends.iter().for_each(|backend| self.herald.note_ramp(backend, now));
+            }
+            let Some(rule) = self.rules_of(pool) else { continue };
+            let port = pool.config.health.port.or_else(|| only_port(snapshot, &pool.name));
+            self.watch_pool(pool, &rule, port, &mut watches);
+            rules.insert(Arc::clone(&pool.name), rule);
+        }
+        self.rules = rules;
+        // What is left of the old ones is dropped, and so stopped.
+        self.watches = watches;
+    }
+
+    /// Sees to the sessions of backends that this snapshot no longer has.
+    fn part_from_removed(&self, snapshot: &Snapshot, now: Instant) {
+        for before in &self.pools {
+            let pool = snapshot.pools.get(&before.name);
+            let config = pool.map_or(&before.config, |pool| &pool.config);
+            if config.on_down_reasons.removed.is_none()
+                || pool.is_some_and(|it| Arc::ptr_eq(it, before))
+            {
+                continue;
+            }
+            let backends = pool.into_iter().flat_map(|pool| &pool.backends);
+            let here: HashSet<Identity> = backends.map(|it| Arc::as_ptr(&it.live)).collect();
+            let gone = before.backends.iter().filter(|it| !here.contains(&Arc::as_ptr(&it.live)));
+            gone.for_each(|backend| self.herald.part(config, backend, now));
+        }
+    }
+
+    fn rules_of(&self, pool: &Pool) -> Option<Rc<Rules>> {
+        let before = self.rules.get(&pool.name);
+        if let Some(before) = before.filter(|it| it.prober.is_of(&pool.config)) {
+            return Some(Rc::clone(before));
+        }
+        let prober = Prober::new(&pool.config)?;
+        Some(Rc::new(Rules { health: pool.config.health.clone(), prober }))
+    }
+
+    fn watch_pool(
+        &mut self,
+        pool: &Arc<Pool>,
+        rules: &Rc<Rules>,
+        port: Option<u16>,
+        watches: &mut HashMap<Identity, Watch>,
+    ) {
+        let mut fresh = Vec::new();
+        for backend in &pool.backends {
+            let identity = Arc::as_ptr(&backend.live);
+            let Some(address) = probe_address(&backend.address, rules.health.port, port) else {
+                self.trust(pool, backend);
+                continue;
+            };
+            let current = Current { pool: Arc::clone(pool), backend: Arc::clone(backend) };
+            match self.watches.remove(&identity) {
+                Some(watch) if watch.watched.fits(rules, &address) => {
+                    watch.watched.replace(current);
+                    watches.insert(identity, watch);
+                }
+                _ => fresh.push((identity, current, address)),
+            }
+        }
+        let count = u32::try_from(fresh.len()).unwrap_or(u32::MAX).max(1);
+        let spread = rules.health.interval.min(APART.saturating_mul(count));
+        for (number, (identity, current, address)) in (0_u32..).zip(fresh) {
+            let share = (f64::from(number) + fastrand::f64()) / f64::from(count);
+            let watch = self.start(current, address, Rc::clone(rules), spread.mul_f64(share));
+            watches.insert(identity, watch);
+        }
+    }
+
+    fn start(
+        &self,
+        current: Current,
+        address: SockAddr,
+        rules: Rc<Rules>,
+        first: Duration,
+    ) -> Watch {
+        let watched =
+            Rc::new(Watched { current: current.into(), address, rules, wanted: Notify::new() });
+        let (herald, permits) = (Rc::clone(&self.herald), Rc::clone(&self.permits));
+        let task = tokio::task::spawn_local(watch(Rc::clone(&watched), herald, permits, first));
+        Watch { watched, task: task.abort_handle() }
+    }
+
+    /// Nobody can say that it is down, so it is up.
+    fn trust(&self, pool: &Pool, backend: &Backend) {
+        if backend.status().verdict == Standing::Up {
+            return;
+        }
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let why = NOTHING_TO_PROBE.into();
+        if let Some(it) = transition::settle(backend, Standing::Up, why, now, wall) {
+            self.herald.tell(pool, backend, &it, now);
+        }
+    }
+
+    /// Back from maintenance: it is probed at once.
+    fn look_at_returned(&self, pool: &Pool, backend: &Backend) {
+        if !backend.status().returns {
+            return;
+        }
+        if let Some(watch) = self.watches.get(&Arc::as_ptr(&backend.live)) {
+            watch.watched.wanted.notify_one();
+        } else if self.rules.contains_key(&pool.name) {
+            self.trust(pool, backend);
+        }
+    }
+
+    fn tick(&self, now: Instant) {
+        self.herald.end_respites(&self.pools, now);
+        for pool in &self.pools {
+            if pool.shared.ejected.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+                self.look_after_ejected(pool, now);
+            }
+            if self.herald.is_ramping(&pool.name, now) {
+                pool.refresh_weights(now);
+            }
+        }
+    }
+
+    fn look_after_ejected(&self, pool: &Pool, now: Instant) {
+        let is_ruled = pool.config.passive.is_some();
+        for backend in pool.backends.iter().filter(|it| it.live.outlier.is_ejected()) {
+            if let Some(text) = transition::announce(backend) {
+                self.herald.warn(backend, &text);
+                self.herald.leave(pool, backend, DownReason::Dead);
+            }
+            let wall = SystemTime::now();
+            if let Some(transition) = transition::expire(backend, is_ruled, now, wall) {
+                self.herald.tell(pool, backend, &transition, now);
+            }
+        }
+    }
+}
+
+impl Watched {
+    fn fits(&self, rules: &Rc<Rules>, address: &SockAddr) -> bool {
+        Rc::ptr_eq(&self.rules, rules) && self.address == *address
+    }
+
+    /// Goes on with another version of the same backend. Until now this watch may have written the settings of the
+    /// version before.
+    fn replace(&self, current: Current) {
+        let is_other = !Arc::ptr_eq(&self.current.borrow().backend, &current.backend);
+        if is_other {
+            current.backend.refresh_weight(Instant::now());
+        }
+        *self.current.borrow_mut() = current;
+    }
+}
+
+/// Where to connect for a probe. `port` is of `health`; `dialled` is the one that clients of the pool dial, if it is
+/// known: a portless backend is reached on that.
+fn probe_address(
+    address: &BackendAddr,
+    port: Option<u16>,
+    dialled: Option<u16>,
+) -> Option<SockAddr> {
+    match address {
+        BackendAddr::Inet(address) => {
+            let mut address = *address;
+            address.set_port(port.unwrap_or(address.port()));
+            Some(address.into())
+        }
+        BackendAddr::InetClientPort(ip) => Some(ip.at(dialled?).into()),
+        // `parse` refuses a path that is too long.
+        BackendAddr::Unix(path) => SockAddr::unix(path).ok(),
+    }
+}
+
+/// The port that all clients of a pool dial, if it is one and fixed.
+fn only_port(snapshot: &Snapshot, pool: &str) -> Option<u16> {
+    let listeners = &snapshot.config.listeners;
+    let of_pool = listeners.iter().filter(|listener| listener.uses(pool));
+    let ports: BTreeSet<Option<u16>> = of_pool
+        .flat_map(|listener| &listener.bind)
+        .map(|address| match address {
+            ListenAddr::DualStack(port) => Some(*port),
+            ListenAddr::Inet(address) => Some(address.port()),
+            ListenAddr::Unix(_) => None,
+        })
+        .collect();
+    match (ports.len(), ports.first()) {
+        (1, Some(Some(port))) if *port != 0 => Some(*port),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Config};
+
+    fn snapshot_with(binds: &[&str]) -> Snapshot {
+        let listener = |bind: &&str| {
+            Arc::new(config::Listener {
+                bind: vec![ListenAddr::Inet(bind.parse().unwrap())],
+                pool: Some("db".into()),
+                ..config::Listener::default()
+            })
+        };
+        let listeners = binds.iter().map(listener).collect();
+        let config = Arc::new(Config { listeners, ..Config::default() });
+        Snapshot { config, ..Snapshot::default() }
+    }
+
+    #[test]
+    fn a_pool_has_a_port_if_all_its_clients_dial_the_same() {
+        let port = |binds: &[&str]| only_port(&snapshot_with(binds), "db");
+        assert_eq!(port(&["127.0.0.1:5432", "127.0.0.2:5432"]), Some(5432));
+        assert_eq!(port(&["127.0.0.1:5432", "127.0.0.1:5433"]), None);
+        assert_eq!(port(&["127.0.0.1:0"]), None);
+        assert_eq!(only_port(&snapshot_with(&["127.0.0.1:5432"]), "web"), None);
+    }
+
+    #[test]
+    fn a_probe_goes_to_the_port_of_health_then_to_the_backends_own() {
+        let at = |address: &str, port, dialled| {
+            let address = match address.parse() {
+                Ok(address) => BackendAddr::Inet(address),
+                Err(_) => {
+                    let ip: std::net::IpAddr = address.parse().unwrap();
+                    BackendAddr::InetClientPort(ip.into())
+                }
+            };
+            let found = probe_address(&address, port, dialled)?;
+            Some(found.as_socket()?.to_string())
+        };
+        assert_eq!(at("192.0.2.1:5432", None, Some(1)).unwrap(), "192.0.2.1:5432");
+        assert_eq!(at("192.0.2.1:5432", Some(8008), Some(8008)).unwrap(), "192.0.2.1:8008");
+        assert_eq!(at("192.0.2.1", None, Some(7000)).unwrap(), "192.0.2.1:7000");
+        assert_eq!(at("192.0.2.1", None, None), None);
+    }
+}

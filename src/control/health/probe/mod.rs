@@ -1,0 +1,223 @@
+//! One active probe: from a socket to a result, within one timeout. What the results add up to is the verdict's
+//! business. Called by the backends' watches.
+
+mod tcp;
+mod exchange;
+mod http;
+mod udp;
+mod dns;
+mod pattern;
+mod heard;
+pub mod parting;
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socket2::SockAddr;
+
+use self::heard::Heard;
+use self::parting::{Leave, Parting};
+use crate::border::addr::ZonedIp;
+use crate::config::{self, ProxyVersion};
+use crate::data::pool::fitness::{Outcome, ProbeResult};
+use crate::data::stream::Stream;
+use crate::data::tls::client::Client;
+use crate::data::wire::proxy_protocol::v2;
+
+/// Why a probe did not pass.
+#[derive(Debug)]
+struct Fault {
+    result: ProbeResult,
+    detail: Option<Cow<'static, str>>,
+    /// It is to be shown what the backend said.
+    shows_reply: bool,
+}
+
+impl Fault {
+    fn mismatch(detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { detail: Some(detail.into()), ..Fault::of(ProbeResult::Mismatch) }
+    }
+
+    /// An answer, but not the one that is expected.
+    fn unexpected(detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { shows_reply: true, ..Fault::mismatch(detail) }
+    }
+
+    /// It says itself that it is not for this pool now.
+    fn wrong_role(detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { detail: Some(detail.into()), ..Fault::of(ProbeResult::WrongRole) }
+    }
+
+    fn of(result: ProbeResult) -> Fault {
+        Fault { result, detail: None, shows_reply: false }
+    }
+
+    /// Of a connection that is not made yet.
+    fn connecting(error: &io::Error) -> Fault {
+        // Without a number: `source`, with its address.
+        let is_absent = error.kind() == io::ErrorKind::AddrNotAvailable;
+        let result = match error.raw_os_error() {
+            _ if is_absent => ProbeResult::LocalError,
+            Some(
+                libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::EADDRINUSE
+                | libc::ENETDOWN,
+            ) => ProbeResult::LocalError,
+            Some(libc::ETIMEDOUT) => ProbeResult::Timeout,
+            Some(
+                libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EACCES
+                | libc::EPERM
+                | libc::EINVAL,
+            ) => ProbeResult::Unreachable,
+            // ECONNREFUSED, a reset during the handshake; of unix sockets: no such file.
+            _ => ProbeResult::Refused,
+        };
+        let detail = (result == ProbeResult::LocalError).then(|| error.to_string().into());
+        Fault { detail, ..Fault::of(result) }
+    }
+
+    /// Of a connection that broke: it was made, so it is the answer that is missing.
+    fn talking(error: &io::Error) -> Fault {
+        Fault::unexpected(format!("the connection broke: {}", error.kind()))
+    }
+}
+
+/// The header a probe begins with: another port than the sessions' is not expected to read one.
+fn proxy(pool: &config::Pool) -> Option<ProxyVersion> {
+    pool.send_proxy_protocol.filter(|_| pool.health.port.is_none())
+}
+
+/// How the backends of one pool are probed; made once and used for all of them.
+pub struct Prober {
+    method: Method,
+    health: config::Health,
+    source: Vec<ZonedIp>,
+    proxy: Option<ProxyVersion>,
+    tls: Option<Arc<Client>>,
+    takes_leave: bool,
+}
+
+enum Method {
+    Dns(dns::Dns),
+    Exchange(exchange::Exchange),
+    Http(http::Http),
+    Tcp,
+    Udp(udp::Udp),
+}
+
+impl Prober {
+    /// `None` if the pool is not probed.
+    pub fn new(pool: &config::Pool) -> Option<Prober> {
+        let health = &pool.health;
+        let method = match &health.probe {
+            config::Probe::Exchange { send, expect, standby } => Method::Exchange(
+                exchange::Exchange::new(send.as_deref(), expect.as_ref(), standby.as_ref()),
+            ),
+            config::Probe::Http { path, host, status, standby } => {
+                Method::Http(http::Http::new(path, host.as_deref(), status, standby))
+            }
+            config::Probe::Dns { name, record } => Method::Dns(dns::Dns::new(name, *record)),
+            config::Probe::None => return None,
+            config::Probe::Tcp => Method::Tcp,
+            config::Probe::Udp { send, expect } => {
+                Method::Udp(udp::Udp::new(send.as_deref(), expect.as_ref()))
+            }
+        };
+        let source = pool.source.clone();
+        let (health, tls) = (health.clone(), pool.tls.clone());
+        let takes_leave = parting::is_affordable(pool);
+        Some(Prober { method, health, source, proxy: proxy(pool), tls, takes_leave })
+    }
+
+    /// Whether a new one for `pool` would probe alike.
+    pub fn is_of(&self, pool: &config::Pool) -> bool {
+        self.health == pool.health
+            && self.source == pool.source
+            && self.proxy == proxy(pool)
+            && self.tls == pool.tls
+            && self.takes_leave == parting::is_affordable(pool)
+    }
+
+    /// Probes once; the timeout is of the whole.
+    pub async fn probe(&self, address: &SockAddr) -> (Outcome, Parting) {
+        let begun = Instant::now();
+        let (heard, used) = (Heard::default(), RefCell::default());
+        let attempt = self.attempt(address, &heard, &used);
+        let ended = tokio::time::timeout(self.health.timeout, attempt).await;
+        let took = begun.elapsed();
+        let ended = ended.unwrap_or_else(|_| self.out_of_time(&heard));
+        let closes_by_itself = matches!(self.method, Method::Http(_));
+        let stream = used.into_inner().filter(|_| self.takes_leave);
+        let patience = parting::patience(&self.health);
+        let leave = stream.map(|stream| Leave { stream, closes_by_itself, patience });
+        (self.outcome(ended, &heard, took), Parting(leave))
+    }
+
+    fn outcome(&self, ended: Result<(), Fault>, heard: &Heard, took: Duration) -> Outcome {
+        match ended {
+            Ok(()) => Outcome { result: ProbeResult::Passed, detail: None, took },
+            Err(Fault { result, detail: Some(detail), shows_reply: true })
+                if !heard.is_nothing() =>
+            {
+                let said = heard.shown(self.sent());
+                Outcome { result, detail: Some(format!("{detail}; it said {said}").into()), took }
+            }
+            Err(Fault { result, detail, .. }) => Outcome { result, detail, took },
+        }
+    }
+
+    /// Only silence is a timeout: what came back may be a refusal, and is to be known.
+    fn out_of_time(&self, heard: &Heard) -> Result<(), Fault> {
+        match &self.method {
+            Method::Udp(udp) if udp.passes_in_silence() => Ok(()),
+            _ if heard.is_nothing() => Err(Fault::of(ProbeResult::Timeout)),
+            Method::Dns(_) => Err(Fault::mismatch("not the expected reply")),
+            _ => Err(Fault::unexpected("not the expected reply")),
+        }
+    }
+
+    /// What may come back in a reply, and is no news.
+    fn sent(&self) -> &[u8] {
+        match &self.method {
+            Method::Dns(_) | Method::Tcp => &[],
+            Method::Exchange(exchange) => exchange.sent(),
+            Method::Http(http) => http.sent(),
+            Method::Udp(udp) => udp.sent(),
+        }
+    }
+
+    /// A connection that was made and is done with is left in `used`.
+    async fn attempt(
+        &self,
+        address: &SockAddr,
+        heard: &Heard,
+        used: &RefCell<Option<Stream>>,
+    ) -> Result<(), Fault> {
+        let stream = || tcp::connect(address, &self.source, self.proxy, self.tls.as_deref());
+        let datagrams = || udp::open(address, &self.source);
+        // That it is of our own. Version 1 is not for datagrams.
+        let is_told = self.proxy == Some(ProxyVersion::V2);
+        let header = if is_told { v2::write_local() } else { Vec::new() };
+        let mut stream = match &self.method {
+            Method::Dns(dns) => return dns.run(datagrams()?, &header, heard).await,
+            Method::Udp(udp) => return udp.run(datagrams()?, &header, heard).await,
+            Method::Exchange(_) | Method::Http(_) | Method::Tcp => stream().await?,
+        };
+        let ended = match &self.method {
+            Method::Exchange(exchange) => exchange.run(&mut stream, heard).await,
+            Method::Http(http) => http.run(&mut stream, address, heard).await,
+            _ => Ok(()),
+        };
+        *used.borrow_mut() = Some(stream);
+        ended
+    }
+}

@@ -1,0 +1,97 @@
+//! How a probe takes leave once its verdict is in: as a client would, with a FIN and all that was said read, so that no server
+//! logs a connection that broke. The kernel then keeps the socket's port in TIME_WAIT for a minute, unless the server
+//! closed first; where probes are so many that this would be felt, or the server does not answer, they end in a reset.
+
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::config;
+use crate::data::stream::Stream;
+
+/// For the server to close as well; its answer is in already.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// What of its last words is read at most.
+const LAST_WORDS: usize = 256 << 10;
+
+/// How long the kernel keeps a port of a connection that we closed first.
+const TIME_WAIT: Duration = Duration::from_secs(60);
+
+/// Ports kept so towards one backend, of some 28 000, and sockets of all backends of a pool.
+const OF_A_BACKEND: f64 = 1_000.0;
+const OF_A_POOL: f64 = 20_000.0;
+
+/// Whether probes of this pool can take leave.
+pub(super) fn is_affordable(pool: &config::Pool) -> bool {
+    let lingering = TIME_WAIT.as_secs_f64() / pool.health.interval.as_secs_f64();
+    lingering <= OF_A_BACKEND && lingering * pool.backends.len() as f64 <= OF_A_POOL
+}
+
+/// A connection that is done with.
+pub struct Parting(pub(super) Option<Leave>);
+
+pub(super) struct Leave {
+    pub stream: Stream,
+    /// It was asked to close by itself.
+    pub closes_by_itself: bool,
+    /// The next probe must not wait for it.
+    pub patience: Duration,
+}
+
+pub(super) fn patience(health: &config::Health) -> Duration {
+    PATIENCE.min(health.interval / 4)
+}
+
+impl Parting {
+    /// Takes leave; dropped before, it resets.
+    pub async fn over(self) {
+        let Some(Leave { mut stream, closes_by_itself, patience }) = self.0 else { return };
+        // Fails only on a socket that is none.
+        let _ = SockRef::from(&stream).set_linger(None);
+        let parting = async {
+            // Who closes first keeps the port.
+            if closes_by_itself {
+                let _ = tokio::time::timeout(patience / 2, read_out(&mut stream)).await;
+            }
+            stream.end();
+            // What fails here has failed to be polite, and nothing else.
+            let _ = stream.flush().await;
+            let _ = stream.shutdown().await;
+            read_out(&mut stream).await;
+        };
+        let _ = tokio::time::timeout(patience, parting).await;
+    }
+}
+
+/// Reads what is still said, until the server has closed: what is left unread would be met with a reset.
+async fn read_out(stream: &mut Stream) {
+    let mut scrap = [0; 4096];
+    for _ in 0..LAST_WORDS / scrap.len() {
+        if matches!(stream.read(&mut scrap).await, Ok(0) | Err(_)) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leave_is_taken_where_ports_and_sockets_are_few() {
+        let pool = |backends: usize, interval| config::Pool {
+            backends: vec![config::Backend::default(); backends],
+            health: config::Health {
+                interval: Duration::from_millis(interval),
+                ..config::Pool::default().health
+            },
+            ..config::Pool::default()
+        };
+        assert!(is_affordable(&pool(3, 2_000)) && is_affordable(&pool(600, 2_000)));
+        assert!(!is_affordable(&pool(1, 50)), "1200 ports towards it");
+        assert!(!is_affordable(&pool(5_000, 2_000)), "150 000 sockets");
+        assert!(is_affordable(&pool(5_000, 20_000)));
+    }
+}

@@ -1,0 +1,111 @@
+//! Connecting, in TLS where the pool's sessions do, which is all a `tcp` probe does and the first thing every other one does. The kernel chooses the
+//! source port. Closing resets, unless leave is taken (`parting`).
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{SockAddr, Socket};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use super::Fault;
+use crate::border::addr::ZonedIp;
+use crate::config::ProxyVersion;
+use crate::data::pool::fitness::ProbeResult;
+use crate::data::stream::Stream;
+use crate::data::tls::client::Client;
+use crate::data::wire::postgres;
+use crate::data::wire::proxy_protocol::{v1, v2};
+use crate::sys::socket::{self, Outgoing};
+
+const PLAIN: Outgoing =
+    Outgoing { keepalive: None, buffer: None, user_timeout: None, sends_first: false };
+
+/// How often a full queue is tried.
+const QUEUE: Duration = Duration::from_millis(10);
+
+/// A connection to `address`. Where sessions announce their client in a PROXY header, the probe says that it is of our own.
+pub(super) async fn connect(
+    address: &SockAddr,
+    source: &[ZonedIp],
+    proxy: Option<ProxyVersion>,
+    tls: Option<&Client>,
+) -> Result<Stream, Fault> {
+    let stream = loop {
+        match begin(address, source) {
+            // The queue of a unix socket is full: its owner lives, and is busy. The probe has its time.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(QUEUE).await,
+            begun => break begun.map_err(|error| Fault::connecting(&error))?,
+        }
+    };
+    stream.writable().await.map_err(|error| Fault::connecting(&error))?;
+    match stream.take_error() {
+        Err(error) | Ok(Some(error)) => return Err(Fault::connecting(&error)),
+        Ok(None) => {}
+    }
+    // Nobody listens, and the kernel happened to choose the very port as our own: the socket reached itself.
+    if address.as_socket().is_some() && stream.local_addr().ok() == stream.peer_addr().ok() {
+        return Err(Fault::of(ProbeResult::Refused));
+    }
+    let ip = address.as_socket().map(|address| address.ip());
+    let stream = stream.into_std().map(Into::into).and_then(Stream::new);
+    let mut stream = stream.map_err(|error| Fault::connecting(&error))?;
+    let header = match proxy {
+        None => Vec::new(),
+        Some(ProxyVersion::V1) => v1::write(None),
+        Some(ProxyVersion::V2) => v2::write_local(),
+    };
+    stream.write_all(&header).await.map_err(|error| Fault::talking(&error))?;
+    if let Some(tls) = tls {
+        let failed = |detail: String| Fault {
+            detail: Some(detail.into()),
+            ..Fault::of(ProbeResult::TlsFailed)
+        };
+        if tls.is_for_postgres() {
+            let talking = |error: io::Error| Fault::talking(&error);
+            stream.write_all(&postgres::TLS_REQUEST).await.map_err(talking)?;
+            if stream.read_u8().await.map_err(talking)? != postgres::YES {
+                return Err(failed("it does not go on in TLS".to_owned()));
+            }
+        }
+        stream.encrypt(tls.connection(ip).map_err(|error| failed(error.to_string()))?);
+        let outcome = poll_fn(|cx| stream.poll_handshake(cx)).await;
+        outcome.map_err(|error| failed(crate::data::tls::explain(&error)))?;
+    }
+    Ok(stream)
+}
+
+fn begin(address: &SockAddr, source: &[ZonedIp]) -> io::Result<TcpStream> {
+    let socket = socket::outgoing(address, PLAIN)?;
+    socket::reset_on_close(&socket);
+    if let Some(address) = address.as_socket() {
+        bind_source(&socket, address, source)?;
+    }
+    match socket.connect(address) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    TcpStream::from_std(socket.into())
+}
+
+/// Any of the addresses of the right family; without one the kernel chooses.
+pub(super) fn bind_source(
+    socket: &Socket,
+    address: SocketAddr,
+    source: &[ZonedIp],
+) -> io::Result<()> {
+    let fitting: Vec<&ZonedIp> =
+        source.iter().filter(|source| source.is_ipv4() == address.is_ipv4()).collect();
+    let Some(source) = fastrand::choice(fitting) else { return Ok(()) };
+    socket::set_bind_address_no_port(socket)?;
+    socket.bind(&source.at(0).into()).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrNotAvailable => {
+            let what = format!("`source` {source} is no address of this machine");
+            io::Error::new(error.kind(), what)
+        }
+        _ => error,
+    })
+}

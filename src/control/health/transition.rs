@@ -1,0 +1,179 @@
+//! From a verdict or an ejection to the backend's state. The order of locks is the ejection's book, then the status;
+//! what is decided here is decided under both, so that a worker that ejects and a probe that decides cannot undo
+//! each other's work. Hands come first: `drain` and `maintenance` stay, the verdict is noted below them.
+
+use std::time::{Instant, SystemTime};
+
+use crate::data::pool::backend::{Backend, BackendState};
+use crate::data::pool::fitness::Standing;
+use crate::data::pool::hand::{Hand, HandState, Set};
+use crate::data::pool::outlier::Ejection;
+
+/// What happened to a backend: its new state, and the ejection that ended with it.
+#[derive(Debug)]
+pub struct Transition {
+    pub to: BackendState,
+    pub why: String,
+    pub ended: Option<Ejection>,
+    /// Out of `starting`: at a start there is one for each backend, and most are no news.
+    pub is_first: bool,
+    /// Of what a hand did.
+    pub is_by_hand: bool,
+}
+
+impl Transition {
+    /// Whether who set or lifted it has told of it. What is beneath may be news.
+    pub fn is_told(&self) -> bool {
+        self.is_by_hand && !matches!(self.to, BackendState::Down | BackendState::Ejected)
+    }
+}
+
+/// The probes have a new verdict.
+pub fn settle(
+    backend: &Backend,
+    verdict: Standing,
+    why: String,
+    now: Instant,
+    wall: SystemTime,
+) -> Option<Transition> {
+    let outlier = &backend.live.outlier;
+    let mut book = outlier.book();
+    let to = BackendState::from(verdict);
+    let mut is_first = false;
+    let mut told = String::new();
+    let changed = backend.change(now, wall, |status| {
+        status.verdict = verdict;
+        status.verdict_why.clone_from(&why);
+        is_first = status.state == BackendState::Starting && !status.returns;
+        status.returns = false;
+        let last = status.last_probe.as_ref();
+        told = last.map_or_else(|| why.clone(), |(last, _)| format!("{why}, last: {last}"));
+        let by_hand = matches!(status.state, BackendState::Drain | BackendState::Maintenance);
+        (!by_hand).then_some((to, why))
+    });
+    changed?;
+    // Down says more than ejected, and up ends it.
+    let ended = outlier.end(&mut book);
+    Some(Transition { to, why: told, ended, is_first, is_by_hand: false })
+}
+
+/// A probe begun at `begun` passed: whoever is ejected since before that is back.
+pub fn vindicate(
+    backend: &Backend,
+    begun: Instant,
+    now: Instant,
+    wall: SystemTime,
+) -> Option<Transition> {
+    if !backend.live.outlier.is_ejected() {
+        return None;
+    }
+    end_ejection(backend, "a probe passed", now, wall, |ejection| ejection.since <= begun)
+}
+
+/// Ends an ejection whose time is over, or for which there is no rule any more.
+pub fn expire(
+    backend: &Backend,
+    is_ruled: bool,
+    now: Instant,
+    wall: SystemTime,
+) -> Option<Transition> {
+    let why = if is_ruled { "the ejection is over" } else { "passive ejection is off" };
+    end_ejection(backend, why, now, wall, |ejection| !is_ruled || now >= ejection.until)
+}
+
+fn end_ejection(
+    backend: &Backend,
+    why: &str,
+    now: Instant,
+    wall: SystemTime,
+    is_over: impl FnOnce(&Ejection) -> bool,
+) -> Option<Transition> {
+    let outlier = &backend.live.outlier;
+    let mut book = outlier.book();
+    if !is_over(book.ejection()?) {
+        return None;
+    }
+    let ended = outlier.end(&mut book);
+    let mut to = BackendState::Up;
+    backend.change(now, wall, |status| {
+        let takes_nothing = backend.takes_nothing_at_start() || status.returns;
+        if status.verdict == Standing::Starting && takes_nothing {
+            // Only `try_all` got sessions here; being left alone for a while proved nothing.
+            to = BackendState::Starting;
+        }
+        (status.state == BackendState::Ejected).then(|| (to, why.into()))
+    })?;
+    Some(Transition { to, why: why.into(), ended, is_first: false, is_by_hand: false })
+}
+
+/// A hand set something, or lifted it: then ejection and verdict count again. Who was in maintenance was not probed, and may
+/// be another one than before: what was known of it counts no more.
+pub fn by_hand(
+    backend: &Backend,
+    hand: Hand,
+    now: Instant,
+    wall: SystemTime,
+) -> Option<Transition> {
+    let mut book = backend.live.outlier.book();
+    let is_ejected = book.ejection().is_some();
+    let mut transition = None;
+    backend.change(now, wall, |status| {
+        let is_over = status.state == BackendState::Maintenance
+            && hand.state.as_ref().is_none_or(|set| set.value != HandState::Maintenance);
+        if is_over && backend.is_probed {
+            status.returns = true;
+            status.verdict = Standing::Starting;
+            status.verdict_why = RETURNS.to_owned();
+        }
+        let is_set = matches!(status.state, BackendState::Drain | BackendState::Maintenance);
+        let (to, why) = match &hand.state {
+            Some(set) => (set.value.into(), set_by_hand(set)),
+            None if is_set && is_ejected => (BackendState::Ejected, LIFTED.to_owned()),
+            None if is_set => (status.verdict.into(), status.verdict_why.clone()),
+            None => (status.state, status.why.clone()),
+        };
+        status.hand = hand;
+        transition = Some(Transition {
+            to,
+            why: why.clone(),
+            ended: None,
+            is_first: false,
+            is_by_hand: true,
+        });
+        Some((to, why))
+    })?;
+    transition
+}
+
+const RETURNS: &str = "back from maintenance, no probe has decided yet";
+const LIFTED: &str = "what was set by hand is lifted";
+
+fn set_by_hand<T>(set: &Set<T>) -> String {
+    let until = set.until.map_or_else(String::new, |until| format!(" until {}", time(until)));
+    format!("by hand{until} ({})", set.who)
+}
+
+/// RFC 3339, to the second.
+pub fn time(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.0}"))
+}
+
+/// Tells of an ejection that nobody was told of yet.
+pub fn announce(backend: &Backend) -> Option<String> {
+    let mut book = backend.live.outlier.book();
+    let ejection = book.ejection()?;
+    if std::mem::replace(&mut ejection.is_announced, true) {
+        return None;
+    }
+    Some(describe(ejection))
+}
+
+/// The same of one that ended before it was announced.
+pub fn announce_ended(ended: Option<&Ejection>) -> Option<String> {
+    ended.filter(|ejection| !ejection.is_announced).map(describe)
+}
+
+fn describe(ejection: &Ejection) -> String {
+    let Ejection { failures, length, .. } = ejection;
+    format!("ejected for {length:?}: {failures} failures in a row")
+}

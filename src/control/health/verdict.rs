@@ -1,0 +1,240 @@
+//! Rise and fall: what a sequence of probes adds up to. Pure.
+//!
+//! ```text
+//!              1 pass (start: up), `rise` passes (start: down)
+//!   starting ────────────────────────────────────────────────▶ up
+//!      │ │ `fall` failures in a row                            │ ▲
+//!      │ └────────────────────▶ down ◀── `fall` failures ──────┤ │
+//!      │                        │  ▲ └── `rise` passes ────────│─┤
+//!      │             `rise` that it is   `fall` failures       │ │
+//!      │                        ▼  │                           │ │
+//!      └── 1 that it is ─────▶ standby ◀─ `fall` that it is ───┘ │
+//!                                └─────── `rise` passes ─────────┘
+//! ```
+//!
+//! A probe passes, fails, or is answered that the backend is a standby. Counted are results in a row: a single one of another
+//! kind starts anew, so that a backend which answers now and then neither comes up nor stays up by luck. Who is up counts
+//! what does not pass, of either kind; the last of them says what becomes of it.
+//!
+//! After a maintenance a backend is `starting` once more, and one failure is enough: nobody knows what was done to it, so
+//! the first probe decides.
+
+use crate::config::{Health, Start};
+use crate::data::pool::fitness::{Standing, Vote};
+
+/// How many results in a row it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Thresholds {
+    pub rise: u32,
+    pub fall: u32,
+    pub start: Start,
+}
+
+impl Thresholds {
+    pub fn of(health: &Health) -> Thresholds {
+        Thresholds { rise: health.rise, fall: health.fall, start: health.start }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict {
+    thresholds: Thresholds,
+    standing: Standing,
+    /// Of a backend that returns from maintenance.
+    is_of_a_return: bool,
+    /// Results of the last kind, in a row.
+    last: Option<Vote>,
+    in_a_row: u32,
+    /// Results that are no pass, in a row.
+    lapses: u32,
+}
+
+impl Verdict {
+    /// Goes on from `standing`, with nothing counted yet.
+    pub fn new(thresholds: Thresholds, standing: Standing) -> Verdict {
+        Verdict { thresholds, standing, is_of_a_return: false, last: None, in_a_row: 0, lapses: 0 }
+    }
+
+    /// Begins anew.
+    pub fn of_a_return(thresholds: Thresholds) -> Verdict {
+        Verdict { is_of_a_return: true, ..Verdict::new(thresholds, Standing::Starting) }
+    }
+
+    /// Whether it is, and not decided yet.
+    pub fn is_of_a_return(&self) -> bool {
+        self.is_of_a_return && self.standing == Standing::Starting
+    }
+
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Counts one probe; returns the new standing if it changes.
+    pub fn observe(&mut self, vote: Vote) -> Option<Standing> {
+        let is_same = self.last.replace(vote) == Some(vote);
+        self.in_a_row = if is_same { self.in_a_row.saturating_add(1) } else { 1 };
+        self.lapses = if vote == Vote::Passed { 0 } else { self.lapses.saturating_add(1) };
+        if !self.is_enough(vote) {
+            return None;
+        }
+        let next = match vote {
+            Vote::Failed => Standing::Down,
+            Vote::Passed => Standing::Up,
+            Vote::Standby => Standing::Standby,
+        };
+        let changes = next != self.standing;
+        self.standing = next;
+        changes.then_some(next)
+    }
+
+    /// Results in a row that count, the last included.
+    pub fn in_a_row(&self) -> u32 {
+        self.in_a_row
+    }
+
+    fn is_enough(&self, vote: Vote) -> bool {
+        let Thresholds { rise, fall, start } = self.thresholds;
+        match (vote, self.standing) {
+            (Vote::Passed, Standing::Starting) if start == Start::Up => true,
+            (Vote::Passed, _) => self.in_a_row >= rise,
+            (Vote::Failed, Standing::Starting) if self.is_of_a_return => true,
+            (_, Standing::Up) => self.lapses >= fall,
+            (Vote::Failed, _) => self.in_a_row >= fall,
+            // It takes no sessions as a standby, so there is nothing to wait for.
+            (Vote::Standby, Standing::Starting) => true,
+            (Vote::Standby, _) => self.in_a_row >= rise,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const USUAL: Thresholds = Thresholds { rise: 2, fall: 3, start: Start::Up };
+
+    fn vote(letter: char) -> Vote {
+        match letter {
+            '+' => Vote::Passed,
+            '=' => Vote::Standby,
+            _ => Vote::Failed,
+        }
+    }
+
+    /// `+` is a pass, `-` a failure, `=` the answer of a standby; answers the standing after each.
+    fn play(thresholds: Thresholds, standing: Standing, probes: &str) -> String {
+        let mut verdict = Verdict::new(thresholds, standing);
+        let letter = |probe| {
+            verdict.observe(vote(probe));
+            match verdict.standing() {
+                Standing::Down => 'd',
+                Standing::Standby => 'b',
+                Standing::Starting => 's',
+                Standing::Up => 'u',
+            }
+        };
+        probes.chars().map(letter).collect()
+    }
+
+    #[test]
+    fn one_success_starts_the_fall_count_anew_and_one_failure_the_rise_count() {
+        assert_eq!(play(USUAL, Standing::Up, "--+--+---"), "uuuuuuuud");
+        assert_eq!(play(USUAL, Standing::Down, "+-+-++"), "dddddu");
+    }
+
+    #[test]
+    fn who_starts_up_needs_one_pass_to_be_up_and_all_failures_to_be_down() {
+        assert_eq!(play(USUAL, Standing::Starting, "--+"), "ssu");
+        assert_eq!(play(USUAL, Standing::Starting, "---++"), "ssddu");
+    }
+
+    #[test]
+    fn who_starts_down_needs_all_passes() {
+        let thresholds = Thresholds { start: Start::Down, ..USUAL };
+        assert_eq!(play(thresholds, Standing::Starting, "+-++"), "sssu");
+        assert_eq!(play(thresholds, Standing::Starting, "---"), "ssd");
+    }
+
+    #[test]
+    fn who_returns_from_maintenance_is_what_the_first_probe_says_or_with_start_down_what_all_say() {
+        let of = |start, probes: &str| {
+            let mut verdict = Verdict::of_a_return(Thresholds { start, ..USUAL });
+            for probe in probes.chars() {
+                verdict.observe(vote(probe));
+            }
+            verdict.standing()
+        };
+        assert_eq!(of(Start::Up, "+"), Standing::Up);
+        assert_eq!([of(Start::Up, "-"), of(Start::Down, "-")], [Standing::Down; 2]);
+        assert_eq!(of(Start::Down, "+"), Standing::Starting);
+        assert_eq!(of(Start::Down, "++"), Standing::Up);
+        assert_eq!(of(Start::Down, "+-+"), Standing::Down, "from then on as usual");
+    }
+
+    #[test]
+    fn a_standby_is_one_at_once_at_the_start_and_else_after_as_many_as_it_takes() {
+        assert_eq!(play(USUAL, Standing::Starting, "=++"), "bbu");
+        let down = Thresholds { start: Start::Down, ..USUAL };
+        assert_eq!(play(down, Standing::Starting, "+=+-++"), "sbbbbu");
+        assert_eq!(play(USUAL, Standing::Up, "==+==="), "uuuuub");
+        assert_eq!(play(USUAL, Standing::Up, "--="), "uub", "alive again, in another role");
+        assert_eq!(play(USUAL, Standing::Up, "==-"), "uud");
+        assert_eq!(play(USUAL, Standing::Standby, "--=---+="), "bbbbbddd");
+        assert_eq!(play(USUAL, Standing::Down, "=+=="), "dddb");
+    }
+
+    fn any_start() -> impl Strategy<Value = Start> {
+        prop_oneof![Just(Start::Up), Just(Start::Down)]
+    }
+
+    fn any_standing() -> impl Strategy<Value = Standing> {
+        prop_oneof![
+            Just(Standing::Up),
+            Just(Standing::Down),
+            Just(Standing::Standby),
+            Just(Standing::Starting)
+        ]
+    }
+
+    proptest! {
+        /// A flip has exactly the results behind it that it needs, and everyone who has them flips.
+        #[test]
+        fn the_standing_is_what_the_last_results_in_a_row_say(
+            rise in 1..5_u32,
+            fall in 1..5_u32,
+            start in any_start(),
+            first in any_standing(),
+            probes in "[-+=]{0,60}",
+        ) {
+            let thresholds = Thresholds { rise, fall, start };
+            let mut verdict = Verdict::new(thresholds, first);
+            let probes: Vec<Vote> = probes.chars().map(vote).collect();
+            for count in 1..=probes.len() {
+                let before = verdict.standing();
+                let last = probes[count - 1];
+                let flipped = verdict.observe(last);
+                let run = |is: &dyn Fn(&Vote) -> bool| {
+                    let row = probes[..count].iter().rev().take_while(|it| is(it)).count();
+                    u32::try_from(row).unwrap()
+                };
+                let row = run(&|probe| *probe == last);
+                prop_assert_eq!(verdict.in_a_row(), row);
+                let is_first = before == Standing::Starting;
+                let lapses = run(&|probe| *probe != Vote::Passed);
+                let expected = match last {
+                    Vote::Passed if row >= rise || is_first && start == Start::Up => Standing::Up,
+                    Vote::Passed => before,
+                    Vote::Failed if row >= fall => Standing::Down,
+                    Vote::Failed if before == Standing::Up && lapses >= fall => Standing::Down,
+                    Vote::Failed => before,
+                    Vote::Standby if before == Standing::Up && lapses < fall => before,
+                    Vote::Standby if !is_first && before != Standing::Up && row < rise => before,
+                    Vote::Standby => Standing::Standby,
+                };
+                prop_assert_eq!(verdict.standing(), expected);
+                prop_assert_eq!(flipped, (expected != before).then_some(expected));
+            }
+        }
+    }
+}

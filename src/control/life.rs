@@ -1,0 +1,226 @@
+//! The life of the process after its start: signals in, reloads and the drain out. Ends with the exit code.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::admin::Ask;
+use crate::border::plane::SessionFilter;
+use crate::config::Config;
+use crate::control::daemon::Admin;
+use crate::control::drain;
+use crate::control::file_watch::Changes;
+use crate::control::supervisor::Supervisor;
+use crate::sys::aside;
+use crate::sys::limits;
+use crate::telemetry::events::EventKind;
+
+/// What the outside asks of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM, SIGINT: drain; a second one ends at once.
+    Drain,
+    /// SIGQUIT: drain without a deadline.
+    DrainForever,
+    /// SIGHUP.
+    Reload,
+    /// SIGUSR1, SIGUSR2: caught, so that they do not kill us; nothing to do yet.
+    Ignored(&'static str),
+}
+
+pub struct Signals {
+    terminate: Stream,
+    interrupt: Stream,
+    quit: Stream,
+    hangup: Stream,
+    user1: Stream,
+    user2: Stream,
+}
+
+impl Signals {
+    /// From here on these signals no longer kill the process: to be called before anything is started.
+    pub fn catch() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    pub async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Drain,
+            _ = self.interrupt.recv() => Signal::Drain,
+            _ = self.quit.recv() => Signal::DrainForever,
+            _ = self.hangup.recv() => Signal::Reload,
+            _ = self.user1.recv() => Signal::Ignored("SIGUSR1"),
+            _ = self.user2.recv() => Signal::Ignored("SIGUSR2"),
+        }
+    }
+}
+
+/// Where a reload reads the configuration again; `Err` is the report for the operator.
+pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
+
+/// Serves until a signal ends it. `own` are the files of the configuration itself, which `process.watch` is about.
+pub async fn live(
+    mut supervisor: Supervisor,
+    mut admin: Admin,
+    mut signals: Signals,
+    mut asks: mpsc::Receiver<Ask>,
+    source: Source,
+    own: Vec<PathBuf>,
+) {
+    let mut changes = Changes::new(own);
+    loop {
+        changes.attend(&supervisor.plane);
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            Some(ask) = asks.recv() => match ask {
+                Ask::Drain => Signal::Drain,
+                Ask::Reload(answer) => {
+                    let outcome = reload(&mut supervisor, &mut admin, &source).await;
+                    // Who asked may have left.
+                    let _ = answer.send(outcome);
+                    continue;
+                }
+                Ask::SetByHand { place: (pool, backend), wish, who, answer } => {
+                    let outcome = supervisor.set_by_hand(&pool, &backend, &wish, &who).await;
+                    let _ = answer.send(outcome);
+                    continue;
+                }
+                Ask::Kill { filter, who, answer } => {
+                    kill(&supervisor, filter, who, answer);
+                    continue;
+                }
+            },
+            () = until(supervisor.hands_until()) => {
+                supervisor.expire_hands().await;
+                continue;
+            }
+            found = changes.next() => {
+                let configuration = found.as_ref().is_some_and(|found| found.configuration);
+                found.into_iter().for_each(|found| supervisor.renew_files(found));
+                if configuration {
+                    drop(reload(&mut supervisor, &mut admin, &source).await);
+                }
+                continue;
+            }
+            found = supervisor.next_found() => {
+                supervisor.renew_found(found);
+                continue;
+            }
+        };
+        if matches!(signal, Signal::Drain | Signal::DrainForever) {
+            // Nothing more can be asked.
+            asks.close();
+            while asks.recv().await.is_some() {}
+        }
+        match signal {
+            // The outcome is in log, events and metrics; a signal has nobody to answer.
+            Signal::Reload => drop(reload(&mut supervisor, &mut admin, &source).await),
+            Signal::Ignored(name) => tracing::info!("{name} has no meaning yet and is ignored"),
+            Signal::Drain => {
+                let shutdown = supervisor.plane.snapshot.load().config.process.shutdown;
+                let deadline = Some(shutdown.timeout);
+                drain::drain(supervisor, &mut signals, shutdown.delay, deadline).await;
+                return;
+            }
+            Signal::DrainForever => {
+                drain::drain(supervisor, &mut signals, Duration::ZERO, None).await;
+                return;
+            }
+        }
+    }
+}
+
+/// Until that time of the wall clock, or at most a minute; for ever without one.
+async fn until(time: Option<SystemTime>) {
+    const LOOK: Duration = Duration::from_secs(60);
+    match time {
+        None => std::future::pending().await,
+        Some(time) => {
+            let left = time.duration_since(SystemTime::now()).unwrap_or_default();
+            // The clock may be set meanwhile.
+            tokio::time::sleep(left.min(LOOK)).await;
+        }
+    }
+}
+
+fn kill(
+    supervisor: &Supervisor,
+    filter: SessionFilter,
+    who: String,
+    answer: oneshot::Sender<usize>,
+) {
+    let what = format!("{filter}");
+    let mut counts = supervisor.kill(filter);
+    let events = Arc::clone(&supervisor.events);
+    // Aside: a worker answers when it is done with what it is at.
+    tokio::spawn(async move {
+        let mut killed = 0;
+        while let Some(count) = counts.recv().await {
+            killed += count;
+        }
+        let plural = if killed == 1 { "" } else { "s" };
+        events.note(EventKind::Kill, format!("{killed} session{plural} killed by {who}: {what}"));
+        // Who asked may have left.
+        let _ = answer.send(killed);
+    });
+}
+
+/// Reads and applies the configuration. Reading happens aside: probes and admin go on meanwhile.
+async fn reload(
+    supervisor: &mut Supervisor,
+    admin: &mut Admin,
+    source: &Source,
+) -> Result<Vec<String>, String> {
+    let source = Arc::clone(source);
+    let begun = Instant::now();
+    // Meanwhile nothing else is done, not even what a signal asks for.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let read = match aside::run("reload", move || source()) {
+        Err(error) => {
+            Err(format!("no thread to read the configuration on: {error}{}", limits::hint(&error)))
+        }
+        Ok(reading) => match tokio::time::timeout(PATIENCE, reading).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(_)) => Err("reading the configuration panicked".to_owned()),
+            Err(_) => Err(format!("reading the configuration takes longer than {PATIENCE:?}")),
+        },
+    };
+    // Bound before anything is changed, like every socket.
+    let bound = read.and_then(|config| {
+        let bound = admin.rebind(config.admin.listen).map_err(|error| error.to_string())?;
+        Ok((config, bound))
+    });
+    let (read, bound) = match bound {
+        Ok((config, bound)) => (Ok(config), bound),
+        Err(report) => (Err(report), None),
+    };
+    let wanted = read.as_ref().ok().map(|config| (config.admin.clone(), config.log.level));
+    let outcome = supervisor.reload_with(read, begun);
+    if let (Ok(_), Some((wanted, level))) = (&outcome, wanted) {
+        if let Err(error) = admin.serve(wanted.listen, bound) {
+            tracing::error!(%error, "the admin address cannot be served");
+        }
+        admin.set_token(wanted.token);
+        admin.set_log_level(level);
+    }
+    outcome
+}
+
+/// Says that accepting goes on but readiness is over.
+pub fn announce_drain(supervisor: &Supervisor) {
+    supervisor.plane.draining.store(true, Relaxed);
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+}

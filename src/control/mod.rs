@@ -1,0 +1,12 @@
+//! The control plane: everything that decides about the data plane and touches no byte of it. `daemon` starts it, `life` waits
+//! for what happens to it, `supervisor` changes what is in force.
+
+pub mod daemon;
+pub mod life;
+pub mod drain;
+pub mod supervisor;
+pub mod reload;
+pub mod file_watch;
+
+pub mod health;
+pub mod discovery;

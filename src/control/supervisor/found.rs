@@ -1,0 +1,290 @@
+//! What discovery found becomes part of the configuration in force: names by `discovery`, files by `file_watch`. A pool
+//! keeps what was found for it over reloads, as long as it still asks for it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Supervisor;
+use crate::border::plane::SETTLING;
+use crate::border::snapshot::Snapshot;
+use crate::config::{
+    Answer, Answers, Backend, Config, Finder, LeftOut, Origin, Pool, Question, StandIns,
+};
+use crate::control::discovery::{Discovery, Outcomes};
+use crate::data::pool::{self, finding::Failure};
+use crate::telemetry::events::{EventKind, Events};
+
+/// Between two warnings about what was found for a pool and is of no use.
+const REPEAT: Duration = Duration::from_secs(60);
+
+/// What was found, and who looks.
+pub struct Finds {
+    pub discovery: Discovery,
+    answers: Answers,
+    /// In pools that ask for their names in another way than before.
+    pub(super) stand_ins: StandIns,
+    /// Of the start: not answered yet, not even by a failure.
+    waiting: HashSet<Question>,
+    /// Never answered for, and since when they are asked for.
+    unanswered: HashMap<Question, Instant>,
+    /// When the first tier that is waited for is waited for no longer.
+    until: Option<Instant>,
+    /// By pool, what was warned of last, and when.
+    warned: BTreeMap<Arc<str>, (LeftOut, Instant)>,
+}
+
+impl Finds {
+    pub fn new(events: Arc<Events>) -> Finds {
+        Finds {
+            discovery: Discovery::new(events),
+            answers: Answers::new(),
+            stand_ins: StandIns::new(),
+            waiting: HashSet::new(),
+            unanswered: HashMap::new(),
+            until: None,
+            warned: BTreeMap::new(),
+        }
+    }
+
+    /// The configuration with what is known already and, where that is nothing, with what was in force before, so that
+    /// nobody loses a backend for a moment. Also who of it stands in, which is kept once the configuration is in force.
+    pub fn fill(&mut self, mut config: Config, before: &Config) -> (Config, StandIns) {
+        self.answers.extend(config.take_read());
+        let stand_ins = config.stand_ins(before, &self.answers, &self.stand_ins);
+        (config.with_found(&self.answers, &stand_ins).0, stand_ins)
+    }
+
+    /// A tier whose names were never answered for is waited for before a higher one serves in its place, but not for too
+    /// long; not where somebody stands in for them, for then it is known what the tier had. By pool, that tier.
+    pub fn tiers(&mut self, snapshot: &Snapshot) -> Vec<(Arc<pool::Pool>, Option<u32>)> {
+        let now = Instant::now();
+        let before = std::mem::take(&mut self.unanswered);
+        self.until = None;
+        let mut tiers = Vec::new();
+        for pool in snapshot.pools.values() {
+            let mut lowest = None;
+            for finder in pool.config.finders() {
+                let Origin::Dns(question) = &finder.origin else { continue };
+                if self.answers.contains_key(&finder.origin) {
+                    continue;
+                }
+                let since = before.get(question).copied().unwrap_or(now);
+                self.unanswered.insert(question.clone(), since);
+                let until = since + SETTLING;
+                if until > now && !self.stand_ins.contains_key(&pool.name) {
+                    lowest = Some(lowest.map_or(finder.tier, |tier: u32| tier.min(finder.tier)));
+                    self.until = Some(self.until.map_or(until, |first| first.min(until)));
+                }
+            }
+            tiers.push((Arc::clone(pool), lowest));
+        }
+        tiers
+    }
+
+    /// Looks for what this snapshot wants, and forgets the rest.
+    pub fn attend(&mut self, snapshot: &Snapshot) {
+        let mut origins = HashSet::new();
+        for pool in snapshot.pools.values() {
+            let own = pool.config.finders().iter().map(|finder| finder.origin.clone());
+            pool.shared.finding.attend(own.clone());
+            origins.extend(own);
+        }
+        self.answers.retain(|origin, _| origins.contains(origin));
+        self.warned.retain(|pool, _| snapshot.pools.contains_key(pool));
+        self.discovery.apply(snapshot, &self.answers);
+    }
+}
+
+impl Supervisor {
+    /// Nobody is sent here before the names of the start were asked for once.
+    pub(super) fn await_names(&mut self) {
+        let config = Arc::clone(&self.plane.snapshot.load().config);
+        self.finds.waiting = config.questions().cloned().collect();
+        self.plane.set_settling(!self.finds.waiting.is_empty());
+    }
+
+    /// Waits for what was found, or until some tier is waited for no longer. May be dropped while it waits.
+    pub async fn next_found(&self) -> Outcomes {
+        let next = self.finds.discovery.next();
+        match self.finds.until {
+            None => next.await,
+            Some(until) => tokio::time::timeout_at(until.into(), next).await.unwrap_or_default(),
+        }
+    }
+
+    /// Sessions and flows go on as they are; those on a backend that is gone, as `removed` says.
+    pub fn renew_found(&mut self, outcomes: Outcomes) {
+        for (question, outcome) in outcomes {
+            self.finds.waiting.remove(&question);
+            if let Some(answer) = outcome {
+                self.finds.answers.insert(Origin::Dns(question), answer);
+            }
+        }
+        self.apply_found();
+        self.wait_for_tiers();
+        if self.finds.waiting.is_empty() {
+            self.plane.set_settling(false);
+        }
+    }
+
+    /// Takes note of what was answered for, and of what is waited for no longer.
+    fn wait_for_tiers(&mut self) {
+        let snapshot = self.plane.snapshot.load_full();
+        for (pool, tier) in self.finds.tiers(&snapshot) {
+            let has_waited = pool.waits_for_tier();
+            pool.wait_for_tier(tier);
+            let answers = &self.finds.answers;
+            let is_open = |it: &Finder| !answers.contains_key(&it.origin);
+            if has_waited && tier.is_none() && pool.config.finders().iter().any(is_open) {
+                let what = format!(
+                    "{}: names of a lower tier were not answered for in {} s; a higher one serves in its place",
+                    pool.name,
+                    SETTLING.as_secs()
+                );
+                self.events.warn(EventKind::Discovery, what);
+            }
+        }
+    }
+
+    /// Says who stays although nobody listed or found it now.
+    pub(super) fn note_stand_ins(&mut self, now: StandIns) {
+        for (pool, of_pool) in &now {
+            if !self.finds.stand_ins.contains_key(pool) {
+                let count = of_pool.len();
+                let (plural, verb) = if count == 1 { ("", "stays") } else { ("s", "stay") };
+                let what = format!(
+                    "{pool}: {count} backend{plural} {verb} until the names in their place were answered for"
+                );
+                self.events.note(EventKind::Discovery, what);
+            }
+        }
+        self.finds.stand_ins = now;
+    }
+
+    /// A file of backends was read. What is wrong with it is told by who asked.
+    pub(super) fn renew_backends(
+        &mut self,
+        path: &Path,
+        read: Result<Answer, Failure>,
+    ) -> Result<(), String> {
+        let origin = Origin::File(path.to_owned());
+        let snapshot = self.plane.snapshot.load_full();
+        let pools = snapshot.pools.values();
+        let findings =
+            pools.filter(|pool| pool.config.finders().iter().any(|it| it.origin == origin));
+        let now = SystemTime::now();
+        match read {
+            Ok(answer) => {
+                findings.for_each(|pool| drop(pool.shared.finding.succeeded(&origin, now)));
+                self.finds.answers.insert(origin, Arc::new(answer));
+                self.apply_found();
+                Ok(())
+            }
+            Err(failure) => {
+                for pool in findings {
+                    pool.shared.finding.failed(&origin, &failure, now);
+                }
+                Err(failure.why)
+            }
+        }
+    }
+
+    fn apply_found(&mut self) {
+        let before = self.base.pools.clone();
+        let (config, changed, left_out) =
+            self.base.with_found(&self.finds.answers, &self.finds.stand_ins);
+        self.warn_of(left_out);
+        if changed.is_empty() {
+            return;
+        }
+        let now = config.pools.clone();
+        if let Err(error) = self.reload(config) {
+            self.events
+                .warn(EventKind::Discovery, format!("what was found cannot be used: {error}"));
+            return;
+        }
+        for name in changed {
+            let of =
+                |pools: &[Arc<Pool>]| pools.iter().find(|pool| pool.name == name).map(Arc::clone);
+            if let (Some(before), Some(now)) = (of(&before), of(&now)) {
+                let difference = difference(&before.backends, &now.backends);
+                self.events.note_pool(&name, format!("{name}: {difference}"));
+            }
+        }
+    }
+
+    fn warn_of(&mut self, left_out: Vec<LeftOut>) {
+        let now = Instant::now();
+        for left_out in left_out {
+            let known = self.finds.warned.get(&left_out.pool);
+            if known.is_some_and(|(what, when)| *what == left_out || now - *when < REPEAT) {
+                continue;
+            }
+            let LeftOut { pool, address, why, count } = &left_out;
+            let more = match count {
+                1 => String::new(),
+                count => format!(", and {} more are of no use", count - 1),
+            };
+            let what = format!("{pool}: {address} was found, but {why}{more}");
+            self.events.warn(EventKind::Discovery, what);
+            self.finds.warned.insert(Arc::clone(pool), (left_out, now));
+        }
+    }
+}
+
+/// In one line.
+fn difference(before: &[Backend], now: &[Backend]) -> String {
+    let by_name = |backends: &[Backend]| -> BTreeMap<Arc<str>, Backend> {
+        backends.iter().map(|it| (Arc::clone(&it.name), it.clone())).collect()
+    };
+    let (before, now) = (by_name(before), by_name(now));
+    let is_same = |it: &Backend, other: &Backend| it.address == other.address;
+    let stays = |it: &Backend, all: &BTreeMap<Arc<str>, Backend>| {
+        all.get(&it.name).is_some_and(|other| is_same(it, other))
+    };
+    let added = now.values().filter(|it| !stays(it, &before)).collect();
+    let gone = before.values().filter(|it| !stays(it, &now)).collect();
+    let changed = now.values().filter(|it| stays(it, &before) && before.get(&it.name) != Some(it));
+    let lists = [(added, "added"), (gone, "gone"), (changed.collect(), "changed")];
+    let parts: Vec<String> = lists.iter().filter_map(|(list, what)| named(list, what)).collect();
+    if parts.is_empty() {
+        "the same backends in another order".to_owned()
+    } else {
+        parts.join(", ")
+    }
+}
+
+/// `2 backends added (a, b)`, with the first few.
+fn named(backends: &Vec<&Backend>, what: &str) -> Option<String> {
+    const NAMED: usize = 3;
+    let count = backends.len();
+    let plural = if count == 1 { "" } else { "s" };
+    let names: Vec<&str> = backends.iter().take(NAMED).map(|it| &*it.name).collect();
+    let more = if count > NAMED { ", …" } else { "" };
+    (count > 0).then(|| format!("{count} backend{plural} {what} ({}{more})", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::border::addr::BackendAddr;
+
+    #[test]
+    fn a_difference_is_told_in_one_line() {
+        let backend = |last: u8, weight| {
+            let address = BackendAddr::Inet(([192, 0, 2, last], 1).into());
+            Backend { name: address.to_string().into(), address, weight, ..Backend::default() }
+        };
+        let before = [backend(1, 1), backend(2, 1)];
+        let told = |now: &[Backend]| difference(&before, now);
+        assert_eq!(
+            told(&[backend(1, 1), backend(3, 1), backend(4, 1)]),
+            "2 backends added (192.0.2.3:1, 192.0.2.4:1), 1 backend gone (192.0.2.2:1)"
+        );
+        assert_eq!(told(&[backend(1, 1)]), "1 backend gone (192.0.2.2:1)");
+        assert_eq!(told(&[backend(2, 1), backend(1, 9)]), "1 backend changed (192.0.2.1:1)");
+        assert_eq!(told(&[backend(2, 1), backend(1, 1)]), "the same backends in another order");
+    }
+}

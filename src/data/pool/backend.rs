@@ -1,0 +1,461 @@
+//! One backend: what the file says of it, and what is alive of it across reloads.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Shared;
+use super::fitness::{Outcome, ProbeCounters, Standing};
+use super::hand::{Hand, HandState};
+use super::latency::milliseconds;
+use super::outlier::Outlier;
+use super::rest::Rest;
+use super::slots::{Slot, WEIGHT_UNIT};
+use super::slow_start::effective_weight;
+use crate::border::addr::BackendAddr;
+use crate::config::{self, DownReason};
+use crate::sys::clock::coarse_ms;
+use crate::telemetry::counters::{Counter, Histogram, PerWorker, SharedCounter};
+
+/// A backend of one version of its pool. Identity across reloads is pool, name and address.
+pub struct Backend {
+    pub pool: Arc<str>,
+    pub name: Arc<str>,
+    pub address: BackendAddr,
+    /// Configured, 0…256.
+    pub weight: u32,
+    pub tier: u32,
+    pub max_sessions: Option<u32>,
+    /// Of the pool: the window of the ramp after a recovery.
+    pub slow_start: Option<Duration>,
+    /// Of the pool: whether it takes sessions before the first verdict.
+    pub start: config::Start,
+    /// Of the pool: without probes there never is a verdict, and the backend is up.
+    pub is_probed: bool,
+    pub live: Arc<Live>,
+    /// Of the pool: whoever makes a backend pickable wakes the sessions that wait for one.
+    pub shared: Arc<Shared>,
+}
+
+/// What survives a reload while the backend's identity does.
+pub struct Live {
+    pub slot: Slot,
+    pub counters: PerWorker<BackendCounters>,
+    pub connect_failures: ConnectFailures,
+    /// Failed connects in a row, and the ejection they led to.
+    pub outlier: Outlier,
+    pub probes: ProbeCounters,
+    /// After a failure; for held sessions.
+    pub rest: Rest,
+    /// No longer of its pool; a flow looks here before each datagram it brings.
+    pub removed: Since,
+    /// Probes, its role, failures or a maintenance take it away from those it has, whatever its weight; a flow looks here, too.
+    pub down: Since,
+    /// Why it is or was; a `DownReason`.
+    reason: AtomicU8,
+    /// Written by the control plane alone (health, hand); the lock is never taken by a pick or a relay.
+    pub status: Mutex<Status>,
+}
+
+/// Since when something is so, if it is, in milliseconds of the coarse clock.
+#[derive(Debug, Default)]
+pub struct Since {
+    ms: AtomicU64,
+    /// How often it was so, and no longer is.
+    ends: AtomicU32,
+}
+
+impl Since {
+    /// What is so already has been so for as long as before.
+    pub fn set(&self, is_so: bool) {
+        if is_so {
+            if self.ms().is_none() {
+                self.ms.store(coarse_ms().max(1), Relaxed);
+            }
+        } else if self.ms.swap(0, Relaxed) > 0 {
+            self.ends.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub fn ms(&self) -> Option<u64> {
+        Some(self.ms.load(Relaxed)).filter(|ms| *ms > 0)
+    }
+
+    /// Another one each time that it is over.
+    pub fn ends(&self) -> u32 {
+        self.ends.load(Relaxed)
+    }
+}
+
+/// The words of API, metric label, log and page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BackendState {
+    Starting,
+    Up,
+    /// It answers, but is not for this pool now.
+    Standby,
+    Down,
+    Ejected,
+    Drain,
+    Maintenance,
+}
+
+impl BackendState {
+    pub const ALL: [BackendState; 7] = [
+        BackendState::Starting,
+        BackendState::Up,
+        BackendState::Standby,
+        BackendState::Down,
+        BackendState::Ejected,
+        BackendState::Drain,
+        BackendState::Maintenance,
+    ];
+
+    /// In `ALL`.
+    fn position(self) -> usize {
+        match self {
+            BackendState::Starting => 0,
+            BackendState::Up => 1,
+            BackendState::Standby => 2,
+            BackendState::Down => 3,
+            BackendState::Ejected => 4,
+            BackendState::Drain => 5,
+            BackendState::Maintenance => 6,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BackendState::Starting => "starting",
+            BackendState::Up => "up",
+            BackendState::Standby => "standby",
+            BackendState::Down => "down",
+            BackendState::Ejected => "ejected",
+            BackendState::Drain => "drain",
+            BackendState::Maintenance => "maintenance",
+        }
+    }
+}
+
+impl From<HandState> for BackendState {
+    fn from(state: HandState) -> BackendState {
+        match state {
+            HandState::Drain => BackendState::Drain,
+            HandState::Maintenance => BackendState::Maintenance,
+        }
+    }
+}
+
+/// What the backend is now, why, and since when.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub state: BackendState,
+    pub why: String,
+    /// What a hand set; its state overrules all else.
+    pub hand: Hand,
+    /// What the probes say, also while a hand or an ejection overrules them.
+    pub verdict: Standing,
+    /// Why they say so.
+    pub verdict_why: String,
+    /// Back from maintenance: until probes have found out what it is now, it takes no sessions.
+    pub returns: bool,
+    /// What the last probe said, and when.
+    pub last_probe: Option<(Outcome, Instant)>,
+    pub since: SystemTime,
+    /// Since when it is down or ejected, if it is.
+    down_since: Option<Instant>,
+    /// How long it was, before.
+    down_before: Duration,
+    /// Monotonic, for slow start.
+    pub up_since: Option<Instant>,
+    /// Counts of `backend_transitions_total{to}`, in the order of `BackendState::ALL`.
+    pub transitions: [u64; BackendState::ALL.len()],
+}
+
+impl Status {
+    /// Of a backend nobody has looked at yet.
+    pub fn new(is_probed: bool, wall: SystemTime) -> Self {
+        let (verdict, why) = if is_probed {
+            (Standing::Starting, "no probe has decided yet")
+        } else {
+            (Standing::Up, WITHOUT_PROBES)
+        };
+        Status {
+            state: verdict.into(),
+            why: why.into(),
+            hand: Hand::default(),
+            verdict,
+            verdict_why: why.into(),
+            returns: false,
+            last_probe: None,
+            since: wall,
+            down_since: None,
+            down_before: Duration::ZERO,
+            up_since: None,
+            transitions: [0; BackendState::ALL.len()],
+        }
+    }
+
+    /// Why it is what it is, and what the last probe said.
+    pub fn told(&self, now: Instant) -> String {
+        let Some((outcome, when)) = &self.last_probe else { return self.why.clone() };
+        let age = ago(now.saturating_duration_since(*when));
+        format!("{}, {}: {outcome}, {age} ago", self.why, self.last())
+    }
+
+    /// How long it was down or ejected in all.
+    pub fn down(&self, now: Instant) -> Duration {
+        let lasts = self.down_since.map(|since| now.saturating_duration_since(since));
+        self.down_before + lasts.unwrap_or_default()
+    }
+
+    /// Of a state that does not come of probes it is said whose word follows.
+    fn last(&self) -> &'static str {
+        use BackendState::{Drain, Ejected, Maintenance};
+        match self.state {
+            Drain | Ejected | Maintenance => "last probe",
+            _ => "last",
+        }
+    }
+
+    pub fn transitions(&self, to: BackendState) -> u64 {
+        self.transitions[to.position()]
+    }
+}
+
+fn ago(age: Duration) -> String {
+    match age.as_secs() {
+        0..60 => format!("{:.1} s", age.as_secs_f64()),
+        seconds @ 60..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+const WITHOUT_PROBES: &str = "no probes are configured";
+
+impl Live {
+    pub fn new(slot: Slot, workers: usize, status: Status) -> Self {
+        Live {
+            slot,
+            counters: PerWorker::new(workers),
+            connect_failures: ConnectFailures::default(),
+            outlier: Outlier::default(),
+            probes: ProbeCounters::default(),
+            rest: Rest::default(),
+            removed: Since::default(),
+            down: Since::default(),
+            reason: AtomicU8::new(DownReason::Dead as u8),
+            status: Mutex::new(status),
+        }
+    }
+}
+
+impl Live {
+    /// Why it is down, if it is.
+    pub fn down_reason(&self) -> DownReason {
+        let reason = self.reason.load(Relaxed);
+        let all = [DownReason::ByHand, DownReason::WrongRole];
+        all.into_iter().find(|it| *it as u8 == reason).unwrap_or(DownReason::Dead)
+    }
+}
+
+impl Backend {
+    pub fn new(
+        pool: &config::Pool,
+        backend: &config::Backend,
+        live: Arc<Live>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Backend {
+            pool: Arc::clone(&pool.name),
+            name: Arc::clone(&backend.name),
+            address: backend.address.clone(),
+            weight: backend.weight,
+            tier: backend.tier,
+            max_sessions: backend.max_sessions,
+            slow_start: pool.slow_start,
+            start: pool.health.start,
+            is_probed: pool.health.probe != config::Probe::None,
+            live,
+            shared,
+        }
+    }
+
+    /// Whether a reload left all that can change of the same backend as it is.
+    pub(super) fn has_settings_of(&self, other: &Backend) -> bool {
+        let settings = |backend: &Backend| {
+            let Backend { weight, tier, max_sessions, slow_start, start, is_probed, .. } = *backend;
+            (weight, tier, max_sessions, slow_start, start, is_probed)
+        };
+        settings(self) == settings(other)
+    }
+
+    /// The state and all that hangs on it in one step: the transition is counted, the weight is recomputed, held
+    /// sessions are woken if the backend became pickable. Returns whether the state changed; a new `why` alone is
+    /// noted, but is no change.
+    pub fn set_state(
+        &self,
+        state: BackendState,
+        why: &str,
+        now: Instant,
+        wall: SystemTime,
+    ) -> bool {
+        self.change(now, wall, |_| Some((state, why.into()))).is_some()
+    }
+
+    /// The same with the new state decided upon sight of the old one, so that of several who decide at once each
+    /// knows what the one before decided. `None` leaves the state as it is. Returns the state before a change.
+    pub fn change(
+        &self,
+        now: Instant,
+        wall: SystemTime,
+        decide: impl FnOnce(&mut Status) -> Option<(BackendState, String)>,
+    ) -> Option<BackendState> {
+        let mut status = self.status();
+        let returned = status.returns;
+        let (state, why) = decide(&mut status)?;
+        status.why = why;
+        let before = status.state;
+        if before == state {
+            return None;
+        }
+        use BackendState::{Down, Ejected, Maintenance, Up};
+        // Whoever was in maintenance was taken away from its sessions too, and commonly starts cold.
+        let recovers = (returned || matches!(before, Down | Ejected | Maintenance)) && state == Up;
+        status.up_since = recovers.then_some(now);
+        status.down_before = status.down(now);
+        status.down_since = matches!(state, Down | Ejected).then_some(now);
+        status.state = state;
+        status.since = wall;
+        status.transitions[state.position()] += 1;
+        self.write_weights(&status, now);
+        Some(before)
+    }
+
+    /// Recomputes the row's weights from status and settings: a tick of slow start, or after new settings.
+    pub fn refresh_weight(&self, now: Instant) {
+        self.write_weights(&self.status(), now);
+    }
+
+    /// A connect or first-byte time, for `least_latency`.
+    pub fn observe_latency(&self, sample: Duration, now: Instant) {
+        self.live.slot.latency().observe(sample, milliseconds(now));
+    }
+
+    /// Makes these settings the ones that count, when the version of the pool they belong to is swapped in.
+    pub(super) fn activate(&self, now: Instant, wall: SystemTime) {
+        self.write_limit();
+        // Probes are gone, and with them whoever could still change the verdict. An ejection ends by itself.
+        if !self.is_probed {
+            self.change(now, wall, |status| {
+                status.verdict = Standing::Up;
+                status.returns = false;
+                status.last_probe = None;
+                status.verdict_why = WITHOUT_PROBES.into();
+                let state = status.state;
+                matches!(state, BackendState::Starting | BackendState::Down | BackendState::Standby)
+                    .then(|| (BackendState::Up, WITHOUT_PROBES.into()))
+            });
+        }
+        self.refresh_weight(now);
+    }
+
+    /// The row of a backend that no pool in use knows yet.
+    pub(super) fn write_first_row(&self, now: Instant) {
+        self.write_limit();
+        self.refresh_weight(now);
+    }
+
+    /// The status; a panic of another holder leaves it whole, for every write is a plain store.
+    pub fn status(&self) -> MutexGuard<'_, Status> {
+        self.live.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the pool wants a first verdict before the first session.
+    pub fn takes_nothing_at_start(&self) -> bool {
+        self.start == config::Start::Down
+    }
+
+    /// The row's `weight` and `forced_weight` in this status.
+    fn weights(&self, status: &Status, now: Instant) -> (u32, u32) {
+        let full = self.weight.saturating_mul(WEIGHT_UNIT);
+        let takes = self.start == config::Start::Up && !status.returns;
+        let starting = if takes { full } else { 0 };
+        match status.state {
+            BackendState::Starting => (starting, full),
+            BackendState::Up => {
+                (effective_weight(self.weight, status.up_since, self.slow_start, now), full)
+            }
+            BackendState::Down | BackendState::Ejected => (0, full),
+            // Not for `try_all` either: it would do what it is not for.
+            BackendState::Drain | BackendState::Maintenance | BackendState::Standby => (0, 0),
+        }
+    }
+
+    fn write_limit(&self) {
+        self.live.slot.hot().limit.store(self.max_sessions.unwrap_or(u32::MAX), Relaxed);
+    }
+
+    fn write_weights(&self, status: &Status, now: Instant) {
+        use BackendState::{Down, Ejected, Maintenance, Standby};
+        let reason = match status.state {
+            Down | Ejected => Some(DownReason::Dead),
+            Maintenance => Some(DownReason::ByHand),
+            Standby => Some(DownReason::WrongRole),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            self.live.reason.store(reason as u8, Relaxed);
+        }
+        self.live.down.set(reason.is_some());
+        let (weight, forced) = self.weights(status, now);
+        let (before, forced_before) = self.live.slot.set_weights(weight, forced);
+        if (before == 0 && weight > 0) || (forced_before == 0 && forced > 0) {
+            self.shared.wake_held();
+        }
+    }
+}
+
+/// Statistics of one worker about one backend.
+#[derive(Debug, Default)]
+pub struct BackendCounters {
+    /// Sessions that connected.
+    pub sessions: Counter,
+    pub received_bytes: Counter,
+    pub sent_bytes: Counter,
+    /// Attempts on other backends that this one's failure caused.
+    pub retries: Counter,
+    pub connect_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
+    pub first_byte_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
+}
+
+/// Upper bounds in seconds of `backend_connect_duration_seconds` and `backend_first_byte_duration_seconds`.
+pub const CONNECT_BOUNDS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// `backend_connect_failures_total{reason}`.
+#[derive(Debug, Default)]
+pub struct ConnectFailures {
+    pub refused: SharedCounter,
+    pub timeout: SharedCounter,
+    /// It did not go on in TLS.
+    pub tls_failed: SharedCounter,
+    pub unreachable: SharedCounter,
+    /// Our own lack: never the backend's fault.
+    pub no_source_port: SharedCounter,
+    pub no_descriptors: SharedCounter,
+}
+
+impl ConnectFailures {
+    pub fn by_reason(&self) -> [(&'static str, u64); 6] {
+        [
+            ("no_descriptors", &self.no_descriptors),
+            ("no_source_port", &self.no_source_port),
+            ("refused", &self.refused),
+            ("timeout", &self.timeout),
+            ("tls_failed", &self.tls_failed),
+            ("unreachable", &self.unreachable),
+        ]
+        .map(|(reason, counter)| (reason, counter.value()))
+    }
+}

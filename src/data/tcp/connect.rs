@@ -1,0 +1,458 @@
+//! Connecting: attempts on backends not tried before, each with its own time, then on those once more after a pause, while
+//! the client is watched (`watch`). Where nothing is left to try, the client may be held (`hold`). Its bytes stay in the
+//! kernel, so whichever backend answers gets them once.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use socket2::SockAddr;
+use tokio::time::{Sleep, sleep};
+
+use super::greeting::Greeting;
+use super::hold::{self, Hold};
+use super::session::Session;
+use super::source_ports::{From, Lease};
+use super::watch::{Waiting, Watch};
+use crate::border::plane::SETTLING;
+use crate::config::{self, WhenFull, WhenNoneUp};
+use crate::data::pool::backend::{Backend, CONNECT_BOUNDS};
+use crate::data::pool::outlier;
+use crate::data::pool::{BackendPermit, PickError, PickKey, Picked, Pool, Tried};
+use crate::data::stream::Stream;
+use crate::sys::clock::Moment;
+use crate::sys::socket::{self, Outgoing};
+use crate::telemetry::record::{CloseReason, Stage};
+
+/// A connection to a backend, made or in the making, and the source port if it is one of ours.
+pub struct Opened {
+    pub stream: Stream,
+    pub lease: Option<Lease>,
+}
+
+/// A backend connection, and the client as the relay is to have it.
+pub struct Connected<C = Watch> {
+    pub opened: Opened,
+    pub permit: BackendPermit,
+    pub client: C,
+}
+
+/// Why an attempt failed, and so whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It would not go along with what the client is or asked for, who need not have asked.
+    Declined,
+    /// The probes, or a hand, said so meanwhile.
+    Down,
+    NoDescriptors,
+    /// It is to be asked on the port that the client dialled, and the client dialled none.
+    NoPort,
+    NoSourcePort,
+    /// Of a unix socket, all the time.
+    QueueFull,
+    Refused,
+    Timeout,
+    /// It answered, but not that it goes on in TLS.
+    Tls,
+    Unreachable,
+}
+
+impl Failure {
+    pub fn of(error: &io::Error) -> Failure {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                Failure::NoDescriptors
+            }
+            Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE) => Failure::NoSourcePort,
+            Some(libc::ETIMEDOUT) => Failure::Timeout,
+            Some(
+                libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ENETDOWN
+                | libc::EHOSTDOWN
+                | libc::EACCES
+                | libc::EPERM
+                | libc::EINVAL,
+            ) => Failure::Unreachable,
+            // ECONNREFUSED, a reset during the handshake; of unix sockets: no such file.
+            _ => Failure::Refused,
+        }
+    }
+
+    /// Our own lack is never held against a backend, nor what the client asked for.
+    fn is_backends_fault(self) -> bool {
+        matches!(self, Failure::Refused | Failure::Timeout | Failure::Tls | Failure::Unreachable)
+    }
+
+    /// Whether waiting may help: it is about the backend, not about us or the client.
+    fn may_pass(self) -> bool {
+        self.is_backends_fault() || matches!(self, Failure::Down | Failure::QueueFull)
+    }
+
+    fn reason(self) -> CloseReason {
+        match self {
+            Failure::Down => CloseReason::BackendDown,
+            Failure::NoDescriptors => CloseReason::NoDescriptors,
+            Failure::NoSourcePort => CloseReason::NoSourcePort,
+            Failure::Refused => CloseReason::ConnectRefused,
+            Failure::QueueFull | Failure::Timeout => CloseReason::ConnectTimeout,
+            Failure::Declined | Failure::Tls => CloseReason::TlsFailed,
+            Failure::NoPort | Failure::Unreachable => CloseReason::ConnectUnreachable,
+        }
+    }
+}
+
+/// How long before a backend that failed is tried again by the same session, where no other is left.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Looking for a backend that answers, while the client is watched.
+pub struct Search<'a> {
+    pub session: &'a Rc<Session>,
+    pub client: &'a mut Stream,
+    /// A reload may put another version in its place while the session is held.
+    pub pool: Arc<Pool>,
+    pub watch: Watch,
+    tried: Tried,
+    /// Of the last attempt.
+    failure: Option<Failure>,
+    /// Once it was held: boxed, for few are.
+    pub hold: Option<Box<Hold>>,
+}
+
+/// Picks and connects until a backend answers, there is nothing left to try or wait for, or the client left.
+pub async fn connect(
+    session: &Rc<Session>,
+    client: &mut Stream,
+    pool: Arc<Pool>,
+) -> Result<Connected, CloseReason> {
+    let mut left = pool.config.connect.attempts;
+    let (watch, tried) = (Watch::default(), Tried::default());
+    let mut search = Search { session, client, pool, watch, tried, failure: None, hold: None };
+    loop {
+        let picked = match left {
+            0 => Err(PickError::AllTried),
+            _ => search.pick(&search.tried),
+        };
+        let picked = match picked {
+            Ok(picked) => picked,
+            Err(error) => match search.hold_for(error) {
+                Some(hold) => Box::pin(hold::wait(&mut search, error, hold)).await?,
+                None if left > 0 && search.may_return(error) => {
+                    Box::pin(search.pause()).await?;
+                    continue;
+                }
+                None => return Err(search.gave_up(error)),
+            },
+        };
+        left = left.saturating_sub(1);
+        match search.attempt(picked).await? {
+            Ok((opened, permit)) => {
+                return Ok(Connected { opened, permit, client: search.watch });
+            }
+            Err(Failure::NoDescriptors) => return Err(CloseReason::NoDescriptors),
+            Err(_) => {}
+        }
+    }
+}
+
+impl Search<'_> {
+    pub fn pick(&self, tried: &Tried) -> Result<Picked, PickError> {
+        let client = self.session.client();
+        let by = |server_name: Option<&str>| {
+            self.pool.pick(&PickKey { client, server_name }, tried, Instant::now())
+        };
+        self.session.told(|told| by(told.server_name())).unwrap_or_else(|| by(None))
+    }
+
+    /// Whether the pool lets a client wait rather than turning it away. A wait helps against nothing but a want of backends.
+    fn hold_for(&self, error: PickError) -> Option<config::Hold> {
+        if !self.failure.is_none_or(Failure::may_pass) {
+            return None;
+        }
+        match (error, self.pool.config.when_full, self.pool.config.when_none_up) {
+            (PickError::AllFull, WhenFull::Hold(hold), _) => Some(hold),
+            (PickError::NoneUp | PickError::AllTried, _, WhenNoneUp::Hold(hold)) => Some(hold),
+            // Not all are full: one of them failed.
+            (PickError::AllFull, _, WhenNoneUp::Hold(hold)) if self.failure.is_some() => Some(hold),
+            // Who serves here was asked for and is not known yet, which is over soon.
+            (PickError::NoneUp, _, _) if self.pool.waits_for_tier() => {
+                Some(config::Hold { time: SETTLING, max: 1_000 })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether those that failed may be tried once more, for no other is left.
+    fn may_return(&self, error: PickError) -> bool {
+        error != PickError::NoneUp && self.failure.is_some_and(Failure::may_pass)
+    }
+
+    /// It was held, and is about to try: whom it tried before may be there now, in another version of the pool at that.
+    pub fn begin_anew(&mut self) {
+        self.tried = Tried::default();
+        if let Some(hold) = &mut self.hold {
+            hold.tried = Some(Instant::now());
+        }
+    }
+
+    /// Why there is none.
+    pub fn gave_up(&self, error: PickError) -> CloseReason {
+        match (self.failure, error) {
+            (Some(failure), _) => failure.reason(),
+            (None, PickError::AllFull) => CloseReason::BackendFull,
+            (None, PickError::AllTried | PickError::NoneUp) => {
+                self.pool.shared.no_backend.add(1);
+                CloseReason::NoBackend
+            }
+        }
+    }
+
+    async fn pause(&mut self) -> Result<(), CloseReason> {
+        let mut again = pin!(sleep(AGAIN));
+        poll_fn(|cx| match self.poll_cut(cx) {
+            // It is not on that backend any more.
+            Some(over) => Poll::Ready(over),
+            None => self.poll_over(again.as_mut(), cx),
+        })
+        .await?;
+        self.session.lift_cut();
+        self.tried = Tried::default();
+        Ok(())
+    }
+
+    /// One attempt. The outer error ends the session (the client left, or somebody cut it), the inner one only
+    /// this attempt.
+    async fn attempt(
+        &mut self,
+        picked: Picked,
+    ) -> Result<Result<(Opened, BackendPermit), Failure>, CloseReason> {
+        let session = self.session;
+        session.stage.set(Stage::Connect);
+        session.with_backend(|before| {
+            before.live.counters.of(session.worker.id).retries.add(1);
+        });
+        self.tried.push(picked.index);
+        session.set_backend(Arc::clone(picked.backend()));
+        let begun = Moment::now();
+        let outcome = self.open(picked.backend()).await?;
+        session.lift_cut();
+        match outcome {
+            Ok(opened) => {
+                succeeded(session, &self.pool, picked.backend(), begun);
+                Ok(Ok((opened, picked.permit)))
+            }
+            Err(why) => {
+                failed(session, &self.pool, picked.backend(), why);
+                self.failure = Some(why);
+                Ok(Err(why))
+            }
+        }
+    }
+
+    async fn open(&mut self, backend: &Backend) -> Result<Result<Opened, Failure>, CloseReason> {
+        let (mut greeting, opened) = match self.begin(backend) {
+            Ok(begun) => begun,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let mut deadline = pin!(sleep(self.pool.config.connect.timeout));
+        let mut opened = match opened {
+            Some(opened) => opened,
+            None => {
+                let is_greeted = greeting.is_first();
+                match Box::pin(self.queue(backend, is_greeted, deadline.as_mut())).await? {
+                    Ok(opened) => opened,
+                    Err(failure) => return Ok(Err(failure)),
+                }
+            }
+        };
+        let outcome = poll_fn(|cx| {
+            if let Some(over) = self.poll_cut(cx) {
+                return Poll::Ready(over.map(Err));
+            }
+            if let Poll::Ready(outcome) = greeting.poll(&mut opened.stream, cx) {
+                return Poll::Ready(Ok(outcome));
+            }
+            self.poll_over(deadline.as_mut(), cx).map(|over| over.map(Err))
+        })
+        .await?;
+        if let Some(cause) = greeting.cause.take() {
+            self.session.tell(|told| told.cause = Some(String::from(cause).into()));
+        }
+        Ok(outcome.map(|()| {
+            if let Some(lease) = &mut opened.lease {
+                lease.connected(&opened.stream);
+            }
+            opened
+        }))
+    }
+
+    /// Begins to connect; there is nothing yet where the queue of a unix socket is full.
+    fn begin(&self, backend: &Backend) -> Result<(Greeting, Option<Opened>), Failure> {
+        let (session, client, pool) = (self.session, &*self.client, &self.pool);
+        let address = self.address(backend)?;
+        let greeting = Greeting::new(session, client, pool, backend, &address)?;
+        match open(session, client, pool, &address, greeting.is_first()) {
+            Ok(opened) => Ok((greeting, Some(opened))),
+            Err(error) if is_queue_full(&error) => Ok((greeting, None)),
+            Err(error) => Err(Failure::of(&error)),
+        }
+    }
+
+    fn address(&self, backend: &Backend) -> Result<SockAddr, Failure> {
+        match socket::backend_sockaddr(&backend.address, self.session.local()) {
+            Ok(Some(address)) => Ok(address),
+            Ok(None) | Err(_) => Err(Failure::NoPort),
+        }
+    }
+
+    /// The queue of a unix socket is full: whoever has it is alive and busy, and connect() would wait if it could.
+    async fn queue(
+        &mut self,
+        backend: &Backend,
+        is_greeted: bool,
+        mut deadline: Pin<&mut Sleep>,
+    ) -> Result<Result<Opened, Failure>, CloseReason> {
+        let address = match self.address(backend) {
+            Ok(address) => address,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        loop {
+            let mut again = pin!(sleep(QUEUE));
+            let over = poll_fn(|cx| {
+                if let Some(over) = self.poll_cut(cx) {
+                    return Poll::Ready(Some(over));
+                }
+                match self.poll_over(deadline.as_mut(), cx) {
+                    Poll::Ready(over) => Poll::Ready(Some(over)),
+                    Poll::Pending => again.as_mut().poll(cx).map(|()| None),
+                }
+            });
+            match over.await {
+                Some(Ok(Failure::Timeout)) => return Ok(Err(Failure::QueueFull)),
+                Some(over) => return over.map(Err),
+                None => {}
+            }
+            match open(self.session, self.client, &self.pool, &address, is_greeted) {
+                Err(error) if is_queue_full(&error) => {}
+                outcome => return Ok(outcome.map_err(|error| Failure::of(&error))),
+            }
+        }
+    }
+
+    /// Somebody wants the attempt to end, or the session.
+    fn poll_cut(&self, cx: &Context<'_>) -> Option<Result<Failure, CloseReason>> {
+        let reason = self.session.poll_cut(cx)?;
+        Some(if reason.is_of_backend() { Ok(Failure::Down) } else { Err(reason) })
+    }
+
+    /// What ends an attempt that has no outcome of its own.
+    fn poll_over(
+        &mut self,
+        deadline: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Failure, CloseReason>> {
+        if let Poll::Ready(reason) = self.watch.poll_left(self.client, Waiting::Connecting, cx) {
+            return Poll::Ready(Err(reason));
+        }
+        deadline.poll(cx).map(|()| Ok(Failure::Timeout))
+    }
+}
+
+/// How often a full queue is tried: sooner than anybody notices.
+const QUEUE: Duration = Duration::from_millis(10);
+
+fn is_queue_full(error: &io::Error) -> bool {
+    // Of an internet address it would be EADDRNOTAVAIL: the kernel queues those itself.
+    error.raw_os_error() == Some(libc::EAGAIN)
+}
+
+fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Moment) {
+    if session.told(|told| told.cause.is_some()) == Some(true) {
+        // Of an attempt before.
+        session.tell(|told| told.cause = None);
+    }
+    let took = begun.elapsed();
+    outlier::succeeded(backend);
+    if backend.live.rest.lift() {
+        // Whoever is held and left it alone may come.
+        pool.wake_held();
+    }
+    session.connected(took);
+    let counters = backend.live.counters.of(session.worker.id);
+    counters.sessions.add(1);
+    counters.connect_duration.observe(&CONNECT_BOUNDS, took);
+    let of_pool = pool.shared.counters.of(session.worker.id);
+    of_pool.connect_duration.observe(&CONNECT_BOUNDS, took);
+    backend.observe_latency(took, Instant::now());
+}
+
+fn failed(session: &Session, pool: &Pool, backend: &Backend, why: Failure) {
+    session.failed_attempts.set(session.failed_attempts.get().saturating_add(1));
+    let failures = &backend.live.connect_failures;
+    match why {
+        Failure::NoDescriptors => failures.no_descriptors.add(1),
+        Failure::NoSourcePort => {
+            failures.no_source_port.add(1);
+            pool.warn_of_absent_sources();
+        }
+        Failure::Refused => failures.refused.add(1),
+        Failure::QueueFull | Failure::Timeout => failures.timeout.add(1),
+        Failure::Declined | Failure::Tls => failures.tls_failed.add(1),
+        Failure::NoPort | Failure::Unreachable => failures.unreachable.add(1),
+        // Counted as that.
+        Failure::Down => {}
+    }
+    if matches!(pool.config.when_none_up, WhenNoneUp::Hold(_)) && why.may_pass() {
+        backend.live.rest.begin(AGAIN);
+    }
+    if why.is_backends_fault() && !pool.shared.is_port_of_clients(&backend.address) {
+        outlier::failed(pool, backend, Instant::now());
+    }
+}
+
+/// Begins a connection; it is made or fails in the background.
+fn open(
+    session: &Session,
+    client: &Stream,
+    pool: &Pool,
+    address: &SockAddr,
+    is_greeted: bool,
+) -> io::Result<Opened> {
+    let config = &session.listener.config;
+    let options = Outgoing {
+        keepalive: config.keepalive,
+        buffer: config.socket_buffers.map(|buffers| buffers.backend),
+        user_timeout: pool.config.backend_user_timeout,
+        sends_first: is_greeted || socket::has_bytes(client),
+    };
+    let make = || socket::outgoing(address, options);
+    let (socket, lease) = match address.as_socket() {
+        Some(inet) => {
+            let from = From { sources: &pool.config.source, mode: pool.config.source_ports };
+            session.worker.source_ports.connect(inet, from, &make)?
+        }
+        None => {
+            let socket = make()?;
+            socket.connect(address)?;
+            (socket, None)
+        }
+    };
+    Ok(Opened { stream: Stream::new(socket.into())?, lease })
+}
+
+impl Connected<Watch> {
+    /// Hands the client on. If its arrivals were watched, the event loop must announce them anew.
+    pub fn with_client(self, client: Stream) -> io::Result<Connected<Stream>> {
+        let client = if self.client.has_looked() {
+            // Without a relay nobody waits for the backend's FIN: it must not stay half-open on a port given back.
+            client.into_fresh().inspect_err(|_| self.opened.stream.reset_on_close())?
+        } else {
+            client
+        };
+        Ok(Connected { opened: self.opened, permit: self.permit, client })
+    }
+}

@@ -1,0 +1,70 @@
+//! Where a session lives: its place in the process's limit and in a worker's load, given back on drop.
+
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crossbeam_utils::CachePadded;
+
+use super::worker::Worker;
+use crate::border::plane::{Plane, WorkerLoad};
+use crate::data::admit::GatePermit;
+
+/// One session's place in the process's limit and in a worker's load, from the choice of the worker on. `None`: it
+/// became a `Home`.
+pub struct Place(Option<Arc<CachePadded<WorkerLoad>>>);
+
+/// The worker a session lives on, and its place there.
+pub struct Home(Rc<Worker>);
+
+impl Place {
+    /// `process` is the place in the process's limit.
+    pub fn new(process: GatePermit, plane: &Plane, worker: usize) -> Place {
+        process.keep();
+        let load = Arc::clone(&plane.workers[worker]);
+        load.sessions.fetch_add(1, Relaxed);
+        Place(Some(load))
+    }
+
+    pub fn move_to(&mut self, plane: &Plane, worker: usize) {
+        let load = Arc::clone(&plane.workers[worker]);
+        load.sessions.fetch_add(1, Relaxed);
+        if let Some(before) = self.0.replace(load) {
+            before.sessions.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// On the worker that it was chosen for, which then need not be remembered twice.
+    pub fn settle(mut self, worker: &Rc<Worker>) -> Home {
+        self.0 = None;
+        Home(Rc::clone(worker))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(load) = &self.0 {
+            leave(load);
+        }
+    }
+}
+
+impl Deref for Home {
+    type Target = Worker;
+
+    fn deref(&self) -> &Worker {
+        &self.0
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        leave(self.0.load());
+    }
+}
+
+fn leave(load: &WorkerLoad) {
+    load.gate.leave();
+    load.sessions.fetch_sub(1, Relaxed);
+}

@@ -1,0 +1,374 @@
+//! Before a session is routed: its PROXY header, where its sender is trusted to send one, and its first bytes, where a
+//! route or a pool's hash asks for them. They are looked at and left in the kernel, so that the backend gets the very same; only the
+//! header and a PostgreSQL client's wish to be encrypted are taken. One deadline, from accept, holds for all of it.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustix::net::{RecvFlags, SendFlags};
+use rustls::server::Acceptor;
+use tokio::time::{Sleep, sleep};
+
+use super::pace::Pace;
+use super::session::Session;
+use crate::border::addr::{ClientAddr, LocalAddr};
+use crate::border::snapshot::Listener;
+use crate::data::admit::{self, PrereadPermit};
+use crate::data::route::{Decision, Facts};
+use crate::data::stream::Stream;
+use crate::data::tls;
+use crate::data::wire::Progress;
+use crate::data::wire::client_hello::{self, BadHello, Hello, Protocols};
+use crate::data::wire::{postgres, proxy_protocol};
+use crate::sys::clock::Moment;
+use crate::sys::socket::{self, Peeked};
+use crate::telemetry::record::{CloseReason, Stage};
+
+/// What few sessions have: what their first bytes told, and what was made of it.
+#[derive(Default)]
+pub struct Told {
+    /// Until the PROXY header has come: who judges the client it announces.
+    pub sender_of: Option<Arc<Listener>>,
+    /// Who announced the client in a PROXY header.
+    pub sender: Option<ClientAddr>,
+    /// What the announced client dialled.
+    pub local: Option<LocalAddr>,
+    /// `None`: it was not looked at.
+    pub hello: Option<Hello>,
+    /// The listener's route it takes; `None`: its own pool.
+    pub route: Option<usize>,
+    /// A PostgreSQL client was told to go on in TLS; so must its backend be.
+    pub wants_postgres_tls: bool,
+    /// It asked as PostgreSQL clients do, and goes on in TLS that ends here.
+    pub speaks_postgres: bool,
+    /// First bytes that were looked at, all of what it sent where it goes no further.
+    pub looked_at: usize,
+    /// What was wrong with it.
+    pub cause: Option<Cow<'static, str>>,
+    pub paces: Paces,
+    /// Of a quiet one with bytes that a far side has not taken yet: when it was looked at last.
+    pub look: Option<Look>,
+}
+
+/// What the far sides, client and backend, had taken of what the kernel was given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    pub taken: [u64; 2],
+    /// When the last byte had moved by then, on the coarse clock.
+    pub last_byte_ms: u64,
+}
+
+/// Of a listener with `limits.bandwidth`.
+#[derive(Default)]
+pub struct Paces {
+    to_backend: Pace,
+    to_client: Pace,
+}
+
+impl Paces {
+    pub fn of(&mut self, from_client: bool) -> &mut Pace {
+        if from_client { &mut self.to_backend } else { &mut self.to_client }
+    }
+}
+
+impl Told {
+    pub fn server_name(&self) -> Option<&str> {
+        self.hello.as_ref()?.server_name.as_deref()
+    }
+}
+
+/// Finds out who the client is and which route it takes, as far as the listener wants to know.
+pub async fn preread(session: &Session, client: &mut Stream) -> Result<(), CloseReason> {
+    let listener = &session.listener;
+    let judge = session.told(|told| told.sender_of.clone()).flatten();
+    if judge.is_none() && listener.routes.is_empty() && listener.config.tls.is_none() {
+        return Ok(());
+    }
+    let mut wait = Wait { session, client, place: None, deadline: None };
+    if let Some(judge) = judge {
+        wait.header(judge).await?;
+    }
+    if let Some(server) = &listener.config.tls {
+        wait.handshake(server).await?;
+    }
+    let mut decision = session
+        .told(|told| listener.routes.decide(facts(session, told.hello.as_ref())))
+        .unwrap_or_else(|| listener.routes.decide(facts(session, None)));
+    if decision == Decision::Undecided {
+        let hello = wait.hello().await?;
+        decision = listener.routes.decide(facts(session, Some(&hello)));
+        session.tell(|told| told.hello = Some(hello));
+    }
+    if let Decision::Route(index) = decision {
+        session.tell(|told| told.route = Some(index));
+    }
+    forget_offers(session);
+    session.stage.set(Stage::Route);
+    Ok(())
+}
+
+/// Finds out which server the client asks for, where the pool's hash wants to know.
+pub async fn server_name(session: &Session, client: &mut Stream) -> Result<(), CloseReason> {
+    if session.told(|told| told.hello.is_some()) == Some(true) {
+        return Ok(());
+    }
+    let mut wait = Wait { session, client, place: None, deadline: None };
+    let hello = wait.client_hello(false).await?;
+    session.tell(|told| told.hello = Some(hello));
+    forget_offers(session);
+    session.stage.set(Stage::Route);
+    Ok(())
+}
+
+/// What the client offered has had its say; its name is kept, for the log. A client may offer as much as `preread_size` holds,
+/// and stay for a year.
+fn forget_offers(session: &Session) {
+    if session.told(|told| told.hello.is_some()) == Some(true) {
+        session.tell(|told| {
+            if let Some(hello) = &mut told.hello {
+                hello.alpn = Protocols::default();
+            }
+        });
+    }
+}
+
+fn facts<'a>(session: &Session, hello: Option<&'a Hello>) -> Facts<'a> {
+    Facts { client: session.client().ip(), port: session.local().port(), hello }
+}
+
+/// What is held while bytes are waited for.
+struct Wait<'a> {
+    session: &'a Session,
+    client: &'a mut Stream,
+    /// Among all of the listener's that wait.
+    place: Option<PrereadPermit>,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Wait<'_> {
+    /// Takes the PROXY header, and holds whom it announces against what the sender was not held against.
+    async fn header(&mut self, judge: Arc<Listener>) -> Result<(), CloseReason> {
+        let most = self.session.listener.config.preread_size;
+        let header = self.until(|bytes| proxy_protocol::read(bytes, most)).await?;
+        let header = header.map_err(|bad| {
+            self.session.tell(|told| told.cause = Some(bad.as_str().into()));
+            CloseReason::BadProxyHeader
+        })?;
+        self.take(header.length)?;
+        self.session.tell(|told| told.sender_of = None);
+        let Some(ends) = header.ends else { return Ok(()) };
+        self.session.announce(ends);
+        let own = admit::admit_announced(&judge, ends.client.ip(), Moment::now().nanoseconds())?;
+        if let Some(own) = own {
+            self.session.keep(own);
+        }
+        Ok(())
+    }
+
+    async fn hello(&mut self) -> Result<Hello, CloseReason> {
+        let is_promised = match self.session.listener.routes.name_servers() {
+            true => self.postgres_asks().await?,
+            false => false,
+        };
+        if is_promised {
+            self.session.tell(|told| told.wants_postgres_tls = true);
+        }
+        self.client_hello(is_promised).await
+    }
+
+    /// Answers a PostgreSQL client that asks whether TLS may follow; says whether one did.
+    async fn postgres_asks(&mut self) -> Result<bool, CloseReason> {
+        // It may first ask for another encryption, be told no, and then for TLS; and that is all.
+        for _ in 0..2 {
+            match self.until(|bytes| Ok::<_, CloseReason>(postgres::read(bytes))).await?? {
+                None => break,
+                Some(postgres::Request::Tls) => {
+                    self.take(postgres::LENGTH)?;
+                    self.answer(&[postgres::YES])?;
+                    return Ok(true);
+                }
+                Some(postgres::Request::GssEncryption) => {
+                    self.take(postgres::LENGTH)?;
+                    self.answer(&[postgres::NO])?;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Looks at the ClientHello. Who does not speak TLS names no server, unless it said that it would.
+    async fn client_hello(&mut self, is_promised: bool) -> Result<Hello, CloseReason> {
+        let most = self.session.listener.config.preread_size;
+        match self.until(|bytes| client_hello::read(bytes, most)).await? {
+            Ok(hello) => Ok(hello),
+            Err(BadHello::NotTls) if !is_promised => Ok(Hello::default()),
+            Err(bad) => {
+                self.session.tell(|told| told.cause = Some(bad.as_str().into()));
+                Err(CloseReason::BadClientHello)
+            }
+        }
+    }
+
+    /// Shows `judge` what is there, each time more came, until it is satisfied.
+    async fn until<T, E>(
+        &mut self,
+        judge: impl Fn(&[u8]) -> Result<Progress<T>, E>,
+    ) -> Result<Result<T, E>, CloseReason> {
+        let session = self.session;
+        let most = session.listener.config.preread_size;
+        // All that the client sends is there to be judged.
+        let mut is_all = false;
+        self.limited(|client, cx| {
+            loop {
+                if ready!(client.poll_arrival(cx)).is_err() {
+                    return Poll::Ready(Err(CloseReason::ClientReset));
+                }
+                let scratch = &mut session.worker.scratch.borrow_mut()[..most];
+                let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+                match rustix::net::recv(&*client, &mut *scratch, flags) {
+                    Ok((count, _)) if count > 0 => {
+                        session.tell(|told| told.looked_at = count);
+                        match judge(&scratch[..count]) {
+                            Ok(Progress::Whole(value)) => return Poll::Ready(Ok(Ok(value))),
+                            Err(error) => return Poll::Ready(Ok(Err(error))),
+                            Ok(Progress::Partial) => {}
+                        }
+                    }
+                    Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                    Err(_) => return Poll::Ready(Err(CloseReason::ClientReset)),
+                }
+                match socket::peek(&*client) {
+                    Peeked::Reset => return Poll::Ready(Err(CloseReason::ClientReset)),
+                    Peeked::Ended => return Poll::Ready(Err(CloseReason::ClientClosed)),
+                    Peeked::Bytes { fin: true } if is_all => {
+                        return Poll::Ready(Err(CloseReason::ClientClosed));
+                    }
+                    Peeked::Bytes { fin: true } => {
+                        // The end may have come with bytes that were not there when they were judged.
+                        is_all = true;
+                        continue;
+                    }
+                    Peeked::Bytes { fin: false } | Peeked::Nothing => {}
+                }
+                client.forget_arrival();
+            }
+        })
+        .await
+    }
+
+    /// Waits for what `work` does with the client, within the limits.
+    async fn limited<T>(
+        &mut self,
+        mut work: impl FnMut(&mut Stream, &mut Context<'_>) -> Poll<Result<T, CloseReason>>,
+    ) -> Result<T, CloseReason> {
+        let session = self.session;
+        let config = &session.listener.config;
+        session.stage.set(Stage::Preread);
+        if self.place.is_none() {
+            let place = PrereadPermit::enter(&session.listener, config.limits.prereads);
+            self.place = Some(place.ok_or(CloseReason::OverLimit)?);
+        }
+        let left = config.timeouts.preread.saturating_sub(session.started.elapsed());
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(left)));
+        poll_fn(|cx| {
+            if let Some(reason) = session.poll_cut(cx) {
+                return Poll::Ready(Err(reason));
+            }
+            if deadline.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(CloseReason::PrereadTimeout));
+            }
+            work(self.client, cx)
+        })
+        .await
+    }
+
+    /// Ends the client's TLS here.
+    async fn handshake(&mut self, server: &tls::server::Server) -> Result<(), CloseReason> {
+        if server.is_for_postgres() && self.postgres_asks().await? {
+            self.session.tell(|told| told.speaks_postgres = true);
+        }
+        self.turn_away_in_clear().await?;
+        let most = self.session.listener.config.preread_size;
+        let (mut acceptor, mut read) = (Acceptor::default(), 0);
+        let accepted = self
+            .limited(|client, cx| client.poll_hello(&mut acceptor, &mut read, most, cx).map(Ok))
+            .await?;
+        self.session.tell(|told| told.looked_at = read);
+        let accepted = accepted.map_err(|error| self.broke(&error))?;
+        let first = accepted.client_hello();
+        let hello = Hello {
+            server_name: first
+                .server_name()
+                .map(|name| name.trim_end_matches('.').to_ascii_lowercase()),
+            alpn: first.alpn().into_iter().flatten().collect(),
+        };
+        // The name is worth a line in the log also where the handshake fails.
+        self.session.tell(|told| told.hello = Some(hello));
+        match accepted.into_connection(Arc::clone(&server.config)) {
+            Ok(connection) => self.client.encrypt(connection),
+            Err((error, mut alert)) => {
+                let mut text = Vec::new();
+                // Writing to memory does not fail.
+                let _ = alert.write(&mut text);
+                let _ = self.answer(&text);
+                return Err(self.broke(&io::Error::new(io::ErrorKind::InvalidData, error)));
+            }
+        }
+        let outcome = self.limited(|client, cx| client.poll_handshake(cx).map(Ok)).await?;
+        outcome.map_err(|error| self.broke(&error))
+    }
+
+    /// A PostgreSQL client that does not go on in TLS would not understand an alert.
+    async fn turn_away_in_clear(&mut self) -> Result<(), CloseReason> {
+        let in_clear = self.until(|bytes| {
+            let is_asking = !matches!(postgres::read(bytes), Progress::Whole(None));
+            Ok::<_, CloseReason>(match bytes {
+                // As every record of TLS begins.
+                [22, ..] => Progress::Whole(false),
+                [0, ..] if bytes.len() < postgres::LENGTH => Progress::Partial,
+                _ => Progress::Whole(postgres::is_startup(bytes) || is_asking),
+            })
+        });
+        if in_clear.await?? {
+            let what = "this address is for TLS: connect with sslmode=require or better";
+            let _ = self.answer(&postgres::error("28000", what));
+            self.session.tell(|told| told.cause = Some("it does not speak TLS".into()));
+            return Err(CloseReason::TlsFailed);
+        }
+        Ok(())
+    }
+
+    /// Why a handshake ended.
+    fn broke(&self, error: &io::Error) -> CloseReason {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => CloseReason::ClientClosed,
+            io::ErrorKind::InvalidData => {
+                self.session.tell(|told| told.cause = Some(tls::explain(error).into()));
+                CloseReason::TlsFailed
+            }
+            _ => CloseReason::ClientReset,
+        }
+    }
+
+    /// Takes bytes that were looked at.
+    fn take(&self, count: usize) -> Result<(), CloseReason> {
+        let scratch = &mut self.session.worker.scratch.borrow_mut()[..count];
+        match rustix::net::recv(&*self.client, scratch, RecvFlags::DONTWAIT) {
+            Ok((taken, _)) if taken == count => Ok(()),
+            _ => Err(CloseReason::ClientReset),
+        }
+    }
+
+    /// The first bytes of ours on this connection always have room.
+    fn answer(&self, bytes: &[u8]) -> Result<(), CloseReason> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match rustix::net::send(&*self.client, bytes, flags) {
+            Ok(count) if count == bytes.len() => Ok(()),
+            _ => Err(CloseReason::ClientReset),
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! The life of one TCP connection, top to bottom: admitted by the listener, then route → connect → relay →
+//! record. Each stage returns the reason if it ends the session; `run` records exactly once, whatever
+//! happened; guards give back what was taken.
+
+use std::cell::Cell;
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use super::connect;
+use super::ending::Ending;
+use super::place::{Home, Place};
+use super::preread::{self, Told};
+use super::refusal::refuse;
+use super::relay::{Relay, Verdict};
+use super::source_ports::Lease;
+use super::worker::Worker;
+use crate::border::addr::{ClientAddr, LocalAddr, PackedClientAddr};
+use crate::border::plane::{SessionFilter, SessionRow};
+use crate::border::snapshot::Listener;
+use crate::config::HashKey;
+use crate::data::admit::{self, Admission, ClientNet, ClientPermit, ListenerPermit};
+use crate::data::pool::backend::{Backend, CONNECT_BOUNDS};
+use crate::data::pool::{BackendPermit, Pool};
+use crate::data::stream::Stream;
+use crate::data::wire::proxy_protocol::Ends;
+use crate::sys::clock::{self, Moment};
+use crate::sys::socket;
+use crate::telemetry::record::{Bytes, CloseReason, Stage};
+
+/// An admitted connection on its way to the worker it will live on.
+pub struct Arrival {
+    pub socket: OwnedFd,
+    pub client: ClientAddr,
+    pub local: Arc<LocalAddr>,
+    pub admission: Admission,
+    pub place: Place,
+}
+
+/// One session. Everything in it belongs to one worker: no atomics. There may be hundreds of thousands of them,
+/// so what is rare is small here or boxed.
+pub struct Session {
+    pub id: u64,
+    /// Of the last attempt.
+    backend: Cell<Option<Arc<Backend>>>,
+    /// While relaying: the slot on the backend and, if it is one of ours, the source port.
+    pub holds: Holds,
+    pub started: Moment,
+    pub bytes: Cell<Bytes>,
+    /// Coarse clock of the last byte either way.
+    pub last_byte_ms: Cell<u64>,
+    waker: Cell<Option<Waker>>,
+    local: Arc<LocalAddr>,
+    client: Cell<PackedClientAddr>,
+    /// What the first bytes told, where any were looked at.
+    told: Cell<Option<Box<Told>>>,
+    pub times: Cell<Times>,
+    /// Its place in the worker's roster.
+    pub seat: Cell<u32>,
+    pub failed_attempts: Cell<u8>,
+    pub stage: Cell<Stage>,
+    cut: Cell<Option<CloseReason>>,
+    /// Whether it has a place among its client's sessions.
+    is_counted: Cell<bool>,
+    /// By its first bytes, as far as they were seen.
+    pub speaks_tls: Cell<bool>,
+    /// Why it ended; `internal` until that is known.
+    pub reason: Cell<CloseReason>,
+    /// Its settings, as they were when it was accepted.
+    pub listener: ListenerPermit,
+    /// Its place is given back last: at no load all else must be given back.
+    pub worker: Home,
+}
+
+/// What a relayed session holds besides its places.
+#[derive(Default)]
+pub struct Holds {
+    pub slot: Cell<Option<BackendPermit>>,
+    pub lease: Cell<Option<Box<Lease>>>,
+}
+
+/// How long the backend took, in microseconds; an hour and more is all the same here.
+#[derive(Clone, Copy, Default)]
+pub struct Times {
+    pub connect: Option<NonZeroU32>,
+    pub first_byte: Option<NonZeroU32>,
+    /// When the backend was last given anything, or connected, since the start: until it has spoken.
+    first_byte_from: u32,
+}
+
+/// Takes an arrival in and lets it live on this worker.
+pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
+    let Arrival { socket: accepted, client, mut local, admission, place } = arrival;
+    let Admission { listener, client: own, sender_of } = admission;
+    if worker.plane.session_log.is_on() {
+        // The listening socket may be a wildcard; the log wants the address the client really dialled.
+        local = Arc::new(socket::local_addr(&accepted));
+    }
+    listener.live.counters.of(worker.id).sessions.add(1);
+    let session = Rc::new(Session {
+        id: worker.plane.next_session_id(),
+        backend: Cell::default(),
+        holds: Holds::default(),
+        started: Moment::now(),
+        bytes: Cell::default(),
+        last_byte_ms: Cell::new(clock::coarse_ms()),
+        waker: Cell::default(),
+        local,
+        client: Cell::new(client.into()),
+        told: Cell::default(),
+        times: Cell::default(),
+        seat: Cell::new(0),
+        failed_attempts: Cell::new(0),
+        stage: Cell::new(Stage::Route),
+        cut: Cell::new(None),
+        is_counted: Cell::new(false),
+        speaks_tls: Cell::new(false),
+        reason: Cell::new(CloseReason::Internal),
+        listener,
+        worker: place.settle(worker),
+    });
+    if let Some(own) = own {
+        session.keep(own);
+    }
+    if let Some(listener) = sender_of {
+        session.tell(|told| told.sender_of = Some(listener));
+    }
+    session.seat.set(worker.sessions.borrow_mut().enter(Rc::clone(&session)));
+    let ending = Ending(Rc::clone(&session));
+    let life = Life::Reaching(Box::pin(reach(session, accepted)));
+    tokio::task::spawn_local(Run { life, ending });
+}
+
+/// Its place among its client's sessions, if those are limited.
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let (true, Some(ip)) = (self.is_counted.get(), self.client().ip()) {
+            self.listener.live.quotas.clients.leave(ClientNet::of(ip));
+        }
+    }
+}
+
+/// A session's task: lives, and records the ending exactly once. A panic below ends in `internal` by way of the
+/// guard's drop. Written out rather than an `async fn`, which would keep room for every stage at once; what
+/// reaching a backend needs is boxed and given back before the session settles down to relay.
+struct Run {
+    life: Life,
+    ending: Ending,
+}
+
+enum Life {
+    Reaching(Pin<Box<dyn Future<Output = Result<Relay, CloseReason>>>>),
+    Relaying(Relay),
+    /// One side was reset; the other is, once it has everything.
+    Carrying(Pin<Box<dyn Future<Output = CloseReason>>>),
+    Over,
+}
+
+impl Future for Run {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let worker = &self.ending.0.worker;
+        worker.spin.turn(worker);
+        loop {
+            let reason = match &mut self.life {
+                Life::Reaching(reaching) => match ready!(reaching.as_mut().poll(cx)) {
+                    Ok(relay) => {
+                        self.life = Life::Relaying(relay);
+                        continue;
+                    }
+                    Err(reason) => reason,
+                },
+                Life::Relaying(relay) => match ready!(relay.poll(cx)) {
+                    Verdict::Clean(reason) | Verdict::Cut(reason) => reason,
+                    Verdict::Carry { to, reason } => {
+                        if let Life::Relaying(relay) = std::mem::replace(&mut self.life, Life::Over)
+                        {
+                            self.life = Life::Carrying(Box::pin(relay.carry(to, reason)));
+                        }
+                        continue;
+                    }
+                },
+                Life::Carrying(carrying) => ready!(carrying.as_mut().poll(cx)),
+                Life::Over => return Poll::Ready(()),
+            };
+            self.life = Life::Over;
+            self.ending.0.reason.set(reason);
+            return Poll::Ready(());
+        }
+    }
+}
+
+/// The stages up to a connected backend.
+async fn reach(session: Rc<Session>, socket: OwnedFd) -> Result<Relay, CloseReason> {
+    let mut client = Stream::new(socket).map_err(|_| CloseReason::NoDescriptors)?;
+    if session.listener.looks_at_first_bytes() {
+        let looked = Box::pin(preread::preread(&session, &mut client)).await;
+        looked.map_err(|reason| refuse(&session, &mut client, reason))?;
+    }
+    let pool = session.pool().ok_or_else(|| refuse(&session, &mut client, CloseReason::NoRoute))?;
+    if pool.config.hash.key == HashKey::ServerName {
+        let looked = Box::pin(preread::server_name(&session, &mut client)).await;
+        looked.map_err(|reason| refuse(&session, &mut client, reason))?;
+    }
+    let connected = connect::connect(&session, &mut client, pool).await;
+    let connected = connected.map_err(|reason| refuse(&session, &mut client, reason))?;
+    session.stage.set(Stage::Relay);
+    let connected = connected.with_client(client).map_err(|_| CloseReason::Internal)?;
+    Ok(Relay::new(session, connected))
+}
+
+impl Session {
+    /// The pool as it is now; a reload may have replaced it since the session was accepted.
+    pub fn pool(&self) -> Option<Arc<Pool>> {
+        let snapshot = self.worker.plane.snapshot.load();
+        snapshot.pools.get(&self.pool_name()?).map(Arc::clone)
+    }
+
+    /// Who it is for: the announced client, where one was.
+    pub fn client(&self) -> ClientAddr {
+        self.client.get().unpack()
+    }
+
+    /// The address the client dialled, as far as the listening socket or a PROXY header knows it.
+    pub fn local(&self) -> LocalAddr {
+        self.told(|told| told.local).flatten().unwrap_or(*self.local)
+    }
+
+    /// Keeps its place among its client's sessions; its drop gives it back.
+    pub fn keep(&self, own: ClientPermit) {
+        own.keep();
+        self.is_counted.set(true);
+    }
+
+    /// From now on it is the session of the client that a PROXY header announced.
+    pub fn announce(&self, ends: Ends) {
+        let sender = self.client();
+        self.client.set(ClientAddr::new(ends.client).into());
+        self.tell(|told| {
+            told.sender = Some(sender);
+            told.local = Some(LocalAddr::new(ends.local));
+        });
+    }
+
+    pub fn listener_name(&self) -> &str {
+        &self.listener.config.name
+    }
+
+    /// Whether its client might come in by the listener as it is now.
+    pub fn may_stay(&self, now: &Listener) -> bool {
+        let sender = self.told(|told| told.sender).flatten().and_then(|sender| sender.ip());
+        let client = self.client().ip();
+        let is_sender = self.told(|told| told.sender_of.is_some()) == Some(true);
+        admit::may_stay(now, client, sender, is_sender)
+    }
+
+    /// Takes note of what the first bytes told.
+    pub fn tell<T>(&self, note: impl FnOnce(&mut Told) -> T) -> T {
+        let mut told = self.told.take().unwrap_or_default();
+        let result = note(&mut told);
+        self.told.set(Some(told));
+        result
+    }
+
+    fn bandwidth(&self, from_client: bool) -> Option<u64> {
+        let bandwidth = self.listener.config.limits.bandwidth;
+        if from_client { bandwidth.to_backend } else { bandwidth.to_client }
+    }
+
+    /// Ready with how much may be taken from that side now.
+    pub fn poll_allowance(&self, from_client: bool, cx: &mut Context<'_>) -> Poll<usize> {
+        let Some(limit) = self.bandwidth(from_client) else { return Poll::Ready(usize::MAX) };
+        self.tell(|told| told.paces.of(from_client).poll(limit, cx))
+    }
+
+    /// Looks at what the first bytes told, if any were looked at.
+    pub fn told<T>(&self, look: impl FnOnce(&Told) -> T) -> Option<T> {
+        let told = self.told.take()?;
+        let result = look(&told);
+        self.told.set(Some(told));
+        Some(result)
+    }
+
+    pub fn set_backend(&self, backend: Arc<Backend>) {
+        self.backend.set(Some(backend));
+    }
+
+    /// Does something with the backend of the last attempt, if there was one.
+    pub fn with_backend<T>(&self, work: impl FnOnce(&Arc<Backend>) -> T) -> Option<T> {
+        let backend = self.backend.take()?;
+        let result = work(&backend);
+        self.backend.set(Some(backend));
+        Some(result)
+    }
+
+    /// Registers the session's task and says whether somebody wants it to end.
+    pub fn poll_cut(&self, cx: &Context<'_>) -> Option<CloseReason> {
+        let waker = self.waker.take().filter(|waker| waker.will_wake(cx.waker()));
+        self.waker.set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
+        self.cut.get()
+    }
+
+    /// Ends the session at its next turn; the first reason stands, but for one that would only end an attempt.
+    pub fn cut(&self, reason: CloseReason) {
+        let is_attempt = |it: CloseReason| self.stage.get() == Stage::Connect && it.is_of_backend();
+        if self.cut.get().is_none_or(is_attempt) {
+            self.cut.set(Some(reason));
+        }
+        if let Some(waker) = self.waker.take() {
+            // It registers again at its next turn.
+            waker.wake();
+        }
+    }
+
+    /// Whatever it was cut for does not concern it any more.
+    pub fn lift_cut(&self) {
+        self.cut.set(None);
+    }
+
+    /// The backend answered the connect; now it may speak.
+    pub fn connected(&self, took: Duration) {
+        let times = self.times.get();
+        let connect = NonZeroU32::new(microseconds(took).max(1));
+        let first_byte_from = microseconds(self.started.elapsed());
+        self.times.set(Times { connect, first_byte_from, ..times });
+    }
+
+    /// Payload taken from one side.
+    pub fn taken(&self, from_client: bool, count: usize) {
+        if let Some(limit) = self.bandwidth(from_client) {
+            self.tell(|told| told.paces.of(from_client).take(limit, count));
+        }
+        let count = count as u64;
+        let mut bytes = self.bytes.get();
+        if from_client {
+            if bytes.backend_received == 0 {
+                // A client may pause within what it asks. Before it is given: the backend may be quicker than we are.
+                let first_byte_from = microseconds(self.started.elapsed());
+                self.times.set(Times { first_byte_from, ..self.times.get() });
+            }
+            bytes.client_received += count;
+            self.listener.live.counters.of(self.worker.id).received_bytes.add(count);
+        } else {
+            if bytes.backend_received == 0 {
+                self.first_byte();
+            }
+            bytes.backend_received += count;
+            self.with_backend(|backend| {
+                backend.live.counters.of(self.worker.id).received_bytes.add(count);
+            });
+        }
+        self.bytes.set(bytes);
+        self.last_byte_ms.set(clock::coarse_ms());
+    }
+
+    /// Payload given to the other side.
+    pub fn delivered(&self, from_client: bool, count: usize, spliced: bool) {
+        let count = count as u64;
+        let mut bytes = self.bytes.get();
+        if from_client {
+            bytes.backend_sent += count;
+            self.with_backend(|backend| {
+                backend.live.counters.of(self.worker.id).sent_bytes.add(count);
+            });
+        } else {
+            bytes.client_sent += count;
+            self.listener.live.counters.of(self.worker.id).sent_bytes.add(count);
+        }
+        self.bytes.set(bytes);
+        let load = self.worker.load();
+        if spliced { &load.spliced_bytes } else { &load.copied_bytes }.add(count);
+        self.last_byte_ms.set(clock::coarse_ms());
+    }
+
+    /// The backend spoke for the first time: how long did it let us wait?
+    fn first_byte(&self) {
+        let times = self.times.get();
+        let from = Duration::from_micros(u64::from(times.first_byte_from));
+        let took = self.started.elapsed().saturating_sub(from);
+        let first_byte = NonZeroU32::new(microseconds(took).max(1));
+        self.times.set(Times { first_byte, ..times });
+        self.with_backend(|backend| {
+            let counters = backend.live.counters.of(self.worker.id);
+            counters.first_byte_duration.observe(&CONNECT_BOUNDS, took);
+            let of_pool = backend.shared.counters.of(self.worker.id);
+            of_pool.first_byte_duration.observe(&CONNECT_BOUNDS, took);
+            backend.observe_latency(took, Instant::now());
+        });
+    }
+
+    /// With what it sent before it was turned away, which nobody passed on.
+    pub fn all_bytes(&self) -> Bytes {
+        let mut bytes = self.bytes.get();
+        if matches!(self.stage.get(), Stage::Preread | Stage::Route) {
+            bytes.client_received = self.told(|told| told.looked_at).unwrap_or(0) as u64;
+        }
+        bytes
+    }
+
+    pub fn matches(&self, filter: &SessionFilter) -> bool {
+        filter.id.is_none_or(|id| id == self.id)
+            && filter.client.is_none_or(|ip| self.client().ip() == Some(ip))
+            && filter.pool.as_deref().is_none_or(|pool| self.pool_name().as_deref() == Some(pool))
+            && filter.stage.is_none_or(|stage| self.stage.get() == stage)
+            && filter.backend.as_deref().is_none_or(|name| self.is_on(name, filter))
+    }
+
+    fn is_on(&self, name: &str, filter: &SessionFilter) -> bool {
+        // Held after an attempt, it is on none.
+        matches!(self.stage.get(), Stage::Connect | Stage::Relay)
+            && self.with_backend(|backend| {
+                &*backend.name == name
+                    && filter.address.as_ref().is_none_or(|address| backend.address == *address)
+            }) == Some(true)
+    }
+
+    pub fn row(&self) -> SessionRow {
+        let idle = clock::coarse_ms().saturating_sub(self.last_byte_ms.get());
+        let bytes = self.bytes.get();
+        SessionRow {
+            id: self.id,
+            listener: Arc::clone(&self.listener.config.name),
+            pool: self.pool_name(),
+            backend: self.with_backend(|backend| Arc::clone(&backend.name)),
+            client: self.client().to_string(),
+            age: self.started.elapsed(),
+            idle: Duration::from_millis(idle),
+            received_bytes: bytes.client_received,
+            sent_bytes: bytes.client_sent,
+            stage: self.stage.get(),
+            worker: self.worker.id,
+        }
+    }
+
+    pub fn pool_name(&self) -> Option<Arc<str>> {
+        let config = &self.listener.config;
+        match self.told(|told| told.route).flatten() {
+            Some(index) => config.routes.get(index)?.pool.clone(),
+            None => config.pool.clone(),
+        }
+    }
+}
+
+fn microseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_size<A, B, F>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// With the two counts of its Rc a session just fits an allocator's class, and so does its task: a word more
+    /// costs 32 bytes and more in each of hundreds of thousands.
+    #[test]
+    fn a_session_fits_its_allocations() {
+        assert!(size_of::<Session>() <= 176, "{}", size_of::<Session>());
+        assert!(size_of::<Run>() <= 128, "{}", size_of::<Run>());
+        // Made and given back for each: what only some need, first bytes and TLS, is boxed in it.
+        assert!(future_size(reach) <= 640, "{}", future_size(reach));
+    }
+}
