@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use maitred::border::addr::{BackendAddr, ListenAddr, LocalAddr};
+use maitred::border::session_log::SessionLog;
 use maitred::config::{self, Config, SourcePorts};
 use maitred::control::supervisor::Supervisor;
-use maitred::telemetry::session_log::SessionLog;
 
 /// 10 were measured. Among them are the session, its task, what reaches a backend and its list of sources, two entries in
 /// the event loop, the lease of a source port, and the timers of the connect and of the relay.

@@ -17,16 +17,16 @@ use serde_json::{Map, Value, json};
 
 use super::http::Shared;
 use super::{Lister, State};
+use crate::border::counters::PerWorker;
+use crate::border::datagrams::Dropped;
 use crate::border::plane::{SessionFilter, SessionRow};
+use crate::border::record::CloseReason;
 use crate::border::snapshot::Listener;
 use crate::config::describe::{describe, hide_secrets, route_in_words};
 use crate::data::pool::Pool;
 use crate::data::pool::backend::{Backend, BackendCounters, CONNECT_BOUNDS};
 use crate::data::pool::hand::{Hand, Set};
-use crate::telemetry::counters::PerWorker;
-use crate::telemetry::datagrams::Dropped;
 use crate::telemetry::history::{Point, STEP};
-use crate::telemetry::record::CloseReason;
 
 pub(super) fn routes() -> Router<Shared> {
     Router::new()

@@ -4,3 +4,9 @@
 pub mod snapshot;
 pub mod plane;
 pub mod addr;
+pub mod text;
+
+pub mod record;
+pub mod counters;
+pub mod datagrams;
+pub mod session_log;

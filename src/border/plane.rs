@@ -13,13 +13,12 @@ use tokio::runtime::RuntimeMetrics;
 use tokio::sync::mpsc;
 
 use crate::border::addr::{BackendAddr, ListenAddr, LocalAddr};
-use crate::border::snapshot::{Snapshot, Terms};
+use crate::border::counters::{Counter, SharedCounter};
+use crate::border::record::{CloseReason, Stage};
+use crate::border::session_log::SessionLog;
+use crate::border::snapshot::{Departed, Snapshot};
 use crate::config::Protocol;
-use crate::data::admit::Gate;
-use crate::data::pool::Pool;
-use crate::telemetry::counters::{Counter, SharedCounter};
-use crate::telemetry::record::{CloseReason, Stage};
-use crate::telemetry::session_log::SessionLog;
+use crate::data::limits::Gate;
 
 /// Shared by every thread for the life of the process.
 pub struct Plane {
@@ -50,13 +49,6 @@ pub const SETTLING: Duration = Duration::from_secs(12);
 
 /// TCP and UDP may have the same address.
 pub type Bind = (Protocol, ListenAddr);
-
-/// Listeners and pools that are in no snapshot any more.
-#[derive(Default)]
-pub struct Departed {
-    pub listeners: Vec<Arc<Terms>>,
-    pub pools: Vec<Arc<Pool>>,
-}
 
 /// One bound address.
 #[derive(Clone, Debug)]
@@ -250,24 +242,5 @@ impl WorkerLoad {
     pub fn busy(&self) -> Duration {
         let tcp = self.metrics.get().map(|metrics| metrics.worker_total_busy_duration(0));
         tcp.unwrap_or_default() + Duration::from_nanos(self.udp_busy.value())
-    }
-}
-
-impl Departed {
-    /// Those of `before` and `self` that `now` does not have and that still have sessions.
-    pub fn after(&self, before: &Snapshot, now: &Snapshot) -> Departed {
-        let before_listeners = before.listeners.values().map(|listener| &listener.terms);
-        let listeners = self.listeners.iter().chain(before_listeners);
-        let pools = self.pools.iter().chain(before.pools.values());
-        Departed {
-            listeners: listeners
-                .filter(|it| !now.listeners.contains_key(&it.config.name) && it.is_in_use())
-                .map(Arc::clone)
-                .collect(),
-            pools: pools
-                .filter(|it| !now.pools.contains_key(&it.name) && it.is_in_use())
-                .map(Arc::clone)
-                .collect(),
-        }
     }
 }

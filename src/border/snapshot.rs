@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::border::addr::ListenAddr;
-use crate::border::plane::Departed;
+use crate::border::counters::{Counter, PerWorker};
+use crate::border::datagrams::DatagramCounters;
+use crate::border::record::{CloseReason, Stage, can_occur};
 use crate::config;
-use crate::data::admit::{Acl, Quotas};
+use crate::data::limits::{Acl, Quotas};
 use crate::data::pool::Pool;
 use crate::data::route::Routes;
-use crate::telemetry::counters::{Counter, PerWorker};
-use crate::telemetry::datagrams::DatagramCounters;
-use crate::telemetry::record::{CloseReason, Stage, can_occur};
 
 #[derive(Default)]
 pub struct Snapshot {
@@ -42,6 +41,13 @@ pub struct Terms {
     pub config: Arc<config::Listener>,
     pub routes: Routes,
     pub live: Arc<ListenerLive>,
+}
+
+/// Listeners and pools that are in no snapshot any more.
+#[derive(Default)]
+pub struct Departed {
+    pub listeners: Vec<Arc<Terms>>,
+    pub pools: Vec<Arc<Pool>>,
 }
 
 impl Deref for Listener {
@@ -237,5 +243,24 @@ impl Snapshot {
                     before != port
                 })
         })
+    }
+}
+
+impl Departed {
+    /// Those of `before` and `self` that `now` does not have and that still have sessions.
+    pub fn after(&self, before: &Snapshot, now: &Snapshot) -> Departed {
+        let before_listeners = before.listeners.values().map(|listener| &listener.terms);
+        let listeners = self.listeners.iter().chain(before_listeners);
+        let pools = self.pools.iter().chain(before.pools.values());
+        Departed {
+            listeners: listeners
+                .filter(|it| !now.listeners.contains_key(&it.config.name) && it.is_in_use())
+                .map(Arc::clone)
+                .collect(),
+            pools: pools
+                .filter(|it| !now.pools.contains_key(&it.name) && it.is_in_use())
+                .map(Arc::clone)
+                .collect(),
+        }
     }
 }

@@ -18,8 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::show::visible;
 use crate::admin::listen::usual_sockets;
+use crate::border::text::visible;
 use crate::config::Token;
 
 /// To connect.

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::ask::{Where, percent};
-use super::show::visible;
+use crate::border::text::visible;
 
 /// Set by hand what happens with a backend: at once, over reloads, until a hand lifts it
 #[derive(Args, Debug)]

@@ -73,8 +73,8 @@ impl Explain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::border::record::CloseReason;
     use crate::config::fault::Code;
-    use crate::telemetry::record::CloseReason;
     use std::collections::BTreeSet;
 
     #[test]

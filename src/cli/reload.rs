@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::ask::Where;
-use super::show::visible;
+use crate::border::text::visible;
 
 /// Make a running maitred read its configuration again: all of it is applied, or nothing
 #[derive(Args, Debug)]

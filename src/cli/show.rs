@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
 use super::ask::Where;
+use crate::border::text::{commands, visible};
 
 /// Show what a running maitred is doing
 #[derive(Args, Debug)]
@@ -231,15 +232,6 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// Whoever answers is not to write on somebody's terminal.
-pub fn visible(text: &str) -> String {
-    let shown = |letter: char| match commands(letter) {
-        true => letter.escape_default().to_string(),
-        false => letter.to_string(),
-    };
-    text.chars().map(shown).collect()
-}
-
 /// The same for JSON, which has its own way to write such letters.
 fn visible_json(value: &Value) -> String {
     let shown = |letter: char| match commands(letter) && letter != '\n' {
@@ -247,12 +239,6 @@ fn visible_json(value: &Value) -> String {
         false => letter.to_string(),
     };
     format!("{value:#}\n").chars().map(shown).collect()
-}
-
-/// What a terminal obeys, and what turns the direction of writing round.
-fn commands(letter: char) -> bool {
-    let turns = matches!(letter, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    letter.is_control() || turns
 }
 
 /// RFC 4180, but for the line's end.

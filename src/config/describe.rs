@@ -14,6 +14,7 @@ use super::{
     RelayMode, SessionLog, SourcePorts, WhenFlowsFull, WhenFull, WhenNoneUp,
 };
 use super::{Listener, Trusted, pool};
+use crate::data::tls::protocols;
 
 mod health;
 
@@ -403,11 +404,6 @@ fn senders(trusted: &Trusted) -> Vec<String> {
 
 fn nets(nets: &[IpNet]) -> Vec<String> {
     nets.iter().map(ToString::to_string).collect()
-}
-
-/// Of ALPN; every one of the registry's is text.
-pub(crate) fn protocols(protocols: &[Vec<u8>]) -> Vec<String> {
-    protocols.iter().map(|it| String::from_utf8_lossy(it).into_owned()).collect()
 }
 
 /// A text where it can be one, else hexadecimal.

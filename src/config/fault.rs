@@ -3,6 +3,8 @@
 
 use super::tree::Span;
 
+pub use crate::border::text::{list_words, plain, quote};
+
 /// Stable: tests, editors and `explain` know faults by these. A number is never given a second meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Code {
@@ -219,37 +221,5 @@ impl Faults {
     pub fn into_sorted(mut self) -> (Vec<Fault>, usize) {
         self.list.sort_by_key(|fault| fault.at.map(|span| (span.source, span.start)));
         (self.list, self.omitted)
-    }
-}
-
-/// A value as it may stand in a message: in backquotes, short, without control characters.
-pub fn quote(text: &str) -> String {
-    format!("`{}`", shown(text, 60))
-}
-
-/// Somebody else's words as they may stand in a message: not too many, without control characters.
-pub fn plain(text: &str) -> String {
-    shown(text, 200)
-}
-
-fn shown(text: &str, max: usize) -> String {
-    let mut shown: String = text.chars().take(max).flat_map(visible).collect();
-    if text.chars().nth(max).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-fn visible(letter: char) -> Vec<char> {
-    if letter.is_control() { letter.escape_default().collect() } else { vec![letter] }
-}
-
-/// `a`, `b` or `c`.
-pub fn list_words<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
-    let quoted: Vec<String> = words.into_iter().map(quote).collect();
-    match quoted.as_slice() {
-        [] => String::new(),
-        [only] => only.clone(),
-        [first @ .., last] => format!("{} or {last}", first.join(", ")),
     }
 }

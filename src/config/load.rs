@@ -26,7 +26,6 @@ use super::raw::File;
 use super::substitute::{Environment, substitute};
 use super::tree::{Node, Span};
 use super::{Answer, Config};
-use crate::data::pool::finding::{Failure, Reason};
 use crate::data::tls;
 
 /// A configuration that may be used, and what is odd about it all the same.
@@ -345,17 +344,22 @@ pub fn read_nets(path: &Path) -> Result<Vec<IpNet>, String> {
     summary(&source, faults).map(|()| nets)
 }
 
+/// Why a file gives no backends.
+#[derive(Clone, Debug)]
+pub enum BadList {
+    Unreadable(String),
+    Malformed(String),
+}
+
 /// The backends of a file, outside of a load. The failure names the file and the first line that is wrong.
-pub fn read_backends(path: &Path) -> Result<Answer, Failure> {
-    let unreadable = |why| Failure { reason: Reason::Unreadable, why };
-    let text = read_text_file(path).map_err(unreadable)?;
+pub fn read_backends(path: &Path) -> Result<Answer, BadList> {
+    let text = read_text_file(path).map_err(BadList::Unreadable)?;
     let source = Source { name: path.display().to_string(), text };
     let mut faults = Faults::default();
     let answer = backend_list::read(&source, 0, &mut faults);
-    let malformed = |why| Failure { reason: Reason::Malformed, why };
-    summary(&source, faults).map_err(malformed)?;
+    summary(&source, faults).map_err(BadList::Malformed)?;
     // Without a fault there is an answer.
-    answer.ok_or_else(|| malformed(format!("{} is no list of backends", source.name)))
+    answer.ok_or_else(|| BadList::Malformed(format!("{} is no list of backends", source.name)))
 }
 
 /// Where the first fault is, and how many more there are.

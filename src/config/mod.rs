@@ -39,6 +39,7 @@ mod discovery;
 mod stand_in;
 mod tls;
 
+pub use crate::sys::privileges::User;
 pub use access::{Access, AccessFiles, NetFile};
 pub use admin::{AdminSocket, Token};
 pub use discovery::{
@@ -47,7 +48,7 @@ pub use discovery::{
 pub use error::{Report, Source};
 pub use grammar::time as parse_time;
 pub use listener::*;
-pub use load::{Loaded, load, read_backends, read_nets, read_sources, read_text_file};
+pub use load::{BadList, Loaded, load, read_backends, read_nets, read_sources, read_text_file};
 pub use one_line::{OneLine, one_line, override_admin};
 pub use pool::*;
 pub use route::{NamePattern, Route};
@@ -85,17 +86,6 @@ pub struct Process {
     pub watch: bool,
     /// `None`: who started it.
     pub user: Option<User>,
-}
-
-/// Who the process becomes once it has bound what only root may bind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct User {
-    /// As the configuration writes it.
-    pub name: String,
-    pub uid: u32,
-    pub gid: u32,
-    /// Further groups.
-    pub groups: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,33 +1,27 @@
 //! One process from a checked configuration to its exit: log, signals, supervisor, admin, and the life in
 //! between. `demo` shares the start and plays its own life.
 
-use std::fmt;
-use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Instant, SystemTime};
 
-use arc_swap::ArcSwapOption;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
-use crate::admin::http::{self, Bounds, Serving, ServingSocket};
+use crate::admin::Ask;
+use crate::admin::http::{self};
 use crate::admin::listen::{self, BoundSocket};
-use crate::admin::{self, Ask};
-use crate::config::{Config, LogLevel, Token, User};
-use crate::control::life::{self, Signals, Source};
-use crate::control::supervisor::{BindError, Lack, Sockets, Supervisor};
+use crate::border::record::Record;
+use crate::border::session_log::SessionLog;
+use crate::config::{Config, User};
+use crate::control::admin_server::AdminServer;
+use crate::control::life::{self, Source};
+use crate::control::signals::Signals;
+use crate::control::start_error::{StartError, admin_error};
+use crate::control::supervisor::{Lack, Sockets, Supervisor};
 use crate::sys::limits;
-use crate::sys::privileges::{self, Refused};
+use crate::sys::privileges::{self};
 use crate::telemetry::events::EventKind;
-use crate::telemetry::history::{self, History};
 use crate::telemetry::log::{self, Log};
-use crate::telemetry::metrics::Sources;
-use crate::telemetry::record::Record;
 use crate::telemetry::session_line;
-use crate::telemetry::session_log::SessionLog;
 
 /// What may be asked before the first of it is answered.
 const ASKS: usize = 8;
@@ -37,21 +31,11 @@ const EVENT_LOOP: usize = 8;
 
 const CONTROL: &str = "the control plane's event loop";
 
-/// Why the process could not start.
-#[derive(Debug)]
-pub enum StartError {
-    Admin(SocketAddr, io::Error),
-    AdminSocket(PathBuf, io::Error),
-    Bind(BindError),
-    User(Refused),
-    Io(&'static str, io::Error),
-}
-
 /// Everything started, and nothing done with it yet.
 pub struct Started {
     pub runtime: Runtime,
     pub supervisor: Supervisor,
-    pub admin: Admin,
+    pub admin: AdminServer,
     pub signals: Signals,
     /// What the admin server is asked to do.
     pub asks: mpsc::Receiver<Ask>,
@@ -64,15 +48,6 @@ struct Bound {
     /// `Err`: why there is none.
     admin_socket: Result<Option<BoundSocket>, String>,
     sockets: Sockets,
-}
-
-/// The admin server, which a reload may move, but for its socket.
-pub struct Admin {
-    state: Arc<admin::State>,
-    wanted: Option<SocketAddr>,
-    serving: Option<Serving>,
-    socket: Option<ServingSocket>,
-    log: &'static Log,
 }
 
 /// Starts, serves, drains. `own` are the configuration's files, `files` those that it names; a reload reads both again.
@@ -129,7 +104,7 @@ pub fn start(config: Config) -> Result<Started, StartError> {
             Lack::Thread(what, error) => StartError::Io(what, error),
         })?;
     let (sender, asks) = mpsc::channel(ASKS);
-    let mut admin = Admin::new(&supervisor, log, sender);
+    let mut admin = AdminServer::new(&supervisor, log, sender);
     admin.set_token(wanted.token);
     admin.serve(wanted.listen, bound.admin).map_err(|error| admin_error(wanted.listen, error))?;
     admin.serve_socket(bound.admin_socket);
@@ -194,139 +169,3 @@ fn warn_of_unreadable<'a>(user: &User, files: impl Iterator<Item = &'a PathBuf>)
         }
     }
 }
-
-impl Admin {
-    fn new(supervisor: &Supervisor, log: &'static Log, asks: mpsc::Sender<Ask>) -> Admin {
-        let sources = Sources {
-            plane: Arc::clone(&supervisor.plane),
-            reloads: Arc::clone(&supervisor.reloads),
-            log_dropped: Arc::clone(&log.output.dropped),
-        };
-        let history = History::new(Instant::now(), SystemTime::now());
-        // For the life of the process: it ends with the runtime.
-        tokio::spawn(history::keep(Arc::clone(&history), Arc::clone(&supervisor.plane)));
-        let state = admin::State {
-            sources,
-            events: Arc::clone(&supervisor.events),
-            history,
-            started: supervisor.started,
-            version: env!("CARGO_PKG_VERSION"),
-            sessions: Box::new(supervisor.lister()),
-            flows: Box::new(supervisor.flow_lister()),
-            token: ArcSwapOption::empty(),
-            asks,
-            has_socket: AtomicBool::new(false),
-        };
-        Admin { state: Arc::new(state), wanted: None, serving: None, socket: None, log }
-    }
-
-    /// Binds another address, if another one is wanted; nothing is changed yet.
-    pub fn rebind(&self, wanted: Option<SocketAddr>) -> Result<Option<listen::Bound>, StartError> {
-        match wanted {
-            Some(address) if self.wanted != wanted => {
-                let bound = listen::bind(address, self.address());
-                bound.map(Some).map_err(|error| admin_error(wanted, error))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Serves on `bound`; without one, goes on where it is, or stops if nothing is wanted.
-    pub fn serve(
-        &mut self,
-        wanted: Option<SocketAddr>,
-        bound: Option<listen::Bound>,
-    ) -> io::Result<()> {
-        self.wanted = wanted;
-        if let Some(bound) = bound {
-            let serving = http::serve(bound, Arc::clone(&self.state), Bounds::default())?;
-            tracing::info!(address = %serving.address, "admin listening");
-            self.serving = Some(serving);
-        } else if wanted.is_none() {
-            self.serving = None;
-        }
-        Ok(())
-    }
-
-    /// `Err`: why there is no socket, which is odd but no error.
-    fn serve_socket(&mut self, bound: Result<Option<BoundSocket>, String>) {
-        let bound = match bound {
-            Ok(Some(bound)) => bound,
-            Ok(None) => return,
-            Err(why) => {
-                tracing::warn!(
-                    "no admin socket, so no changes but by signals ({why}); name one with `admin: {{socket: /path}}`, or \
-                     write `none`"
-                );
-                return;
-            }
-        };
-        match http::serve_socket(bound, Arc::clone(&self.state), Bounds::default()) {
-            Ok(serving) => {
-                tracing::info!(socket = %serving.path().display(), "admin listening");
-                self.state.has_socket.store(true, Relaxed);
-                self.socket = Some(serving);
-            }
-            Err(error) => tracing::error!(%error, "the admin socket cannot be served"),
-        }
-    }
-
-    /// Of those who ask over TCP from now on.
-    pub fn set_token(&self, token: Option<Token>) {
-        self.state.token.store(token.map(Arc::new));
-    }
-
-    pub fn set_log_level(&self, level: LogLevel) {
-        self.log.set_level(level);
-    }
-
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.serving.as_ref().map(|serving| serving.address)
-    }
-}
-
-fn admin_error(wanted: Option<SocketAddr>, error: io::Error) -> StartError {
-    StartError::Admin(wanted.unwrap_or(SocketAddr::from(([0; 4], 0))), error)
-}
-
-impl StartError {
-    /// For `maitred explain`.
-    pub fn code(&self) -> &'static str {
-        match self {
-            StartError::Admin(..) => "E0101",
-            StartError::AdminSocket(..) => "E0102",
-            StartError::Bind(_) => "E0103",
-            StartError::User(_) => "E0104",
-            StartError::Io(..) => "E0105",
-        }
-    }
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::Admin(address, error) => {
-                write!(
-                    f,
-                    "cannot bind the admin address {address}: {error}\n  hint: another maitred may have it; \
-                     choose another with `--admin ADDRESS` or `admin: {{listen: …}}`, or `none`"
-                )
-            }
-            StartError::AdminSocket(path, error) => {
-                write!(
-                    f,
-                    "cannot bind the admin socket {}: {error}\n  hint: its folder must be there and writable, and no other \
-                     maitred have it; choose another with `admin: {{socket: …}}`, or `none`",
-                    path.display()
-                )
-            }
-            StartError::Bind(error) => error.fmt(f),
-            StartError::User(refused) => refused.fmt(f),
-            StartError::Io(what, error) => {
-                write!(f, "cannot set up {what}: {error}{}", limits::hint(error))
-            }
-        }
-    }
-}
-
-impl std::error::Error for StartError {}

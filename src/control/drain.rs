@@ -1,13 +1,14 @@
 //! The drain: take nothing new, finish the rest. readyz says 503 at once, accepting goes on for `delay` so
 //! that whoever routes to us can notice, then open sessions may end by themselves until the deadline.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::border::plane::SessionFilter;
-use crate::control::life::{self, Signal, Signals};
+use crate::border::record::CloseReason;
+use crate::control::signals::{Signal, Signals};
 use crate::control::supervisor::{self, Supervisor};
 use crate::telemetry::events::EventKind;
-use crate::telemetry::record::CloseReason;
 
 /// How long sessions get to notice that they were cut.
 const CUT: Duration = Duration::from_secs(2);
@@ -19,7 +20,7 @@ pub async fn drain(
     delay: Duration,
     timeout: Option<Duration>,
 ) {
-    life::announce_drain(&supervisor);
+    announce(&supervisor);
     let open = supervisor.plane.open_sessions();
     let most = timeout.map_or_else(String::new, |time| format!(", at most {:?}", delay + time));
     let what = format!("draining, {open} sessions and flows open{most}");
@@ -48,6 +49,13 @@ pub async fn drain(
         supervisor::wait_for_sessions(&supervisor.plane, Some(Instant::now() + CUT)).await;
     }
     supervisor.stop();
+}
+
+/// Says that accepting goes on but readiness is over.
+fn announce(supervisor: &Supervisor) {
+    supervisor.plane.draining.store(true, Relaxed);
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
 }
 
 async fn second(signals: &mut Signals) {

@@ -133,7 +133,7 @@ impl Watch {
             let content = if nets.contains(path) {
                 config::read_nets(path).map(Content::Nets)
             } else if backends.contains(path) {
-                Ok(Content::Backends(config::read_backends(path)))
+                Ok(Content::Backends(config::read_backends(path).map_err(Failure::from)))
             } else {
                 config.read_tls(path).map(Content::Tls)
             };

@@ -1,71 +1,22 @@
 //! The life of the process after its start: signals in, reloads and the drain out. Ends with the exit code.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::Ask;
 use crate::border::plane::SessionFilter;
 use crate::config::Config;
-use crate::control::daemon::Admin;
+use crate::control::admin_server::AdminServer;
 use crate::control::drain;
 use crate::control::file_watch::Changes;
+use crate::control::signals::{Signal, Signals};
 use crate::control::supervisor::Supervisor;
 use crate::sys::aside;
 use crate::sys::limits;
 use crate::telemetry::events::EventKind;
-
-/// What the outside asks of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// SIGTERM, SIGINT: drain; a second one ends at once.
-    Drain,
-    /// SIGQUIT: drain without a deadline.
-    DrainForever,
-    /// SIGHUP.
-    Reload,
-    /// SIGUSR1, SIGUSR2: caught, so that they do not kill us; nothing to do yet.
-    Ignored(&'static str),
-}
-
-pub struct Signals {
-    terminate: Stream,
-    interrupt: Stream,
-    quit: Stream,
-    hangup: Stream,
-    user1: Stream,
-    user2: Stream,
-}
-
-impl Signals {
-    /// From here on these signals no longer kill the process: to be called before anything is started.
-    pub fn catch() -> io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            hangup: signal(SignalKind::hangup())?,
-            user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    pub async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.terminate.recv() => Signal::Drain,
-            _ = self.interrupt.recv() => Signal::Drain,
-            _ = self.quit.recv() => Signal::DrainForever,
-            _ = self.hangup.recv() => Signal::Reload,
-            _ = self.user1.recv() => Signal::Ignored("SIGUSR1"),
-            _ = self.user2.recv() => Signal::Ignored("SIGUSR2"),
-        }
-    }
-}
 
 /// Where a reload reads the configuration again; `Err` is the report for the operator.
 pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
@@ -73,7 +24,7 @@ pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 /// Serves until a signal ends it. `own` are the files of the configuration itself, which `process.watch` is about.
 pub async fn live(
     mut supervisor: Supervisor,
-    mut admin: Admin,
+    mut admin: AdminServer,
     mut signals: Signals,
     mut asks: mpsc::Receiver<Ask>,
     source: Source,
@@ -180,7 +131,7 @@ fn kill(
 /// Reads and applies the configuration. Reading happens aside: probes and admin go on meanwhile.
 async fn reload(
     supervisor: &mut Supervisor,
-    admin: &mut Admin,
+    admin: &mut AdminServer,
     source: &Source,
 ) -> Result<Vec<String>, String> {
     let source = Arc::clone(source);
@@ -216,11 +167,4 @@ async fn reload(
         admin.set_log_level(level);
     }
     outcome
-}
-
-/// Says that accepting goes on but readiness is over.
-pub fn announce_drain(supervisor: &Supervisor) {
-    supervisor.plane.draining.store(true, Relaxed);
-    // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
 }

@@ -4,6 +4,9 @@
 pub mod daemon;
 pub mod life;
 pub mod drain;
+pub mod signals;
+pub mod start_error;
+pub mod admin_server;
 pub mod supervisor;
 pub mod reload;
 pub mod file_watch;

@@ -21,12 +21,14 @@ use tokio::sync::mpsc;
 
 use crate::border::addr::ListenAddr;
 use crate::border::plane::{Bind, Cut, Plane, Served, SessionFilter};
+use crate::border::session_log::SessionLog;
 use crate::border::snapshot::{Listener, Snapshot};
 use crate::config::{Config, DenySessions, Protocol, compare};
 use crate::control::health::Means;
 use crate::control::health::monitor::Monitor;
-use crate::control::reload::{self, Reloads};
-use crate::data::admit::Gate;
+use crate::control::reload;
+use crate::data::limits::Gate;
+use crate::data::tcp::options::listening;
 use crate::data::tcp::source_ports::SourcePorts;
 use crate::data::tcp::worker::{self, Command, Mail, Mailbox, Share};
 use crate::data::udp;
@@ -34,7 +36,7 @@ use crate::sys::aside;
 use crate::sys::port_range::PortRange;
 use crate::sys::{limits, socket};
 use crate::telemetry::events::{EventKind, Events};
-use crate::telemetry::session_log::SessionLog;
+use crate::telemetry::reloads::Reloads;
 
 pub use bind::{BindError, Lack, Sockets};
 use bind::{Opened, remove_socket_file};
@@ -260,7 +262,7 @@ impl Supervisor {
                     continue;
                 }
                 for (sockets, socket) in fresh.iter_mut().zip(bound.sockets) {
-                    if let Err(error) = socket::listen(&socket, listener) {
+                    if let Err(error) = socket::listen(&socket, &listening(listener)) {
                         tracing::error!(listener = &*listener.name, %address, %error, "cannot listen");
                     }
                     sockets.push((address.clone(), Arc::clone(listener), socket));

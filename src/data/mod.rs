@@ -5,6 +5,7 @@ pub mod tcp;
 pub mod udp;
 
 pub mod admit;
+pub mod limits;
 pub mod route;
 pub mod pool;
 

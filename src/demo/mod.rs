@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::border::addr::{BackendAddr, ListenAddr, LocalAddr};
 use crate::config::{self, Config, Protocol};
-use crate::control::life::{Signal, Signals};
+use crate::control::signals::{Signal, Signals};
 use crate::control::supervisor::Supervisor;
 use clients::Seen;
 

@@ -14,11 +14,20 @@ use rustix::thread::{
 use rustix::{fs, io::Errno};
 use rustix::{process::Gid, process::Uid};
 
-use crate::config::User;
-
 /// What a reload needs that another user has not: ports below 1024. Larger UDP buffers than `net.core.rmem_max` would take
 /// CAP_NET_ADMIN, with which one can do anything to the network: a sysctl is the better price.
 const KEPT: CapabilitySet = CapabilitySet::NET_BIND_SERVICE;
+
+/// Who the process becomes once it has bound what only root may bind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// As the configuration writes it.
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+}
 
 /// Why the process cannot become the user it should.
 #[derive(Debug)]

@@ -15,7 +15,6 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::border::addr::{BackendAddr, ClientAddr, ListenAddr, LocalAddr};
-use crate::config::{Keepalive, Listener};
 
 /// Whether another program must not hold the address already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,18 +97,27 @@ pub fn bind_unix(path: &Path, mode: Permissions) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// How a socket is to listen, and what accepted ones inherit.
+#[derive(Clone, Debug, Default)]
+pub struct Listening {
+    /// `None`: off.
+    pub keepalive: Option<TcpKeepalive>,
+    /// `None`: the kernel tunes them.
+    pub buffer: Option<u64>,
+    pub backlog: u32,
+}
+
 /// Starts or restarts listening, with the options that accepted sockets inherit.
-pub fn listen(socket: &OwnedFd, config: &Listener) -> io::Result<()> {
+pub fn listen(socket: &OwnedFd, options: &Listening) -> io::Result<()> {
     let socket = SockRef::from(socket);
     if socket.domain()? != Domain::UNIX {
         socket.set_tcp_nodelay(true)?;
-        set_keepalive(&socket, config.keepalive)?;
+        set_keepalive(&socket, options.keepalive.as_ref())?;
     }
-    if let Some(buffers) = config.socket_buffers {
-        socket.set_recv_buffer_size(usize::try_from(buffers.client).unwrap_or(usize::MAX))?;
-        socket.set_send_buffer_size(usize::try_from(buffers.client).unwrap_or(usize::MAX))?;
+    if let Some(size) = options.buffer {
+        set_buffers(&socket, size)?;
     }
-    socket.listen(i32::try_from(config.backlog).unwrap_or(i32::MAX))
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
 }
 
 /// Gives a socket back the buffers of a new one, which the kernel sizes as it sees fit.
@@ -132,16 +140,18 @@ pub fn leave_lookup(socket: &OwnedFd) -> io::Result<()> {
     set_int(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, libc::c_int::MAX)
 }
 
-fn set_keepalive(socket: &SockRef<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
+fn set_keepalive(socket: &SockRef<'_>, keepalive: Option<&TcpKeepalive>) -> io::Result<()> {
     match keepalive {
         None => socket.set_keepalive(false),
-        Some(keepalive) => socket.set_tcp_keepalive(
-            &TcpKeepalive::new()
-                .with_time(keepalive.idle)
-                .with_interval(keepalive.interval)
-                .with_retries(keepalive.count),
-        ),
+        Some(keepalive) => socket.set_tcp_keepalive(keepalive),
     }
+}
+
+/// Both of them, as large as the kernel allows.
+fn set_buffers(socket: &SockRef<'_>, size: u64) -> io::Result<()> {
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    socket.set_recv_buffer_size(size)?;
+    socket.set_send_buffer_size(size)
 }
 
 /// Registers a listening socket with the event loop of this thread.
@@ -170,9 +180,9 @@ pub fn local_addr(socket: impl AsFd) -> LocalAddr {
 }
 
 /// How an outgoing connection is to be made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Outgoing {
-    pub keepalive: Option<Keepalive>,
+    pub keepalive: Option<TcpKeepalive>,
     pub buffer: Option<u64>,
     pub user_timeout: Option<Duration>,
     /// There is something to send at once: the handshake's ACK waits for it and rides along, one packet less. The
@@ -181,12 +191,12 @@ pub struct Outgoing {
 }
 
 /// A non-blocking socket for a backend, options set, not yet bound or connected.
-pub fn outgoing(address: &SockAddr, options: Outgoing) -> io::Result<Socket> {
+pub fn outgoing(address: &SockAddr, options: &Outgoing) -> io::Result<Socket> {
     let socket = Socket::new(address.domain(), Type::STREAM.nonblocking().cloexec(), None)?;
     if address.domain() != Domain::UNIX {
         socket.set_tcp_nodelay(true)?;
         if options.keepalive.is_some() {
-            set_keepalive(&SockRef::from(&socket), options.keepalive)?;
+            set_keepalive(&SockRef::from(&socket), options.keepalive.as_ref())?;
         }
         if let Some(timeout) = options.user_timeout {
             socket.set_tcp_user_timeout(Some(timeout))?;
@@ -196,9 +206,7 @@ pub fn outgoing(address: &SockAddr, options: Outgoing) -> io::Result<Socket> {
         }
     }
     if let Some(size) = options.buffer {
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        socket.set_recv_buffer_size(size)?;
-        socket.set_send_buffer_size(size)?;
+        set_buffers(&SockRef::from(&socket), size)?;
     }
     Ok(socket)
 }
@@ -335,11 +343,11 @@ mod tests {
     fn a_first_claim_fails_on_a_foreign_reuseport_group_and_a_further_one_joins_ours() {
         let first = bind(&loopback_zero(), Claim::First).unwrap();
         let LocalAddr::Inet(address) = local_addr(&first) else { panic!("an inet socket") };
-        listen(&first, &Listener::default()).unwrap();
+        listen(&first, &Listening::default()).unwrap();
         let again = ListenAddr::Inet(address);
         assert_eq!(bind(&again, Claim::First).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         let further = bind(&again, Claim::Further).unwrap();
-        listen(&further, &Listener::default()).unwrap();
+        listen(&further, &Listening::default()).unwrap();
     }
 
     #[test]
@@ -357,13 +365,13 @@ mod tests {
             let socket = Socket::from(taken.unwrap().0);
             (socket.recv_buffer_size().unwrap(), socket.send_buffer_size().unwrap())
         };
-        let small = crate::config::SocketBuffers { client: 8192, backend: 8192 };
-        let fixed = Listener { socket_buffers: Some(small), ..Listener::default() };
-        let fresh = accepted(&|it| listen(it, &Listener::default()).unwrap());
+        let usual = Listening { backlog: 64, ..Listening::default() };
+        let fixed = Listening { buffer: Some(8192), ..usual.clone() };
+        let fresh = accepted(&|it| listen(it, &usual).unwrap());
         let freed = accepted(&|it| {
             listen(it, &fixed).unwrap();
             free_buffers(it).unwrap();
-            listen(it, &Listener::default()).unwrap();
+            listen(it, &usual).unwrap();
         });
         assert_eq!(freed, fresh);
         assert_ne!(accepted(&|it| listen(it, &fixed).unwrap()), fresh);

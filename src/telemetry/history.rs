@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::MissedTickBehavior;
 
-use super::record::CloseReason;
 use crate::border::plane::Plane;
+use crate::border::record::CloseReason;
 use crate::border::snapshot::{ListenerLive, Terms};
 use crate::data::pool::Pool;
 use crate::data::pool::backend::Live;

@@ -12,8 +12,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
-use super::counters::SharedCounter;
 use super::sink::Sink;
+use crate::border::counters::SharedCounter;
 use crate::config::{LogFormat, LogLevel};
 
 /// Lines waiting for a slow reader of our output.

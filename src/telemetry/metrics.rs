@@ -13,18 +13,18 @@ use prometheus::proto::{
 };
 use prometheus::{Encoder, TextEncoder};
 
-use super::counters::{Histogram, PerWorker};
-use super::datagrams::{Direction, Dropped};
-use super::record::{CloseReason, Stage, can_occur};
+use crate::border::counters::{Histogram, PerWorker};
+use crate::border::datagrams::{Direction, Dropped};
 use crate::border::plane::Plane;
+use crate::border::record::{CloseReason, Stage, can_occur};
 use crate::border::snapshot::Terms;
 use crate::config::Protocol;
-use crate::control::reload::Reloads;
 use crate::data::pool::backend::{Backend, BackendState, CONNECT_BOUNDS, Live};
 use crate::data::pool::finding::Reason;
 use crate::data::pool::fitness::ProbeResult;
 use crate::data::pool::slots::{WEIGHT_UNIT, Weights};
 use crate::data::pool::{Pool, PoolCounters, SESSION_BOUNDS};
+use crate::telemetry::reloads::Reloads;
 
 use super::metric_table::Kind::{Counter, Distribution, Value};
 pub use super::metric_table::METRICS;
@@ -34,7 +34,7 @@ pub struct Sources {
     pub plane: Arc<Plane>,
     pub reloads: Arc<Reloads>,
     /// Dropped lines of the program's own log; the session log's are the plane's.
-    pub log_dropped: Arc<super::counters::SharedCounter>,
+    pub log_dropped: Arc<crate::border::counters::SharedCounter>,
 }
 
 /// The whole exposition, in the text format 0.0.4.

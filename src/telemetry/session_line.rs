@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::record::Record;
+use crate::border::record::Record;
 
 /// The line, with its newline.
 pub fn line(record: &Record, time: jiff::Timestamp, is_json: bool) -> Vec<u8> {
@@ -93,7 +93,7 @@ fn milliseconds(time: Duration) -> f64 {
 mod tests {
     use super::*;
     use crate::border::addr::{ClientAddr, LocalAddr};
-    use crate::telemetry::record::{Bytes, CloseReason, Stage};
+    use crate::border::record::{Bytes, CloseReason, Stage};
 
     fn record() -> Record {
         Record {

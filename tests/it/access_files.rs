@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use maitred::config::{Source, load};
 use maitred::control::file_watch::Watch;
-use maitred::data::admit::Acl;
+use maitred::data::limits::Acl;
 use maitred::telemetry::events::Event;
 use maitred::telemetry::metrics::{Sources, exposition};
 use tempfile::TempDir;

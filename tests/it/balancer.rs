@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maitred::border::addr::{BackendAddr, ListenAddr, LocalAddr};
+use maitred::border::record::{CloseReason, Record, Stage};
+use maitred::border::session_log::SessionLog;
 use maitred::config::{self, Config};
 use maitred::control::supervisor::Supervisor;
-use maitred::telemetry::record::{CloseReason, Record, Stage};
-use maitred::telemetry::session_log::SessionLog;
 
 pub struct Balancer {
     pub supervisor: Option<Supervisor>,

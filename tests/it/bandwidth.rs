@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
+use maitred::border::record::CloseReason;
 use maitred::config::{Bandwidth, RelayMode};
-use maitred::telemetry::record::CloseReason;
 
 use crate::balancer::{self, Balancer, loopback};
 

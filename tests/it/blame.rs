@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use maitred::border::addr::{BackendAddr, ListenAddr};
+use maitred::border::record::{CloseReason, Stage};
 use maitred::config::{
     self, Config, Listener, NamePattern, Passive, Protocol, ProxyVersion, Route,
 };
 use maitred::data::pool::backend::BackendState;
 use maitred::data::wire::postgres;
-use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, wait_for};
 use crate::hello::hello;

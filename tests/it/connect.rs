@@ -4,9 +4,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use maitred::border::record::{CloseReason, Stage};
 use maitred::config::{self, OnRefuse};
 use maitred::sys::socket::reset_on_close;
-use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, loopback, wait_for};
 

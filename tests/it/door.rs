@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use maitred::border::addr::{ListenAddr, LocalAddr};
+use maitred::border::record::{CloseReason, Stage};
 use maitred::config::{DenySessions, OnRefuse, Rate};
-use maitred::telemetry::record::{CloseReason, Stage};
 use socket2::{Domain, Socket, Type};
 
 use crate::balancer::{self, Balancer, wait_for};

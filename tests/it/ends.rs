@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use maitred::border::record::{CloseReason, Record};
 use maitred::sys::socket::reset_on_close;
-use maitred::telemetry::record::{CloseReason, Record};
 
 use crate::balancer::{self, Balancer, loopback, wait_for};
 

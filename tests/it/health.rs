@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maitred::border::addr::BackendAddr;
+use maitred::border::record::{CloseReason, Stage};
 use maitred::config::{self, Config, Expect, OnDown, Probe, Start, StatusRange, WhenNoneUp};
 use maitred::data::pool::backend::{Backend, BackendState, Status};
 use maitred::data::pool::slots::Weights;
-use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, wait_for};
 use crate::server::{Conduct, Refusal, Server, first_byte, served_by};

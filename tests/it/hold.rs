@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use maitred::border::record::{CloseReason, Stage};
 use maitred::config::{self, Config, Hold, Probe, Start, WhenFull, WhenNoneUp};
-use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, wait_for};
 use crate::server::{Conduct, Refusal, Server, first_byte, served_by};

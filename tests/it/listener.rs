@@ -6,10 +6,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::Ordering::Relaxed;
 
 use maitred::border::addr::{BackendAddr, ListenAddr, LocalAddr};
+use maitred::border::record::{CloseReason, Stage};
+use maitred::border::session_log::SessionLog;
 use maitred::config::OnRefuse;
 use maitred::control::supervisor::Supervisor;
-use maitred::telemetry::record::{CloseReason, Stage};
-use maitred::telemetry::session_log::SessionLog;
 
 use crate::balancer::{self, Balancer, loopback, wait_for};
 

@@ -5,9 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use maitred::border::record::{CloseReason, Stage};
 use maitred::config::{self, Config, OnDown, OnDownReasons, Probe, StatusRange};
 use maitred::data::pool::backend::BackendState;
-use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, wait_for};
 use crate::by_hand::Program;

@@ -4,10 +4,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use maitred::border::record::CloseReason;
 use maitred::config::{self, Balance, Config, Passive, Probe};
 use maitred::data::pool::backend::BackendState;
 use maitred::sys::socket::reset_on_close;
-use maitred::telemetry::record::CloseReason;
 
 use crate::balancer::{self, Balancer, wait_for};
 use crate::server::{Conduct, Refusal, Server, first_byte, served_by};

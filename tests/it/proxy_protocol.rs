@@ -5,9 +5,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use maitred::border::addr::{ClientAddr, ListenAddr, LocalAddr};
+use maitred::border::record::{CloseReason, Record, Stage};
 use maitred::config::{Config, ProxyTlvs, ProxyVersion, Trusted};
 use maitred::data::wire::proxy_protocol::{Ends, v1, v2};
-use maitred::telemetry::record::{CloseReason, Record, Stage};
 
 use crate::balancer::{self, Balancer, loopback, wait_for};
 

@@ -1,7 +1,7 @@
 //! What the README and the Dockerfiles say is true.
 
+use maitred::border::record::{CloseReason, Stage, can_occur};
 use maitred::config::Protocol;
-use maitred::telemetry::record::{CloseReason, Stage, can_occur};
 
 use crate::documents::read;
 

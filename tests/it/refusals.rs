@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
+use maitred::border::record::{CloseReason, Stage};
 use maitred::config::{Config, NamePattern, OnRefuse, Route};
 use maitred::data::wire::postgres;
-use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer};
 use crate::hello::hello;

@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use maitred::border::addr::BackendAddr;
+use maitred::border::record::{CloseReason, Stage};
 use maitred::config::{self, Hold, OnDown, Passive, Probe, WhenNoneUp};
 use maitred::data::pool::backend::BackendState;
-use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, loopback, wait_for};
 use crate::server::{Conduct, Refusal, Server, first_byte, served_by};

@@ -6,9 +6,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use maitred::border::record::{CloseReason, Stage};
 use maitred::config::{Config, NamePattern, OnRefuse, Pool, Route};
 use maitred::data::wire::postgres;
-use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, loopback};
 use crate::hello::hello;

@@ -4,9 +4,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use maitred::border::record::CloseReason;
 use maitred::config::Config;
 use maitred::sys::socket::reset_on_close;
-use maitred::telemetry::record::CloseReason;
 
 use crate::balancer::{self, Balancer, loopback};
 

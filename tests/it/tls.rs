@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use maitred::border::record::{CloseReason, Stage};
 use maitred::config::{
     self, Config, NamePattern, OnRefuse, Probe, ProxyTlvs, ProxyVersion, Route, Source, load,
 };
@@ -14,7 +15,6 @@ use maitred::data::tls::client::{Client, Trust, Wish};
 use maitred::data::tls::server;
 use maitred::data::tls::{File, Pair};
 use maitred::telemetry::metrics::{Sources, exposition};
-use maitred::telemetry::record::{CloseReason, Stage};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,

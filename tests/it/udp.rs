@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use maitred::border::addr::ListenAddr;
+use maitred::border::datagrams::{Direction, Dropped};
+use maitred::border::record::{CloseReason, Stage};
 use maitred::config::{self, Config, Protocol};
 use maitred::sys::datagram::{self, Parcel};
-use maitred::telemetry::datagrams::{Direction, Dropped};
-use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, wait_for};
 

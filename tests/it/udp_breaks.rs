@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use maitred::border::datagrams::{Direction, Dropped};
+use maitred::border::record::{CloseReason, Stage};
 use maitred::config::{self, Protocol};
 use maitred::sys::datagram::{self, Parcel};
-use maitred::telemetry::datagrams::{Direction, Dropped};
-use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, wait_for};
 use crate::udp::{client, config, dropped, exchange, passed, receive, socket, with_second};

@@ -3,9 +3,9 @@
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
+use maitred::border::datagrams::{Direction, Dropped};
+use maitred::border::record::{CloseReason, Stage};
 use maitred::config::{ProxyDatagrams, ProxyVersion, Rate};
-use maitred::telemetry::datagrams::{Direction, Dropped};
-use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, wait_for};
 use crate::udp::{client, config, dropped, exchange, passed, receive, socket};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use maitred::border::addr::ListenAddr;
+use maitred::border::datagrams::Dropped;
+use maitred::border::record::{CloseReason, Stage};
 use maitred::config::{self, Config, OnDown, WhenFlowsFull};
 use maitred::data::pool::backend::BackendState;
-use maitred::telemetry::datagrams::Dropped;
-use maitred::telemetry::record::{CloseReason, Stage};
 
 use crate::balancer::{self, Balancer, wait_for};
 use crate::udp::{client, config, dropped, exchange, receive, socket};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
+use maitred::border::datagrams::{Direction, Dropped};
 use maitred::config;
 use maitred::data::pool::backend::BackendState;
-use maitred::telemetry::datagrams::{Direction, Dropped};
 
 use crate::balancer::{self, Balancer, wait_for};
 use crate::udp::{client, config, dropped, passed, socket};

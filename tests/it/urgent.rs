@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use maitred::border::record::CloseReason;
 use maitred::config::RelayMode;
-use maitred::telemetry::record::CloseReason;
 
 use crate::balancer::{self, Balancer, loopback, wait_for};
 

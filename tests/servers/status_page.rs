@@ -13,6 +13,7 @@ use maitred::admin::http::{Bounds, serve};
 use maitred::admin::{Ask, State, listen};
 use maitred::border::addr::{BackendAddr, ListenAddr, LocalAddr};
 use maitred::border::plane::Plane;
+use maitred::border::session_log::SessionLog;
 use maitred::config::{self, Config, Protocol, Token};
 use maitred::control::health::transition;
 use maitred::control::supervisor::Supervisor;
@@ -22,7 +23,6 @@ use maitred::sys::socket::reset_on_close;
 use maitred::telemetry::events::EventKind;
 use maitred::telemetry::history::{History, POINTS, STEP};
 use maitred::telemetry::metrics::Sources;
-use maitred::telemetry::session_log::SessionLog;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use criterion::{Criterion, criterion_group, criterion_main};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use maitred::config::{Access, Rate, read_nets};
-use maitred::data::admit::{Acl, Bucket, ClientNet, ClientRates, Clients};
+use maitred::data::limits::{Acl, Bucket, ClientNet, ClientRates, Clients};
 
 const PREFIXES: u32 = 10_000;
 /// Of each family in a long list.

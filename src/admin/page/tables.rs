@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::figures::{UNKNOWN, byte_rate, count, escape, rate, several};
 use super::pools::{cell, heads, reasons, since_then, spare_cell};
 use crate::admin::{State, api};
+use crate::border::datagrams::Dropped;
+use crate::border::record::CloseReason;
 use crate::border::snapshot::Snapshot;
-use crate::telemetry::datagrams::Dropped;
 use crate::telemetry::history::{Kept, Rates};
-use crate::telemetry::record::CloseReason;
 
 /// Listeners shown, and addresses of each: the API has the rest.
 const LISTENERS: usize = 100;

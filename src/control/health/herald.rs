@@ -8,11 +8,11 @@ use std::time::Instant;
 use super::transition::{self, Transition};
 use crate::border::addr::BackendAddr;
 use crate::border::plane::SessionFilter;
+use crate::border::record::{CloseReason, Stage};
 use crate::config::{self, DownReason, OnDown};
 use crate::data::pool::Pool;
 use crate::data::pool::backend::{Backend, BackendState};
 use crate::telemetry::events::Events;
-use crate::telemetry::record::{CloseReason, Stage};
 
 /// What the control plane can do about sessions and flows without knowing where they live.
 pub struct Means {

@@ -8,9 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Supervisor;
 use crate::border::plane::{Cut, Part, Plane, SessionFilter, SessionRow};
+use crate::border::record::CloseReason;
 use crate::data::tcp::worker::{Command, Mailbox};
 use crate::data::udp;
-use crate::telemetry::record::CloseReason;
 
 /// Of a list, of one worker.
 const ROWS: usize = 10_000;

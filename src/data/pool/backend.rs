@@ -13,9 +13,9 @@ use super::rest::Rest;
 use super::slots::{Slot, WEIGHT_UNIT};
 use super::slow_start::effective_weight;
 use crate::border::addr::BackendAddr;
+use crate::border::counters::{Counter, Histogram, PerWorker, SharedCounter};
 use crate::config::{self, DownReason};
 use crate::sys::clock::coarse_ms;
-use crate::telemetry::counters::{Counter, Histogram, PerWorker, SharedCounter};
 
 /// A backend of one version of its pool. Identity across reloads is pool, name and address.
 pub struct Backend {

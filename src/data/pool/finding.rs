@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use crate::config::Origin;
-use crate::telemetry::counters::SharedCounter;
+use crate::border::counters::SharedCounter;
+use crate::config::{BadList, Origin};
 
 /// The words of `discovery_failures_total{reason}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,16 @@ impl Reason {
 pub struct Failure {
     pub reason: Reason,
     pub why: String,
+}
+
+impl From<BadList> for Failure {
+    fn from(bad: BadList) -> Failure {
+        let (reason, why) = match bad {
+            BadList::Unreadable(why) => (Reason::Unreadable, why),
+            BadList::Malformed(why) => (Reason::Malformed, why),
+        };
+        Failure { reason, why }
+    }
 }
 
 /// Of one pool, over all its versions.

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::backend::BackendState;
-use crate::telemetry::counters::SharedCounter;
+use crate::border::counters::SharedCounter;
 
 /// What the probes say of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

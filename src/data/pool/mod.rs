@@ -36,8 +36,8 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::Notify;
 
 use crate::border::addr::{BackendAddr, ClientAddr};
+use crate::border::counters::{Histogram, PerWorker, SharedCounter};
 use crate::config;
-use crate::telemetry::counters::{Histogram, PerWorker, SharedCounter};
 use backend::{Backend, CONNECT_BOUNDS, Live};
 use finding::Finding;
 use members::Ask;

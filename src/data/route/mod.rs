@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use crate::config::{self, Access};
-use crate::data::admit::Acl;
+use crate::data::limits::Acl;
 use crate::data::wire::client_hello::Hello;
 
 /// The routes of a listener, in file order.

@@ -15,18 +15,19 @@ use tokio::time::{Sleep, sleep};
 
 use super::greeting::Greeting;
 use super::hold::{self, Hold};
+use super::options::outgoing;
 use super::session::Session;
 use super::source_ports::{From, Lease};
 use super::watch::{Waiting, Watch};
 use crate::border::plane::SETTLING;
+use crate::border::record::{CloseReason, Stage};
 use crate::config::{self, WhenFull, WhenNoneUp};
 use crate::data::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::data::pool::outlier;
 use crate::data::pool::{BackendPermit, PickError, PickKey, Picked, Pool, Tried};
 use crate::data::stream::Stream;
 use crate::sys::clock::Moment;
-use crate::sys::socket::{self, Outgoing};
-use crate::telemetry::record::{CloseReason, Stage};
+use crate::sys::socket;
 
 /// A connection to a backend, made or in the making, and the source port if it is one of ours.
 pub struct Opened {
@@ -423,13 +424,8 @@ fn open(
     is_greeted: bool,
 ) -> io::Result<Opened> {
     let config = &session.listener.config;
-    let options = Outgoing {
-        keepalive: config.keepalive,
-        buffer: config.socket_buffers.map(|buffers| buffers.backend),
-        user_timeout: pool.config.backend_user_timeout,
-        sends_first: is_greeted || socket::has_bytes(client),
-    };
-    let make = || socket::outgoing(address, options);
+    let options = outgoing(config, pool, is_greeted || socket::has_bytes(client));
+    let make = || socket::outgoing(address, &options);
     let (socket, lease) = match address.as_socket() {
         Some(inet) => {
             let from = From { sources: &pool.config.source, mode: pool.config.source_ports };

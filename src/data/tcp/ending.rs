@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::session::Session;
 use super::worker::Worker;
 use crate::border::addr::{ClientAddr, LocalAddr};
+use crate::border::record::{CloseReason, Record, Stage, can_occur};
 use crate::border::snapshot::Listener;
 use crate::config::Protocol;
 use crate::data::pool::SESSION_BOUNDS;
-use crate::telemetry::record::{CloseReason, Record, Stage, can_occur};
 
 /// Records the session when it goes out of scope, and takes it off the worker's roster.
 pub struct Ending(pub Rc<Session>);

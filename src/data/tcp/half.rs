@@ -25,11 +25,11 @@ use bytes::{Buf, Bytes};
 
 use super::session::Session;
 use super::worker::SCRATCH;
+use crate::border::record::CloseReason;
 use crate::config::RelayMode;
 use crate::data::stream::Stream;
 use crate::data::wire::postgres;
 use crate::sys::pipe::{Pipe, is_unsupported};
-use crate::telemetry::record::CloseReason;
 
 /// Bytes one direction may move before the others' turn comes.
 const QUOTA: usize = 1024 * 1024;

@@ -15,9 +15,9 @@ use tokio::time::{Sleep, sleep};
 
 use super::connect::Search;
 use super::watch::Waiting;
+use crate::border::record::{CloseReason, Stage};
 use crate::config;
 use crate::data::pool::{Held, PickError, Picked, Tried};
-use crate::telemetry::record::{CloseReason, Stage};
 
 /// How often somebody looks although nothing told of a change.
 const LOOK: Duration = Duration::from_millis(250);

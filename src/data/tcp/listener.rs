@@ -14,16 +14,18 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
 use super::ending;
+use super::options::listening;
 use super::place::Place;
 use super::session::{self, Arrival};
 use super::worker::Worker;
 use crate::border::addr::{ClientAddr, LocalAddr};
+use crate::border::record::{CloseReason, Stage};
 use crate::border::snapshot::Listener;
 use crate::config::{self, OnRefuse};
-use crate::data::admit::{self, GatePermit};
+use crate::data::admit;
+use crate::data::limits::GatePermit;
 use crate::sys::clock::Moment;
 use crate::sys::socket;
-use crate::telemetry::record::{CloseReason, Stage};
 
 /// More at once starves the sessions that are already open (measured by others: 4 beats 64 by a quarter).
 const BATCH: usize = 4;
@@ -61,7 +63,7 @@ impl Acceptor {
             (Some(_), None) => socket::free_buffers(socket),
             _ => Ok(()),
         };
-        if let Err(error) = freed.and_then(|()| socket::listen(socket, &config)) {
+        if let Err(error) = freed.and_then(|()| socket::listen(socket, &listening(&config))) {
             tracing::error!(listener = &*config.name, %error, "cannot change a listening socket");
         }
     }

@@ -5,6 +5,7 @@ pub mod worker;
 pub mod listener;
 pub mod session;
 pub mod ending;
+pub mod options;
 mod pace;
 mod place;
 mod preread;

@@ -9,7 +9,7 @@ use crossbeam_utils::CachePadded;
 
 use super::worker::Worker;
 use crate::border::plane::{Plane, WorkerLoad};
-use crate::data::admit::GatePermit;
+use crate::data::limits::GatePermit;
 
 /// One session's place in the process's limit and in a worker's load, from the choice of the worker on. `None`: it
 /// became a `Home`.

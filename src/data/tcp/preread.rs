@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep};
 use super::pace::Pace;
 use super::session::Session;
 use crate::border::addr::{ClientAddr, LocalAddr};
+use crate::border::record::{CloseReason, Stage};
 use crate::border::snapshot::Listener;
 use crate::data::admit::{self, PrereadPermit};
 use crate::data::route::{Decision, Facts};
@@ -26,7 +27,6 @@ use crate::data::wire::client_hello::{self, BadHello, Hello, Protocols};
 use crate::data::wire::{postgres, proxy_protocol};
 use crate::sys::clock::Moment;
 use crate::sys::socket::{self, Peeked};
-use crate::telemetry::record::{CloseReason, Stage};
 
 /// What few sessions have: what their first bytes told, and what was made of it.
 #[derive(Default)]

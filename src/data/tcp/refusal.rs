@@ -5,12 +5,12 @@
 use std::task::{Context, Waker};
 
 use super::session::Session;
+use crate::border::record::CloseReason;
 use crate::config::OnRefuse;
 use crate::data::stream::Stream;
 use crate::data::stream::tls::Tls;
 use crate::data::wire::postgres;
 use crate::sys::socket;
-use crate::telemetry::record::CloseReason;
 
 /// A fatal alert, `unrecognized_name`. Source: RFC 8446, sections 5.1 and 6.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];

@@ -17,12 +17,12 @@ use super::half::{End, Event, Half, Side, State, is_reset};
 use super::port_book::End as PortEnd;
 use super::preread::Look;
 use super::session::Session;
+use crate::border::record::CloseReason;
 use crate::config::RelayMode;
 use crate::data::stream::Stream;
 use crate::data::tls;
 use crate::sys::socket::Peeked;
 use crate::sys::{clock, connection, socket};
-use crate::telemetry::record::CloseReason;
 
 /// The bound on delivering before a reset is carried on, where `half_closed` is `none`.
 const CARRY: Duration = Duration::from_secs(60);

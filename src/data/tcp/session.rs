@@ -21,16 +21,17 @@ use super::source_ports::Lease;
 use super::worker::Worker;
 use crate::border::addr::{ClientAddr, LocalAddr, PackedClientAddr};
 use crate::border::plane::{SessionFilter, SessionRow};
+use crate::border::record::{Bytes, CloseReason, Stage};
 use crate::border::snapshot::Listener;
 use crate::config::HashKey;
-use crate::data::admit::{self, Admission, ClientNet, ClientPermit, ListenerPermit};
+use crate::data::admit::{self, Admission, ListenerPermit};
+use crate::data::limits::{ClientNet, ClientPermit};
 use crate::data::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::data::pool::{BackendPermit, Pool};
 use crate::data::stream::Stream;
 use crate::data::wire::proxy_protocol::Ends;
 use crate::sys::clock::{self, Moment};
 use crate::sys::socket;
-use crate::telemetry::record::{Bytes, CloseReason, Stage};
 
 /// An admitted connection on its way to the worker it will live on.
 pub struct Arrival {

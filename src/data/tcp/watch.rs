@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
+use crate::border::record::CloseReason;
 use crate::data::stream::Stream;
 use crate::sys::socket::{self, Peeked};
-use crate::telemetry::record::CloseReason;
 
 /// Most connections are made faster than this; watching the client costs calls, so it starts only then.
 const GRACE: Duration = Duration::from_millis(5);

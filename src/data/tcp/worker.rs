@@ -17,10 +17,10 @@ use super::source_ports::SourcePorts;
 use super::spin::{self, Spin};
 use crate::border::addr::ListenAddr;
 use crate::border::plane::{Cut, Part, Plane, SEATS, SessionFilter, WorkerLoad};
+use crate::border::record::CloseReason;
 use crate::border::snapshot::Listener;
 use crate::config;
 use crate::sys::pipe::PipeStock;
-use crate::telemetry::record::CloseReason;
 
 /// What small messages pass through; stays in the cache because all sessions of the worker share it.
 pub const SCRATCH: usize = 64 * 1024;

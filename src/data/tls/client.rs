@@ -15,9 +15,9 @@ use rustls::{
 };
 use serde_json::{Value, json};
 
+use super::protocols;
 use super::{Bad, File, Pair, PairNames, Read, digest, has_postgres, pem, provider};
-use crate::config::describe::protocols;
-use crate::config::fault::quote;
+use crate::border::text::quote;
 
 /// What a pool asks for.
 #[derive(Default)]

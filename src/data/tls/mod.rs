@@ -13,6 +13,11 @@ use rustls::CertificateError;
 use rustls::crypto::{CryptoProvider, ring};
 use sha2::{Digest, Sha256};
 
+/// Of ALPN; every one of the registry's is text.
+pub fn protocols(protocols: &[Vec<u8>]) -> Vec<String> {
+    protocols.iter().map(|it| String::from_utf8_lossy(it).into_owned()).collect()
+}
+
 /// A file of the configuration.
 #[derive(Clone, Debug)]
 pub struct File {

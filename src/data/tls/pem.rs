@@ -7,7 +7,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use super::{Bad, File};
-use crate::config::fault::quote;
+use crate::border::text::quote;
 
 /// What a certificate says of itself.
 pub struct Facts {

@@ -12,9 +12,9 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use serde_json::{Value, json};
 
+use super::protocols;
 use super::{Bad, File, Pair, PairNames, Read, digest, has_postgres, pem, provider};
-use crate::config::describe::protocols;
-use crate::config::fault::quote;
+use crate::border::text::quote;
 
 /// The settings of one listener.
 pub struct Server {

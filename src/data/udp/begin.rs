@@ -13,15 +13,16 @@ use super::flows::{Flows, widen};
 use super::link::{Header, Key, Link, Places, Trains, WorkerPlace, is_trouble};
 use super::source_ports::{Lease, is_out_of_ports};
 use crate::border::addr::{ClientAddr, LocalAddr};
+use crate::border::datagrams::Dropped;
 use crate::border::plane::SessionFilter;
+use crate::border::record::{self, CloseReason, Stage};
 use crate::border::snapshot::{Listener, Terms};
 use crate::config::{Flow, OnDown, WhenFlowsFull};
-use crate::data::admit::{self, ClientNet, ListenerPermit};
+use crate::data::admit::{self, ListenerPermit};
+use crate::data::limits::ClientNet;
 use crate::data::pool::{BackendPermit, PickError, PickKey, Pool, Tried, outlier};
 use crate::sys::clock::Moment;
 use crate::sys::datagram;
-use crate::telemetry::datagrams::Dropped;
-use crate::telemetry::record::{self, CloseReason, Stage};
 
 /// Why no flow begins: where it ended, how, and what that makes of its datagrams.
 type Refusal = (Stage, CloseReason, Dropped);

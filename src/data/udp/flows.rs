@@ -13,14 +13,14 @@ use super::listener::{Door, Share};
 use super::loops::Answerers;
 use super::source_ports::SourcePorts;
 use crate::border::addr::{ClientAddr, LocalAddr};
+use crate::border::datagrams::{DatagramCounters, Dropped};
 use crate::border::plane::{Cut, Part, Plane, SEATS, SessionFilter, SessionRow};
+use crate::border::record::{CloseReason, Record, Stage, can_occur};
 use crate::border::snapshot::Terms;
 use crate::config::Protocol;
 use crate::data::pool::SESSION_BOUNDS;
 use crate::sys::clock;
 use crate::sys::datagram::BATCH;
-use crate::telemetry::datagrams::{DatagramCounters, Dropped};
-use crate::telemetry::record::{CloseReason, Record, Stage, can_occur};
 
 /// Lines about refused datagrams that one worker writes in a second; anybody can send as many as he likes.
 const REFUSALS: u32 = 100;

@@ -13,16 +13,17 @@ use crossbeam_utils::CachePadded;
 
 use super::source_ports::Lease;
 use super::train::{self, Piece, Train};
+use crate::border::datagrams::Dropped;
 use crate::border::plane::{Plane, WorkerLoad};
+use crate::border::record::{self, CloseReason};
 use crate::config::{ProxyDatagrams, ProxyVersion};
-use crate::data::admit::{Bucket, ClientPermit, GatePermit, ListenerPermit};
+use crate::data::admit::ListenerPermit;
+use crate::data::limits::{Bucket, ClientPermit, GatePermit};
 use crate::data::pool::{BackendPermit, Pool, Tried};
 use crate::data::wire::proxy_protocol::datagram::{MAX_HEADER, header};
 use crate::sys::ancillary::RawAddr;
 use crate::sys::clock::Moment;
 use crate::sys::datagram::{self, BATCH, Parcel};
-use crate::telemetry::datagrams::Dropped;
-use crate::telemetry::record::{self, CloseReason};
 
 /// Who a client is to a flow, and where it sends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

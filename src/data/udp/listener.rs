@@ -9,11 +9,11 @@ use super::flow_table::FlowId;
 use super::flows::{Flows, widen};
 use super::link::{Key, Load};
 use crate::border::addr::{ListenAddr, ZonedIp, canonical};
+use crate::border::datagrams::{Direction, Dropped};
 use crate::border::snapshot::Listener;
-use crate::data::admit::ClientNet;
+use crate::data::limits::ClientNet;
 use crate::sys::ancillary::Received;
 use crate::sys::datagram::{BATCH, Inbox, Message};
-use crate::telemetry::datagrams::{Direction, Dropped};
 
 /// Bound, and open.
 pub struct Door {

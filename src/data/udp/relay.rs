@@ -10,11 +10,11 @@ use super::flow_table::FlowId;
 use super::flows::{Flows, widen};
 use super::link::{Header, Link, Load, Sent, attempt, send_all, why};
 use super::listener::overflowed;
+use crate::border::datagrams::{DatagramCounters, Direction, Dropped};
+use crate::border::record::{CloseReason, Stage};
 use crate::data::pool::backend::CONNECT_BOUNDS;
 use crate::data::pool::outlier;
 use crate::sys::datagram::{BATCH, Inbox, Parcel};
-use crate::telemetry::datagrams::{DatagramCounters, Direction, Dropped};
-use crate::telemetry::record::{CloseReason, Stage};
 
 /// Replies of one read, and of the first one in a turn.
 const REPLIES: usize = 16;

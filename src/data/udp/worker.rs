@@ -21,11 +21,11 @@ use super::loops::Answerers;
 use super::source_ports::SourcePorts;
 use crate::border::addr::{ListenAddr, LocalAddr, canonical};
 use crate::border::plane::{Cut, Part, Plane, SessionFilter};
+use crate::border::record::{CloseReason, Stage};
 use crate::border::snapshot::Listener;
 use crate::sys::clock::{self, Moment};
 use crate::sys::datagram::{self, Inbox};
 use crate::sys::socket;
-use crate::telemetry::record::{CloseReason, Stage};
 
 /// Events of one look; more come with the next.
 const EVENTS: usize = 1024;

@@ -29,7 +29,7 @@ impl Dns {
         header: &[u8],
         heard: &Heard,
     ) -> Result<(), Fault> {
-        let query = query(fastrand::u16(..), &self.name, self.record);
+        let query = query(fastrand::u16(..), &self.name, self.record as u16);
         send(&socket, header, &query).await?;
         let mut reply = [0; REPLY];
         loop {

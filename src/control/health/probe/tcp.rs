@@ -79,7 +79,7 @@ pub(super) async fn connect(
 }
 
 fn begin(address: &SockAddr, source: &[ZonedIp]) -> io::Result<TcpStream> {
-    let socket = socket::outgoing(address, PLAIN)?;
+    let socket = socket::outgoing(address, &PLAIN)?;
     socket::reset_on_close(&socket);
     if let Some(address) = address.as_socket() {
         bind_source(&socket, address, source)?;

@@ -1,26 +1,15 @@
 //! Who may come in: the limits a session is held against before anything is spent on it, and the permits
 //! that give the places back on drop.
 
-mod gate;
-mod acl;
-mod rate;
-mod client;
-mod quotas;
-
-pub use acl::Acl;
-pub use client::{ClientNet, ClientPermit, ClientRates, Clients};
-pub use gate::{Gate, GatePermit};
-pub use quotas::Quotas;
-pub use rate::Bucket;
-
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::limits::{ClientNet, ClientPermit};
 use crate::border::addr::ClientAddr;
+use crate::border::record::CloseReason;
 use crate::border::snapshot::{Listener, ListenerLive, Terms};
-use crate::telemetry::record::CloseReason;
 
 /// One session's place in its listener's limit, and the terms on which it was accepted.
 pub struct ListenerPermit(Arc<Terms>);
