@@ -4,18 +4,21 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Shared;
 use super::fitness::{Outcome, ProbeCounters, Standing};
-use super::hand::{Hand, HandState};
+use super::hand::Hand;
 use super::latency::milliseconds;
 use super::outlier::Outlier;
 use super::rest::Rest;
+use super::shared::Shared;
 use super::slots::{Slot, WEIGHT_UNIT};
 use super::slow_start::effective_weight;
 use crate::border::addr::BackendAddr;
 use crate::border::counters::{Counter, Histogram, PerWorker, SharedCounter};
 use crate::config::{self, DownReason};
 use crate::sys::clock::coarse_ms;
+
+pub use super::shared::CONNECT_BOUNDS;
+pub use super::state::BackendState;
 
 /// A backend of one version of its pool. Identity across reloads is pool, name and address.
 pub struct Backend {
@@ -84,65 +87,6 @@ impl Since {
     /// Another one each time that it is over.
     pub fn ends(&self) -> u32 {
         self.ends.load(Relaxed)
-    }
-}
-
-/// The words of API, metric label, log and page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BackendState {
-    Starting,
-    Up,
-    /// It answers, but is not for this pool now.
-    Standby,
-    Down,
-    Ejected,
-    Drain,
-    Maintenance,
-}
-
-impl BackendState {
-    pub const ALL: [BackendState; 7] = [
-        BackendState::Starting,
-        BackendState::Up,
-        BackendState::Standby,
-        BackendState::Down,
-        BackendState::Ejected,
-        BackendState::Drain,
-        BackendState::Maintenance,
-    ];
-
-    /// In `ALL`.
-    fn position(self) -> usize {
-        match self {
-            BackendState::Starting => 0,
-            BackendState::Up => 1,
-            BackendState::Standby => 2,
-            BackendState::Down => 3,
-            BackendState::Ejected => 4,
-            BackendState::Drain => 5,
-            BackendState::Maintenance => 6,
-        }
-    }
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            BackendState::Starting => "starting",
-            BackendState::Up => "up",
-            BackendState::Standby => "standby",
-            BackendState::Down => "down",
-            BackendState::Ejected => "ejected",
-            BackendState::Drain => "drain",
-            BackendState::Maintenance => "maintenance",
-        }
-    }
-}
-
-impl From<HandState> for BackendState {
-    fn from(state: HandState) -> BackendState {
-        match state {
-            HandState::Drain => BackendState::Drain,
-            HandState::Maintenance => BackendState::Maintenance,
-        }
     }
 }
 
@@ -428,10 +372,6 @@ pub struct BackendCounters {
     pub connect_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
     pub first_byte_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
 }
-
-/// Upper bounds in seconds of `backend_connect_duration_seconds` and `backend_first_byte_duration_seconds`.
-pub const CONNECT_BOUNDS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// `backend_connect_failures_total{reason}`.
 #[derive(Debug, Default)]

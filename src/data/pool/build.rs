@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::backend::{Backend, Live, Status};
+use super::pick::narrow;
+use super::shared::Shared;
 use super::slots::Places;
 use super::tier::Tier;
-use super::{Departed, Pool, Shared, narrow};
+use super::{Departed, Pool};
 use crate::border::addr::BackendAddr;
 use crate::config;
 

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use super::backend::BackendState;
 use crate::border::counters::SharedCounter;
 
 /// What the probes say of a backend.
@@ -17,17 +16,6 @@ pub enum Standing {
     /// Too few probes yet to say.
     Starting,
     Up,
-}
-
-impl From<Standing> for BackendState {
-    fn from(standing: Standing) -> BackendState {
-        match standing {
-            Standing::Down => BackendState::Down,
-            Standing::Standby => BackendState::Standby,
-            Standing::Starting => BackendState::Starting,
-            Standing::Up => BackendState::Up,
-        }
-    }
 }
 
 /// How one probe ended.

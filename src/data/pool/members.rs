@@ -10,8 +10,8 @@ use std::time::Instant;
 use super::backend::Backend;
 use super::latency::Latency;
 use super::load::Load;
+use super::pick::{PickError, PickKey, Tried, narrow, widen};
 use super::slots::{Chunk, Hot, WEIGHT_UNIT, Weights};
-use super::{PickError, PickKey, Tried, narrow, widen};
 
 /// Everything a pick may depend on.
 #[derive(Clone, Copy, Debug)]

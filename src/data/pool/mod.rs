@@ -12,37 +12,39 @@ pub mod backend;
 pub mod hand;
 pub mod balance;
 mod build;
+pub mod ejection;
 pub mod finding;
 pub mod fitness;
 pub mod latency;
 pub mod load;
 pub mod outlier;
+pub mod pick;
 pub mod rest;
 pub mod members;
 pub mod slots;
 pub mod tally;
 pub mod slow_start;
+pub mod shared;
 mod sources;
+pub mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tier;
 
-use std::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence,
-};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::Notify;
-
-use crate::border::addr::{BackendAddr, ClientAddr};
-use crate::border::counters::{Histogram, PerWorker, SharedCounter};
+use crate::border::addr::BackendAddr;
 use crate::config;
-use backend::{Backend, CONNECT_BOUNDS, Live};
-use finding::Finding;
+use backend::{Backend, Live};
 use members::Ask;
+use pick::{narrow, widen};
 use slots::{Places, Weights};
 use tier::Tier;
+
+pub use pick::{PickError, PickKey, Tried};
+pub use shared::{Held, PoolCounters, SESSION_BOUNDS, Shared};
 
 /// Everything about a pool that the data plane reads.
 pub struct Pool {
@@ -67,72 +69,6 @@ struct Departed {
     live: Weak<Live>,
 }
 
-/// What outlives one version of a pool.
-pub struct Shared {
-    /// Sessions held by `when_none_up` or `when_full`.
-    pub held: AtomicU32,
-    /// Woken when a backend comes up, a slot is given back while somebody waits, or the pool is reloaded.
-    pub changed: Notify,
-    /// `pool_no_backend_total`.
-    pub no_backend: SharedCounter,
-    pub counters: PerWorker<PoolCounters>,
-    pub finding: Finding,
-    /// Clients choose on which port backends without one of their own are asked: several lead here.
-    pub many_ports: AtomicBool,
-    /// The tier whose names were never answered for: none above it serves in its place yet. `u32::MAX`: there is none.
-    waited_for: AtomicU32,
-    /// When `source` was last compared with what this machine has, on the coarse clock; 0: not yet.
-    sources_looked_at: AtomicU64,
-    /// Backends ejected now; `passive.max_ejected` is held against it.
-    pub ejected: AtomicU32,
-    /// `probe_duration_seconds`, in `CONNECT_BOUNDS`. All probes run on one thread: its only writer.
-    pub probe_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
-}
-
-/// Statistics of one worker about one pool: they do not shrink when a backend is removed.
-#[derive(Debug, Default)]
-pub struct PoolCounters {
-    pub connect_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
-    pub first_byte_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
-    pub session_duration: Histogram<{ SESSION_BOUNDS.len() }>,
-}
-
-/// Upper bounds in seconds of `session_duration_seconds`: 10 ms to 24 h.
-pub const SESSION_BOUNDS: [f64; 12] =
-    [0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 28_800.0, 86_400.0];
-
-/// What a pick may depend on.
-#[derive(Clone, Copy, Debug)]
-pub struct PickKey<'a> {
-    pub client: ClientAddr,
-    /// What a TLS client asks for, in lower case.
-    pub server_name: Option<&'a str>,
-}
-
-impl PickKey<'_> {
-    pub fn new(client: ClientAddr) -> Self {
-        PickKey { client, server_name: None }
-    }
-}
-
-/// Indices of the backends this session tried already. `connect.attempts` is at most `Tried::MAX`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tried {
-    indices: [u32; Tried::MAX],
-    count: u8,
-}
-
-/// Why no backend was picked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PickError {
-    /// Some backend is up, but all that are, are at `max_sessions`.
-    AllFull,
-    /// Backends are up, but this session tried them all.
-    AllTried,
-    /// Nobody is up (or has weight).
-    NoneUp,
-}
-
 /// A backend and the slot taken on it.
 pub struct Picked {
     pub index: u32,
@@ -142,11 +78,6 @@ pub struct Picked {
 /// One session's slot on a backend; given back on drop.
 pub struct BackendPermit {
     pub backend: Arc<Backend>,
-}
-
-/// A session's place among the held ones of its pool; given back on drop.
-pub struct Held {
-    shared: Arc<Shared>,
 }
 
 impl Pool {
@@ -198,13 +129,20 @@ impl Pool {
         for backend in &self.backends {
             backend.live.removed.set(false);
             backend.activate(now, wall);
-            outlier::enlist(backend, now, wall);
+            ejection::enlist(backend, now, wall);
         }
         for (_, live) in self.departed() {
             live.removed.set(true);
             live.outlier.retire();
         }
         self.wake_held();
+    }
+
+    /// A session failed on this backend, which is to blame for it.
+    pub fn failed(&self, backend: &Backend, now: Instant) {
+        if let Some(passive) = &self.config.passive {
+            ejection::failed(passive, self.backends.len(), backend, now);
+        }
     }
 
     /// Backends that failed a moment ago, as many as can be passed over.
@@ -269,79 +207,6 @@ impl Pool {
     }
 }
 
-impl Shared {
-    pub fn new(workers: usize) -> Shared {
-        Shared {
-            held: AtomicU32::new(0),
-            changed: Notify::new(),
-            no_backend: SharedCounter::default(),
-            many_ports: AtomicBool::new(false),
-            ejected: AtomicU32::new(0),
-            probe_duration: Histogram::default(),
-            counters: PerWorker::new(workers),
-            finding: Finding::default(),
-            waited_for: AtomicU32::new(u32::MAX),
-            sources_looked_at: AtomicU64::new(0),
-        }
-    }
-
-    /// Joins the held sessions unless `max` are held already. Whoever is held makes its `changed.notified()` future
-    /// and enables it first, then picks, then waits: so no wake-up is lost between pick and wait.
-    pub fn hold(self: &Arc<Self>, max: u32) -> Option<Held> {
-        self.held.fetch_update(SeqCst, Relaxed, |held| (held < max).then(|| held + 1)).ok()?;
-        // With the order in `BackendPermit::drop`: either that permit sees us, or our pick sees its slot.
-        fence(SeqCst);
-        Some(Held { shared: Arc::clone(self) })
-    }
-
-    pub fn wake_held(&self) {
-        self.changed.notify_waiters();
-    }
-
-    /// Whether clients choose the port on which this backend is asked. Nobody may serve on it, and that says nothing
-    /// about the others.
-    pub fn is_port_of_clients(&self, address: &BackendAddr) -> bool {
-        matches!(address, BackendAddr::InetClientPort(_)) && self.many_ports.load(Relaxed)
-    }
-}
-
-/// An index of the dense kind as a `usize`, which has at least 32 bits on every system with sockets.
-pub(crate) fn widen(index: u32) -> usize {
-    index as usize
-}
-
-/// The converse; a pool has far fewer than 2^32 backends.
-pub(crate) fn narrow(index: usize) -> u32 {
-    u32::try_from(index).expect("a pool has fewer than 2^32 backends")
-}
-
-impl Tried {
-    pub const MAX: usize = 16;
-
-    pub fn push(&mut self, index: u32) {
-        if usize::from(self.count) < Tried::MAX {
-            self.indices[usize::from(self.count)] = index;
-            self.count += 1;
-        }
-    }
-
-    pub fn contains(&self, index: u32) -> bool {
-        self.indices[..usize::from(self.count)].contains(&index)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = u32> {
-        self.indices[..self.len()].iter().copied()
-    }
-
-    pub fn len(&self) -> usize {
-        usize::from(self.count)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-}
-
 impl Picked {
     pub fn backend(&self) -> &Arc<Backend> {
         &self.permit.backend
@@ -356,11 +221,5 @@ impl Drop for BackendPermit {
         if self.backend.shared.held.load(SeqCst) > 0 {
             self.backend.shared.changed.notify_one();
         }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.shared.held.fetch_sub(1, Relaxed);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::PickError;
 use super::backend::Backend;
 use super::balance::Picker;
 use super::members::{Ask, Members};
+use super::pick::PickError;
 use crate::config;
 
 pub struct Tier {

@@ -23,7 +23,7 @@ use crate::border::plane::SETTLING;
 use crate::border::record::{CloseReason, Stage};
 use crate::config::{self, WhenFull, WhenNoneUp};
 use crate::data::pool::backend::{Backend, CONNECT_BOUNDS};
-use crate::data::pool::outlier;
+use crate::data::pool::ejection;
 use crate::data::pool::{BackendPermit, PickError, PickKey, Picked, Pool, Tried};
 use crate::data::stream::Stream;
 use crate::sys::clock::Moment;
@@ -377,7 +377,7 @@ fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Moment) {
         session.tell(|told| told.cause = None);
     }
     let took = begun.elapsed();
-    outlier::succeeded(backend);
+    ejection::succeeded(backend);
     if backend.live.rest.lift() {
         // Whoever is held and left it alone may come.
         pool.wake_held();
@@ -411,7 +411,7 @@ fn failed(session: &Session, pool: &Pool, backend: &Backend, why: Failure) {
         backend.live.rest.begin(AGAIN);
     }
     if why.is_backends_fault() && !pool.shared.is_port_of_clients(&backend.address) {
-        outlier::failed(pool, backend, Instant::now());
+        pool.failed(backend, Instant::now());
     }
 }
 

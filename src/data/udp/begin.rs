@@ -20,7 +20,7 @@ use crate::border::snapshot::{Listener, Terms};
 use crate::config::{Flow, OnDown, WhenFlowsFull};
 use crate::data::admit::{self, ListenerPermit};
 use crate::data::limits::ClientNet;
-use crate::data::pool::{BackendPermit, PickError, PickKey, Pool, Tried, outlier};
+use crate::data::pool::{BackendPermit, PickError, PickKey, Pool, Tried};
 use crate::sys::clock::Moment;
 use crate::sys::datagram;
 
@@ -179,7 +179,7 @@ impl Flows {
                         _ => {
                             failures.unreachable.add(1);
                             if !pool.shared.is_port_of_clients(&picked.backend().address) {
-                                outlier::failed(pool, picked.backend(), Instant::now());
+                                pool.failed(picked.backend(), Instant::now());
                             }
                         }
                     }
@@ -334,7 +334,7 @@ impl Flows {
         if let Some(pool) = &pool
             && !pool.shared.is_port_of_clients(&backend.address)
         {
-            outlier::failed(pool, &backend, Instant::now());
+            pool.failed(&backend, Instant::now());
         }
         if may_go_elsewhere {
             self.try_elsewhere(id, pool.as_deref(), error);

@@ -13,7 +13,7 @@ use super::listener::overflowed;
 use crate::border::datagrams::{DatagramCounters, Direction, Dropped};
 use crate::border::record::{CloseReason, Stage};
 use crate::data::pool::backend::CONNECT_BOUNDS;
-use crate::data::pool::outlier;
+use crate::data::pool::ejection;
 use crate::sys::datagram::{BATCH, Inbox, Parcel};
 
 /// Replies of one read, and of the first one in a turn.
@@ -191,7 +191,7 @@ impl Link {
     /// The backend spoke.
     fn heard(&mut self, thread: usize, bytes: u64) {
         let backend = &self.slot.backend;
-        outlier::succeeded(backend);
+        ejection::succeeded(backend);
         self.again = None;
         self.bytes.backend_received += bytes;
         let counters = backend.live.counters.of(thread);

@@ -13,8 +13,8 @@
 use std::sync::Arc;
 
 use super::super::members::{Ask, Members};
+use super::super::pick::{PickKey, narrow, widen};
 use super::super::tally::{Tally, Total};
-use super::super::{PickKey, narrow, widen};
 use super::maglev::{CLIENT_KEY, Table, hash, rehash};
 use crate::border::addr::ClientAddr;
 use crate::config::{Hash, HashKey};

@@ -3,7 +3,7 @@
 //! There are as many columns as members, each as wide as the average member. A column holds a part of its own member
 //! up to `split`, and of one other, `alias`, above it. A draw picks a column and a point in it.
 
-use super::super::{narrow, widen};
+use super::super::pick::{narrow, widen};
 
 pub struct Draw {
     columns: Vec<Column>,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use siphasher::sip::SipHasher13;
 
-use super::super::{narrow, widen};
+use super::super::pick::{narrow, widen};
 use super::turns::Turns;
 
 /// Steers a client: hash of its key's bytes.

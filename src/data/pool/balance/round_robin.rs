@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::super::members::{Ask, Members};
-use super::super::widen;
+use super::super::pick::widen;
 use super::{chance, turns};
 
 pub struct RoundRobin {

@@ -13,7 +13,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use super::super::narrow;
+use super::super::pick::narrow;
 
 /// An endless sequence of members, round after round; ends at once if nobody has weight.
 pub struct Turns {
@@ -76,7 +76,7 @@ impl Iterator for Turns {
 pub fn round(weights: &[u32]) -> Vec<u32> {
     let divisor = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
     let lowest: Vec<u32> = weights.iter().map(|weight| weight / divisor).collect();
-    let length = lowest.iter().copied().map(super::super::widen).sum();
+    let length = lowest.iter().copied().map(super::super::pick::widen).sum();
     Turns::new(&lowest).take(length).collect()
 }
 
