@@ -98,7 +98,7 @@ impl Backend {
         let (pool, backend) = place;
         match which.at.set(pool, backend, &change) {
             Ok(backend) => {
-                super::print(&summary(pool, &backend));
+                super::output::print(&summary(pool, &backend));
                 if let Some(warning) = backend["warning"].as_str() {
                     eprintln!("warning: {}", visible(warning));
                 }

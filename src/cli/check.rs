@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::{ConfigFiles, color_on_stderr, explain, print};
+use super::explain;
+use super::files::ConfigFiles;
+use super::output::{color_on_stderr, print};
 use crate::config::{Config, Loaded, Report};
 
 /// Check a configuration without using it

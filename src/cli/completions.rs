@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::{Cli, print};
+use super::output::print;
 
 /// Print the completions of a shell
 ///
@@ -25,21 +25,23 @@ pub struct Man {
 }
 
 impl Completions {
-    pub fn run(&self) -> ExitCode {
+    /// `command`: the whole command line.
+    pub fn run(&self, mut command: Command) -> ExitCode {
         let mut text = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "maitred", &mut text);
+        clap_complete::generate(self.shell, &mut command, "maitred", &mut text);
         print(&String::from_utf8_lossy(&text));
         ExitCode::SUCCESS
     }
 }
 
 impl Man {
-    pub fn run(&self) -> ExitCode {
+    /// `command`: the whole command line.
+    pub fn run(&self, command: Command) -> ExitCode {
         let written = match &self.all {
-            Some(folder) => clap_mangen::generate_to(Cli::command(), folder),
+            Some(folder) => clap_mangen::generate_to(command, folder),
             None => {
                 let mut text = Vec::new();
-                let made = clap_mangen::Man::new(Cli::command()).render(&mut text);
+                let made = clap_mangen::Man::new(command).render(&mut text);
                 print(&String::from_utf8_lossy(&text));
                 made
             }

@@ -24,7 +24,7 @@ impl Demo {
     pub fn run(&self) -> ExitCode {
         match self.play() {
             Ok(summary) => {
-                super::print(&format!("{}\n", summary.text()));
+                super::output::print(&format!("{}\n", summary.text()));
                 if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
             }
             Err(error) => {

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{color_on_stderr, explain};
+use super::explain;
+use super::output::color_on_stderr;
 use crate::config::{self, Config, compare};
 use crate::control::reload::fixed_keys_changed;
 
@@ -23,7 +24,7 @@ impl Diff {
         let (Some(old), Some(new)) = (load(&self.old), load(&self.new)) else {
             return ExitCode::FAILURE;
         };
-        super::print(&text(compare::changes(&old, &new).iter().map(String::as_str)));
+        super::output::print(&text(compare::changes(&old, &new).iter().map(String::as_str)));
         let fixed = fixed_keys_changed(&old, &new);
         if fixed.is_empty() {
             return ExitCode::SUCCESS;

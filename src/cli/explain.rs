@@ -49,13 +49,16 @@ impl Explain {
         let Some(code) = &self.code else {
             let lines = sections()
                 .map(|it| format!("{:20} {}", it.code, it.title).trim_end().to_owned() + "\n");
-            super::print(&lines.collect::<String>());
+            super::output::print(&lines.collect::<String>());
             return ExitCode::SUCCESS;
         };
         match sections().find(|section| section.code.eq_ignore_ascii_case(code)) {
             Some(Section { code, title, text }) => {
                 let colon = if title.is_empty() { "" } else { ": " };
-                super::print(&format!("{code}{colon}{title}\n\n{}\n", text.replace("**", "")));
+                super::output::print(&format!(
+                    "{code}{colon}{title}\n\n{}\n",
+                    text.replace("**", "")
+                ));
                 ExitCode::SUCCESS
             }
             None => {

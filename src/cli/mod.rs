@@ -1,13 +1,8 @@
 //! The command line: one file per subcommand. Exit codes: 0 well, 1 refused or failed, 2 usage.
 
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use clap::{Args, Parser, Subcommand};
-
-use crate::config::{self, Loaded, Report};
+use clap::{CommandFactory, Parser, Subcommand};
 
 mod run;
 mod demo;
@@ -16,6 +11,8 @@ mod schema;
 mod explain;
 mod diff;
 mod ask;
+mod files;
+mod output;
 mod health;
 mod show;
 mod backend;
@@ -56,39 +53,10 @@ enum Command {
     Version(version::Version),
 }
 
-/// Where the configuration is if nobody says so.
-const DEFAULT_CONFIG: &str = "/etc/maitred/maitred.yaml";
-
-/// Where the configuration is; shared by the subcommands that read it.
-#[derive(Args, Debug)]
-pub struct ConfigFiles {
-    /// Configuration file; may be given several times; `-` is standard input; if not given:
-    /// /etc/maitred/maitred.yaml
-    #[arg(long, value_name = "FILE", env = "MAITRED_CONFIG")]
-    config: Vec<PathBuf>,
-}
-
-impl ConfigFiles {
-    pub fn paths(&self) -> Vec<PathBuf> {
-        if self.config.is_empty() { vec![DEFAULT_CONFIG.into()] } else { self.config.clone() }
-    }
-
-    /// Whether no file is named and the usual one does not exist.
-    pub fn are_absent(&self) -> bool {
-        // One that may be there is to be read, and its error shown.
-        self.config.is_empty() && matches!(Path::new(DEFAULT_CONFIG).try_exists(), Ok(false))
-    }
-
-    pub fn load(&self) -> Result<Loaded, Report> {
-        let sources = config::read_sources(&self.paths())?;
-        config::load(&sources, &|name| std::env::var(name).ok())
-    }
-}
-
 /// Runs the subcommand that the arguments name. Wrong usage ends the process with 2.
 pub fn main() -> ExitCode {
     let code = run();
-    if IS_UNWRITTEN.load(Relaxed) { ExitCode::FAILURE } else { code }
+    if output::failed() { ExitCode::FAILURE } else { code }
 }
 
 fn run() -> ExitCode {
@@ -106,8 +74,8 @@ fn run() -> ExitCode {
         Command::Reload(reload) => reload.run(),
         Command::Top(top) => top.run(),
         Command::Doctor(doctor) => doctor.run(),
-        Command::Completions(completions) => completions.run(),
-        Command::Man(man) => man.run(),
+        Command::Completions(completions) => completions.run(Cli::command()),
+        Command::Man(man) => man.run(Cli::command()),
         Command::Version(version) => version.run(),
     }
 }
@@ -116,26 +84,4 @@ fn run() -> ExitCode {
 /// documents.
 pub fn parse_only(arguments: &[String]) -> Result<(), String> {
     Cli::try_parse_from(arguments).map(drop).map_err(|error| error.to_string())
-}
-
-/// Whether text on standard error may be coloured.
-pub fn color_on_stderr() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    !refused && std::io::stderr().is_terminal()
-}
-
-/// Whether something that was to be printed was not: whoever keeps what a command says is to know.
-static IS_UNWRITTEN: AtomicBool = AtomicBool::new(false);
-
-/// Writes to standard output. A reader that has left is no failure of ours.
-fn print(text: &str) {
-    use std::io::{ErrorKind, Write};
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("error[E0135]: what was to be printed cannot be written: {error}");
-            IS_UNWRITTEN.store(true, Relaxed);
-        }
-        _ => {}
-    }
 }

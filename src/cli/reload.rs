@@ -21,7 +21,7 @@ impl Reload {
                 let changes = answer["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
                 let changes: Vec<String> =
                     changes.iter().filter_map(|it| it.as_str()).map(visible).collect();
-                super::print(&super::diff::text(changes.iter().map(String::as_str)));
+                super::output::print(&super::diff::text(changes.iter().map(String::as_str)));
                 ExitCode::SUCCESS
             }
             Err(error) => error.report(),

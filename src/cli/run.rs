@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{ConfigFiles, color_on_stderr, explain};
+use super::explain;
+use super::files::ConfigFiles;
+use super::output::color_on_stderr;
 use crate::config::{self, Loaded, OneLine, Report};
 use crate::control::daemon;
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::print;
+use super::output::print;
 use crate::config::schema::schema;
 
 /// Print the JSON Schema of configuration files, for editors

@@ -52,7 +52,10 @@ impl Sessions {
         };
         match at.json("DELETE", &path, None) {
             Ok(answer) => {
-                super::print(&format!("{} killed\n", answer["killed"].as_u64().unwrap_or(0)));
+                super::output::print(&format!(
+                    "{} killed\n",
+                    answer["killed"].as_u64().unwrap_or(0)
+                ));
                 ExitCode::SUCCESS
             }
             Err(error) => error.report(),

@@ -143,7 +143,7 @@ impl Show {
             Ok(answer) => answer,
             Err(error) => return error.report(),
         };
-        super::print(&self.text(&answer));
+        super::output::print(&self.text(&answer));
         ExitCode::SUCCESS
     }
 

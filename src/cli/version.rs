@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::print;
+use super::output::print;
 
 /// Print the version
 #[derive(Args, Debug)]

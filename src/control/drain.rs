@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use crate::border::plane::SessionFilter;
 use crate::border::record::CloseReason;
 use crate::control::signals::{Signal, Signals};
-use crate::control::supervisor::{self, Supervisor};
+use crate::control::supervisor::Supervisor;
+use crate::control::supervisor::sessions::wait_for_sessions;
 use crate::telemetry::events::EventKind;
 
 /// How long sessions get to notice that they were cut.
@@ -35,7 +36,7 @@ pub async fn drain(
                 None => stopped.await,
                 Some(timeout) => drop(tokio::time::timeout(timeout, stopped).await),
             }
-            supervisor::wait_for_sessions(&supervisor.plane, deadline).await
+            wait_for_sessions(&supervisor.plane, deadline).await
         } => ended,
         () = second(signals) => {
             supervisor.events.note(EventKind::Drain, "a second signal: ending now".into());
@@ -46,7 +47,7 @@ pub async fn drain(
         let open = supervisor.plane.open_sessions();
         supervisor.events.note(EventKind::Drain, format!("cutting {open} sessions"));
         supervisor.cut(SessionFilter::default(), CloseReason::Drained);
-        supervisor::wait_for_sessions(&supervisor.plane, Some(Instant::now() + CUT)).await;
+        wait_for_sessions(&supervisor.plane, Some(Instant::now() + CUT)).await;
     }
     supervisor.stop();
 }

@@ -3,10 +3,12 @@
 
 mod bind;
 mod files;
+mod finds;
 mod found;
+mod by_hand;
 mod hands;
 mod packets;
-mod sessions;
+pub mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -40,10 +42,9 @@ use crate::telemetry::reloads::Reloads;
 
 pub use bind::{BindError, Lack, Sockets};
 use bind::{Opened, remove_socket_file};
-use found::Finds;
+use finds::Finds;
 use hands::Hands;
 use packets::Packets;
-pub use sessions::{ListFuture, wait_for_sessions};
 
 /// A running balancer.
 pub struct Supervisor {

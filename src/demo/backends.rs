@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 
+use crate::border::addr::BackendAddr;
 use crate::config;
 use crate::sys::socket::reset_on_close;
 
@@ -63,7 +64,7 @@ impl Backend {
     }
 
     pub fn config(&self) -> config::Backend {
-        super::backend_config(self.name, self.address)
+        backend_config(self.name, self.address)
     }
 }
 
@@ -188,5 +189,14 @@ async fn answer(
         if stream.write_all(&buffer[..count]).await.is_err() {
             return;
         }
+    }
+}
+
+/// The address of a backend, for the configuration.
+pub(super) fn backend_config(name: &str, address: SocketAddr) -> config::Backend {
+    config::Backend {
+        name: name.into(),
+        address: BackendAddr::Inet(address),
+        ..config::Backend::default()
     }
 }

@@ -12,7 +12,7 @@ use tokio::net::UdpSocket;
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
-use super::backends::{MASK, Outage, Serving};
+use super::backends::{MASK, Outage, Serving, backend_config};
 use super::clients::Seen;
 use crate::config;
 
@@ -43,7 +43,7 @@ impl Backend {
     }
 
     pub fn config(&self) -> config::Backend {
-        super::backend_config(self.name, self.address)
+        backend_config(self.name, self.address)
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::border::addr::{BackendAddr, ListenAddr, LocalAddr};
+use crate::border::addr::{ListenAddr, LocalAddr};
 use crate::config::{self, Config, Protocol};
 use crate::control::signals::{Signal, Signals};
 use crate::control::supervisor::Supervisor;
@@ -160,14 +160,5 @@ impl Summary {
             seen.datagrams_unanswered(),
             seen.wrong_bytes()
         )
-    }
-}
-
-/// The address of a backend, for the configuration.
-fn backend_config(name: &str, address: SocketAddr) -> config::Backend {
-    config::Backend {
-        name: name.into(),
-        address: BackendAddr::Inet(address),
-        ..config::Backend::default()
     }
 }

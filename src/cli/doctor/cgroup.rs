@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path};
 
-use super::facts::{Reading, Unread, optional, text};
+use super::reading::{Reading, Unread, optional, text};
 
 /// `None` = no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

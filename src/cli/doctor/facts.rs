@@ -2,25 +2,14 @@
 //! own; nothing is judged here.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::str::FromStr;
 
 use super::cgroup::{self, Cgroup};
+use super::reading::{Reading, Unread, optional, text};
 use crate::border::addr::ZonedIp;
 use crate::sys::port_range::PortRange;
-
-/// A figure, or why there is none.
-pub type Reading<T> = Result<T, Unread>;
-
-/// A file that should say something and does not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unread {
-    pub file: String,
-    pub why: String,
-}
 
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -97,18 +86,6 @@ impl Facts {
     }
 }
 
-impl Unread {
-    pub fn new(file: &str, why: impl fmt::Display) -> Unread {
-        Unread { file: file.to_owned(), why: why.to_string() }
-    }
-}
-
-impl fmt::Display for Unread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} cannot be read: {}", self.file, self.why)
-    }
-}
-
 impl Process {
     /// `process.user` is in force: what it gives up is gone.
     pub fn after_becoming(self, user: u32) -> Process {
@@ -118,20 +95,6 @@ impl Process {
 
     pub fn has(&self, capability: Capability) -> bool {
         self.capabilities >> capability as u8 & 1 == 1
-    }
-}
-
-/// The text of a file, named by its path from the root of the machine.
-pub fn text(root: &Path, file: &str) -> Reading<String> {
-    optional(root, file)?.ok_or_else(|| Unread::new(file, "it is not there"))
-}
-
-/// `None`: there is no such file.
-pub fn optional(root: &Path, file: &str) -> Reading<Option<String>> {
-    match fs::read_to_string(root.join(file.trim_start_matches('/'))) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Unread::new(file, error)),
     }
 }
 

@@ -10,13 +10,17 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use self::facts::Facts;
-use self::judge::{Finding, Severity, judge};
+use self::finding::{Finding, Severity};
+use self::judge::judge;
 use self::needs::Needs;
-use super::{ConfigFiles, color_on_stderr, print};
+use super::files::ConfigFiles;
+use super::output::{color_on_stderr, print};
 use crate::config::Report;
 use crate::sys::datagram::{self, granted_buffers};
 
 mod facts;
+mod finding;
+mod reading;
 mod cgroup;
 mod needs;
 mod judge;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::facts::{Capability, Conntrack, Facts, Unread};
-use super::judge::Severity::{WillBreak, WillHurt};
-use super::judge::Verdict;
+use super::facts::{Capability, Conntrack, Facts};
+use super::finding::Severity::{WillBreak, WillHurt};
+use super::finding::Verdict;
 use super::needs::{LimitedBackend, Needs, Reach};
+use super::reading::Unread;
 use crate::border::addr::ZonedIp;
 use crate::sys::datagram::{FLOW_BUFFER, LISTENER_BUFFER};
 use crate::sys::port_range::write_ports;

@@ -1,9 +1,10 @@
 //! Judges what a process may have: descriptors, memory, CPUs, pipes. Each rule is pure.
 
-use super::facts::{Capability, Facts, Unread};
-use super::judge::Severity::{WillBreak, WillHurt};
-use super::judge::Verdict;
+use super::facts::{Capability, Facts};
+use super::finding::Severity::{WillBreak, WillHurt};
+use super::finding::Verdict;
 use super::needs::{Flows, Needs};
+use super::reading::Unread;
 use crate::sys::{limits, pipe};
 
 /// Fewer descriptors than this are used up by a few thousand sessions.

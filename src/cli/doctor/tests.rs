@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use super::facts::{Conntrack, Process, Unread};
+use super::facts::{Conntrack, Process};
 use super::judge::RULES;
 use super::needs::{Flows, LimitedBackend, Reach};
+use super::reading::Unread;
 use super::*;
 use crate::config::{self, Config};
 use crate::sys::datagram::LISTENER_BUFFER;

@@ -2,33 +2,14 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
+use super::act::Act;
 use super::model::{Mode, Model};
-
-/// What maitred is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Act {
-    Set { pool: String, backend: String, state: &'static str },
-    Kill { pool: String, backend: String },
-}
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     Act(Act),
     Quit,
     Stay,
-}
-
-impl Act {
-    /// The question before it.
-    pub fn question(&self) -> String {
-        match self {
-            Act::Set { pool, backend, state: "up" } => {
-                format!("Lift what was set by hand on {pool}/{backend}?")
-            }
-            Act::Set { pool, backend, state } => format!("Set {pool}/{backend} to {state}?"),
-            Act::Kill { pool, backend } => format!("Reset all sessions on {pool}/{backend}?"),
-        }
-    }
 }
 
 /// Letters of a filter; no name or reason is longer.

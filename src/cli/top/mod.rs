@@ -1,6 +1,7 @@
 //! `maitred top`: live rates, sessions, latency and health of a running maitred, and draining and killing from the
 //! keyboard. What is shown is in `model` (pure), how in `view`, what a key does in `keys`; here are terminal and threads.
 
+mod act;
 mod columns;
 mod model;
 mod keys;
@@ -17,7 +18,8 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use serde_json::Value;
 
 use super::ask::{Unanswered, Where, percent};
-use keys::{Act, Step};
+use act::Act;
+use keys::Step;
 use model::{Model, Sample};
 
 /// Watch backends live: rates, sessions, latency, health; drain and kill from the keyboard

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::keys::Act;
+use super::act::Act;
 
 /// What was read at one moment.
 #[derive(Clone, Debug)]

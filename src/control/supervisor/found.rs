@@ -1,101 +1,20 @@
 //! What discovery found becomes part of the configuration in force: names by `discovery`, files by `file_watch`. A pool
 //! keeps what was found for it over reloads, as long as it still asks for it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Supervisor;
 use crate::border::plane::SETTLING;
-use crate::border::snapshot::Snapshot;
-use crate::config::{
-    Answer, Answers, Backend, Config, Finder, LeftOut, Origin, Pool, Question, StandIns,
-};
-use crate::control::discovery::{Discovery, Outcomes};
-use crate::data::pool::{self, finding::Failure};
-use crate::telemetry::events::{EventKind, Events};
+use crate::config::{Answer, Backend, Finder, LeftOut, Origin, Pool, StandIns};
+use crate::control::discovery::Outcomes;
+use crate::data::pool::finding::Failure;
+use crate::telemetry::events::EventKind;
 
 /// Between two warnings about what was found for a pool and is of no use.
 const REPEAT: Duration = Duration::from_secs(60);
-
-/// What was found, and who looks.
-pub struct Finds {
-    pub discovery: Discovery,
-    answers: Answers,
-    /// In pools that ask for their names in another way than before.
-    pub(super) stand_ins: StandIns,
-    /// Of the start: not answered yet, not even by a failure.
-    waiting: HashSet<Question>,
-    /// Never answered for, and since when they are asked for.
-    unanswered: HashMap<Question, Instant>,
-    /// When the first tier that is waited for is waited for no longer.
-    until: Option<Instant>,
-    /// By pool, what was warned of last, and when.
-    warned: BTreeMap<Arc<str>, (LeftOut, Instant)>,
-}
-
-impl Finds {
-    pub fn new(events: Arc<Events>) -> Finds {
-        Finds {
-            discovery: Discovery::new(events),
-            answers: Answers::new(),
-            stand_ins: StandIns::new(),
-            waiting: HashSet::new(),
-            unanswered: HashMap::new(),
-            until: None,
-            warned: BTreeMap::new(),
-        }
-    }
-
-    /// The configuration with what is known already and, where that is nothing, with what was in force before, so that
-    /// nobody loses a backend for a moment. Also who of it stands in, which is kept once the configuration is in force.
-    pub fn fill(&mut self, mut config: Config, before: &Config) -> (Config, StandIns) {
-        self.answers.extend(config.take_read());
-        let stand_ins = config.stand_ins(before, &self.answers, &self.stand_ins);
-        (config.with_found(&self.answers, &stand_ins).0, stand_ins)
-    }
-
-    /// A tier whose names were never answered for is waited for before a higher one serves in its place, but not for too
-    /// long; not where somebody stands in for them, for then it is known what the tier had. By pool, that tier.
-    pub fn tiers(&mut self, snapshot: &Snapshot) -> Vec<(Arc<pool::Pool>, Option<u32>)> {
-        let now = Instant::now();
-        let before = std::mem::take(&mut self.unanswered);
-        self.until = None;
-        let mut tiers = Vec::new();
-        for pool in snapshot.pools.values() {
-            let mut lowest = None;
-            for finder in pool.config.finders() {
-                let Origin::Dns(question) = &finder.origin else { continue };
-                if self.answers.contains_key(&finder.origin) {
-                    continue;
-                }
-                let since = before.get(question).copied().unwrap_or(now);
-                self.unanswered.insert(question.clone(), since);
-                let until = since + SETTLING;
-                if until > now && !self.stand_ins.contains_key(&pool.name) {
-                    lowest = Some(lowest.map_or(finder.tier, |tier: u32| tier.min(finder.tier)));
-                    self.until = Some(self.until.map_or(until, |first| first.min(until)));
-                }
-            }
-            tiers.push((Arc::clone(pool), lowest));
-        }
-        tiers
-    }
-
-    /// Looks for what this snapshot wants, and forgets the rest.
-    pub fn attend(&mut self, snapshot: &Snapshot) {
-        let mut origins = HashSet::new();
-        for pool in snapshot.pools.values() {
-            let own = pool.config.finders().iter().map(|finder| finder.origin.clone());
-            pool.shared.finding.attend(own.clone());
-            origins.extend(own);
-        }
-        self.answers.retain(|origin, _| origins.contains(origin));
-        self.warned.retain(|pool, _| snapshot.pools.contains_key(pool));
-        self.discovery.apply(snapshot, &self.answers);
-    }
-}
 
 impl Supervisor {
     /// Nobody is sent here before the names of the start were asked for once.

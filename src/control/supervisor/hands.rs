@@ -1,27 +1,26 @@
-//! The book of what hands set on backends, and bringing it into them. It outlives reloads, and backends that leave and
-//! come back; only a hand or its `until` takes anything out of it.
+//! The book of what hands set on backends. It outlives reloads, and backends that leave and come back; only a hand or its
+//! `until` takes anything out of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::Supervisor;
 use crate::border::snapshot::Snapshot;
 use crate::config::Config;
 use crate::control::health::transition::{self, Transition};
 use crate::data::pool::backend::Backend;
-use crate::data::pool::hand::{Hand, MOST, NotSet, StateWish, Wish};
+use crate::data::pool::hand::{Hand, MOST, Wish};
 
 /// By pool, then by backend.
 #[derive(Clone, Default)]
 pub struct Hands(BTreeMap<String, BTreeMap<String, Hand>>);
 
 impl Hands {
-    fn of(&self, pool: &str, backend: &str) -> Option<&Hand> {
+    pub(super) fn of(&self, pool: &str, backend: &str) -> Option<&Hand> {
         self.0.get(pool)?.get(backend)
     }
 
-    fn grant(
+    pub(super) fn grant(
         &mut self,
         pool: &str,
         backend: &str,
@@ -40,7 +39,7 @@ impl Hands {
     }
 
     /// Lifts what is over; says where, by pool.
-    fn expire(&mut self, now: SystemTime) -> BTreeMap<String, Vec<String>> {
+    pub(super) fn expire(&mut self, now: SystemTime) -> BTreeMap<String, Vec<String>> {
         let mut lifted = BTreeMap::new();
         for (pool, backends) in &mut self.0 {
             let over = backends.iter_mut().filter_map(|(name, hand)| {
@@ -61,7 +60,7 @@ impl Hands {
         self.0.retain(|_, backends| !backends.is_empty());
     }
 
-    fn until(&self) -> Option<SystemTime> {
+    pub(super) fn until(&self) -> Option<SystemTime> {
         self.0.values().flat_map(BTreeMap::values).filter_map(Hand::until).min()
     }
 
@@ -94,107 +93,11 @@ impl Hands {
     }
 
     /// What becomes of a backend by what the book says of it, if that is new to it.
-    fn obey(&self, backend: &Backend) -> Option<Transition> {
+    pub(super) fn obey(&self, backend: &Backend) -> Option<Transition> {
         let hand = self.of(&backend.pool, &backend.name).cloned().unwrap_or_default();
         if backend.status().hand == hand {
             return None;
         }
         transition::by_hand(backend, hand, Instant::now(), SystemTime::now())
     }
-}
-
-impl Supervisor {
-    /// Sets or lifts something by hand: at once, and for good unless `wish` says until when. `None`: lifted from one that
-    /// is not there. Discovery may find it again, and then it is not to be what it was.
-    pub async fn set_by_hand(
-        &mut self,
-        pool: &str,
-        backend: &str,
-        wish: &Wish,
-        who: &str,
-    ) -> Result<Option<Arc<Backend>>, NotSet> {
-        let can_be_absent = wish.only_lifts() && self.hands.of(pool, backend).is_some();
-        if !can_be_absent {
-            self.backend(pool, backend)?;
-        }
-        let before = self.hands.clone();
-        if !self.hands.grant(pool, backend, wish, who, SystemTime::now()) {
-            return Err(NotSet::Full);
-        }
-        if let Err(why) = self.show_hands(pool).await {
-            self.hands = before;
-            self.tell_hands(pool).await;
-            return Err(why);
-        }
-        let what = format!("{pool}/{backend} {}", words(wish, who));
-        let snapshot = self.plane.snapshot.load();
-        let takes_away = !self.hands.of(pool, backend).is_none_or(Hand::takes_sessions);
-        if takes_away && snapshot.pools.get(pool).is_some_and(|pool| pool.is_deserted()) {
-            let what = format!("{what}; nobody in pool {pool} takes new sessions now");
-            self.events.warn_backend(pool, backend, what);
-        } else {
-            self.events.note_backend(pool, backend, what);
-        }
-        Ok(self.backend(pool, backend).ok())
-    }
-
-    fn backend(&self, pool: &str, backend: &str) -> Result<Arc<Backend>, NotSet> {
-        let snapshot = self.plane.snapshot.load();
-        let backends = &snapshot.pools.get(pool).ok_or(NotSet::NoPool)?.backends;
-        let found = backends.iter().find(|it| *it.name == *backend);
-        found.map(Arc::clone).ok_or(NotSet::NoBackend)
-    }
-
-    /// When something set by hand is over.
-    pub fn hands_until(&self) -> Option<SystemTime> {
-        self.hands.until()
-    }
-
-    pub async fn expire_hands(&mut self) {
-        for (pool, backends) in self.hands.expire(SystemTime::now()) {
-            for backend in backends {
-                let what = format!("{pool}/{backend} what was set by hand is over");
-                self.events.note_backend(&pool, &backend, what);
-            }
-            if let Err(why) = self.show_hands(&pool).await {
-                tracing::error!(pool, "what was set by hand could not be lifted: {why}");
-            }
-        }
-    }
-
-    /// Brings what the book says of a pool into its backends: states first, so that sessions follow them, then weights, by
-    /// which tables are built.
-    async fn show_hands(&mut self, pool: &str) -> Result<(), NotSet> {
-        self.tell_hands(pool).await;
-        let weighed = self.hands.weigh(self.base.clone());
-        if weighed.pools != self.plane.snapshot.load().config.pools {
-            self.reload(self.base.clone()).map_err(|error| NotSet::Refused(error.to_string()))?;
-        }
-        Ok(())
-    }
-
-    async fn tell_hands(&self, pool: &str) {
-        let Some(pool) = self.plane.snapshot.load().pools.get(pool).map(Arc::clone) else { return };
-        for backend in &pool.backends {
-            if let Some(transition) = self.hands.obey(backend) {
-                self.monitor.tell(Arc::clone(&pool), Arc::clone(backend), transition).await;
-            }
-        }
-    }
-}
-
-/// What was wished, for the log.
-fn words(wish: &Wish, who: &str) -> String {
-    let state = wish.state.map(|state| match state {
-        StateWish::Set(state) => state.as_str().to_owned(),
-        StateWish::Up => "up".to_owned(),
-    });
-    let weight = wish.weight.map(|weight| match weight {
-        Some(weight) => format!("weight {weight}"),
-        None => "configured weight".to_owned(),
-    });
-    let what: Vec<String> = state.into_iter().chain(weight).collect();
-    let until =
-        wish.until.map_or_else(String::new, |until| format!(" until {}", transition::time(until)));
-    format!("set by hand: {}{until} ({who})", what.join(", "))
 }

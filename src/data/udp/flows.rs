@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::door::{Door, Share};
 use super::flow_table::{Ended, FlowId, FlowTable};
 use super::link::{Key, Link};
-use super::listener::{Door, Share};
 use super::loops::Answerers;
 use super::source_ports::SourcePorts;
 use crate::border::addr::{ClientAddr, LocalAddr};

@@ -1,83 +1,16 @@
 //! The door of a UDP listener: one bound socket of this worker. A batch of datagrams comes in, each finds its flow
 //! (or begins one), and each flow's share leaves for its backend in as few calls as can be.
 
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::flow_table::FlowId;
+use super::door::{Share, overflowed};
 use super::flows::{Flows, widen};
 use super::link::{Key, Load};
-use crate::border::addr::{ListenAddr, ZonedIp, canonical};
+use crate::border::addr::canonical;
 use crate::border::datagrams::{Direction, Dropped};
 use crate::border::snapshot::Listener;
 use crate::data::limits::ClientNet;
-use crate::sys::ancillary::Received;
 use crate::sys::datagram::{BATCH, Inbox, Message};
-
-/// Bound, and open.
-pub struct Door {
-    pub socket: OwnedFd,
-    pub address: ListenAddr,
-    /// As the kernel has it, canonical.
-    pub local: SocketAddr,
-    /// As it is in the snapshot in force.
-    pub listener: Arc<Listener>,
-    /// What the kernel last said of datagrams that did not fit in the queue.
-    overflow: u32,
-}
-
-/// Datagrams of one message that one flow takes.
-pub struct Share {
-    flow: FlowId,
-    /// In the inbox.
-    message: usize,
-    /// Of its payload.
-    start: usize,
-    end: usize,
-    segment: usize,
-}
-
-impl Share {
-    fn datagrams(&self) -> u64 {
-        (self.end - self.start).div_ceil(self.segment.max(1)).max(1) as u64
-    }
-}
-
-impl Door {
-    pub fn new(
-        socket: OwnedFd,
-        address: ListenAddr,
-        local: SocketAddr,
-        listener: Arc<Listener>,
-    ) -> Door {
-        Door { socket, address, local, listener, overflow: 0 }
-    }
-
-    /// Client and dialled address of a key, canonical.
-    pub fn addresses(&self, key: &Key) -> (SocketAddr, SocketAddr) {
-        let client = key.client.address().map(canonical);
-        let nobody = SocketAddr::from(([0; 4], 0));
-        let dialled = match key.dialled {
-            Some(ip) => ZonedIp::new(ip, key.interface).at(self.local.port()),
-            None => self.local,
-        };
-        (client.unwrap_or(nobody), dialled)
-    }
-
-    fn key(&self, index: u32, message: &Message<'_>) -> Key {
-        // A socket with one address needs not be told which to answer from.
-        let dialled = message.beside.to.filter(|_| self.local.ip().is_unspecified());
-        let interface = message.beside.interface;
-        Key { door: index, client: message.from, dialled, interface }
-    }
-}
-
-/// How many more datagrams did not fit since the kernel last told; its count wraps around.
-pub fn overflowed(seen: &mut u32, received: &Received) -> u32 {
-    let Some(now) = received.overflow else { return 0 };
-    now.wrapping_sub(std::mem::replace(seen, now))
-}
 
 impl Flows {
     /// One batch; says whether more may be waiting.

@@ -6,6 +6,7 @@ pub mod flow_table;
 pub mod train;
 
 pub mod worker;
+mod door;
 pub mod listener;
 pub mod begin;
 pub mod source_ports;

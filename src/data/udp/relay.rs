@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::door::overflowed;
 use super::flow_table::FlowId;
 use super::flows::{Flows, widen};
 use super::link::{Header, Link, Load, Sent, attempt, send_all, why};
-use super::listener::overflowed;
 use crate::border::datagrams::{DatagramCounters, Direction, Dropped};
 use crate::border::record::{CloseReason, Stage};
 use crate::data::pool::backend::CONNECT_BOUNDS;

@@ -14,9 +14,9 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use tokio::sync::{mpsc, oneshot};
 
+use super::door::Door;
 use super::flow_table::FlowId;
 use super::flows::{Flows, widen};
-use super::listener::Door;
 use super::loops::Answerers;
 use super::source_ports::SourcePorts;
 use crate::border::addr::{ListenAddr, LocalAddr, canonical};

@@ -8,7 +8,8 @@ use ratatui::buffer::{Buffer, Cell};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde_json::{Value, json};
 
-use super::super::keys::{Act, Step};
+use super::super::act::Act;
+use super::super::keys::Step;
 use super::super::model::{Model, Sample};
 use super::*;
 

@@ -3,7 +3,7 @@
 
 use tokio::net::UdpSocket;
 
-use super::Fault;
+use super::fault::Fault;
 use super::heard::Heard;
 use super::udp::{receive, send};
 use crate::config::DnsRecord;

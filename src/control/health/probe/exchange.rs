@@ -6,7 +6,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::Fault;
+use super::fault::Fault;
 use super::heard::Heard;
 use super::pattern::{Pattern, REPLY};
 use crate::config::Expect;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use socket2::SockAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::Fault;
+use super::fault::Fault;
 use super::heard::Heard;
 use crate::config::StatusRange;
 use crate::data::stream::Stream;

@@ -7,17 +7,17 @@ mod http;
 mod udp;
 mod dns;
 mod pattern;
+mod fault;
 mod heard;
 pub mod parting;
 
-use std::borrow::Cow;
 use std::cell::RefCell;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
+use self::fault::Fault;
 use self::heard::Heard;
 use self::parting::{Leave, Parting};
 use crate::border::addr::ZonedIp;
@@ -26,70 +26,6 @@ use crate::data::pool::fitness::{Outcome, ProbeResult};
 use crate::data::stream::Stream;
 use crate::data::tls::client::Client;
 use crate::data::wire::proxy_protocol::v2;
-
-/// Why a probe did not pass.
-#[derive(Debug)]
-struct Fault {
-    result: ProbeResult,
-    detail: Option<Cow<'static, str>>,
-    /// It is to be shown what the backend said.
-    shows_reply: bool,
-}
-
-impl Fault {
-    fn mismatch(detail: impl Into<Cow<'static, str>>) -> Fault {
-        Fault { detail: Some(detail.into()), ..Fault::of(ProbeResult::Mismatch) }
-    }
-
-    /// An answer, but not the one that is expected.
-    fn unexpected(detail: impl Into<Cow<'static, str>>) -> Fault {
-        Fault { shows_reply: true, ..Fault::mismatch(detail) }
-    }
-
-    /// It says itself that it is not for this pool now.
-    fn wrong_role(detail: impl Into<Cow<'static, str>>) -> Fault {
-        Fault { detail: Some(detail.into()), ..Fault::of(ProbeResult::WrongRole) }
-    }
-
-    fn of(result: ProbeResult) -> Fault {
-        Fault { result, detail: None, shows_reply: false }
-    }
-
-    /// Of a connection that is not made yet.
-    fn connecting(error: &io::Error) -> Fault {
-        // Without a number: `source`, with its address.
-        let is_absent = error.kind() == io::ErrorKind::AddrNotAvailable;
-        let result = match error.raw_os_error() {
-            _ if is_absent => ProbeResult::LocalError,
-            Some(
-                libc::EMFILE
-                | libc::ENFILE
-                | libc::ENOBUFS
-                | libc::ENOMEM
-                | libc::EADDRINUSE
-                | libc::ENETDOWN,
-            ) => ProbeResult::LocalError,
-            Some(libc::ETIMEDOUT) => ProbeResult::Timeout,
-            Some(
-                libc::EHOSTUNREACH
-                | libc::ENETUNREACH
-                | libc::EHOSTDOWN
-                | libc::EACCES
-                | libc::EPERM
-                | libc::EINVAL,
-            ) => ProbeResult::Unreachable,
-            // ECONNREFUSED, a reset during the handshake; of unix sockets: no such file.
-            _ => ProbeResult::Refused,
-        };
-        let detail = (result == ProbeResult::LocalError).then(|| error.to_string().into());
-        Fault { detail, ..Fault::of(result) }
-    }
-
-    /// Of a connection that broke: it was made, so it is the answer that is missing.
-    fn talking(error: &io::Error) -> Fault {
-        Fault::unexpected(format!("the connection broke: {}", error.kind()))
-    }
-}
 
 /// The header a probe begins with: another port than the sessions' is not expected to read one.
 fn proxy(pool: &config::Pool) -> Option<ProxyVersion> {

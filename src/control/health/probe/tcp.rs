@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::Fault;
+use super::fault::Fault;
 use crate::border::addr::ZonedIp;
 use crate::config::ProxyVersion;
 use crate::data::pool::fitness::ProbeResult;

@@ -10,7 +10,8 @@ use tokio::net::UdpSocket;
 
 use super::heard::Heard;
 use super::pattern::{Pattern, REPLY};
-use super::{Fault, tcp};
+use super::fault::Fault;
+use super::tcp;
 use crate::border::addr::ZonedIp;
 use crate::config::Expect;
 use crate::data::pool::fitness::ProbeResult;

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{BadHeader, Ends, Header};
+use super::header::{BadHeader, Ends, Header};
 use crate::border::addr::canonical;
 use crate::data::wire::Progress;
 

@@ -1,0 +1,97 @@
+//! What outlives one version of a pool: who waits, who is ejected, what was counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence,
+};
+
+use tokio::sync::Notify;
+
+use super::finding::Finding;
+use crate::border::addr::BackendAddr;
+use crate::border::counters::{Histogram, PerWorker, SharedCounter};
+
+/// What outlives one version of a pool.
+pub struct Shared {
+    /// Sessions held by `when_none_up` or `when_full`.
+    pub held: AtomicU32,
+    /// Woken when a backend comes up, a slot is given back while somebody waits, or the pool is reloaded.
+    pub changed: Notify,
+    /// `pool_no_backend_total`.
+    pub no_backend: SharedCounter,
+    pub counters: PerWorker<PoolCounters>,
+    pub finding: Finding,
+    /// Clients choose on which port backends without one of their own are asked: several lead here.
+    pub many_ports: AtomicBool,
+    /// The tier whose names were never answered for: none above it serves in its place yet. `u32::MAX`: there is none.
+    pub(super) waited_for: AtomicU32,
+    /// When `source` was last compared with what this machine has, on the coarse clock; 0: not yet.
+    pub(super) sources_looked_at: AtomicU64,
+    /// Backends ejected now; `passive.max_ejected` is held against it.
+    pub ejected: AtomicU32,
+    /// `probe_duration_seconds`, in `CONNECT_BOUNDS`. All probes run on one thread: its only writer.
+    pub probe_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
+}
+
+/// Statistics of one worker about one pool: they do not shrink when a backend is removed.
+#[derive(Debug, Default)]
+pub struct PoolCounters {
+    pub connect_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
+    pub first_byte_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
+    pub session_duration: Histogram<{ SESSION_BOUNDS.len() }>,
+}
+
+/// Upper bounds in seconds of `session_duration_seconds`: 10 ms to 24 h.
+pub const SESSION_BOUNDS: [f64; 12] =
+    [0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 28_800.0, 86_400.0];
+
+/// Upper bounds in seconds of `backend_connect_duration_seconds` and `backend_first_byte_duration_seconds`.
+pub const CONNECT_BOUNDS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// A session's place among the held ones of its pool; given back on drop.
+pub struct Held {
+    shared: Arc<Shared>,
+}
+
+impl Shared {
+    pub fn new(workers: usize) -> Shared {
+        Shared {
+            held: AtomicU32::new(0),
+            changed: Notify::new(),
+            no_backend: SharedCounter::default(),
+            many_ports: AtomicBool::new(false),
+            ejected: AtomicU32::new(0),
+            probe_duration: Histogram::default(),
+            counters: PerWorker::new(workers),
+            finding: Finding::default(),
+            waited_for: AtomicU32::new(u32::MAX),
+            sources_looked_at: AtomicU64::new(0),
+        }
+    }
+
+    /// Joins the held sessions unless `max` are held already. Whoever is held makes its `changed.notified()` future
+    /// and enables it first, then picks, then waits: so no wake-up is lost between pick and wait.
+    pub fn hold(self: &Arc<Self>, max: u32) -> Option<Held> {
+        self.held.fetch_update(SeqCst, Relaxed, |held| (held < max).then(|| held + 1)).ok()?;
+        // With the order in `BackendPermit::drop`: either that permit sees us, or our pick sees its slot.
+        fence(SeqCst);
+        Some(Held { shared: Arc::clone(self) })
+    }
+
+    pub fn wake_held(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Whether clients choose the port on which this backend is asked. Nobody may serve on it, and that says nothing
+    /// about the others.
+    pub fn is_port_of_clients(&self, address: &BackendAddr) -> bool {
+        matches!(address, BackendAddr::InetClientPort(_)) && self.many_ports.load(Relaxed)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.held.fetch_sub(1, Relaxed);
+    }
+}
