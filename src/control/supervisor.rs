@@ -30,9 +30,11 @@ use crate::control::health::Means;
 use crate::control::health::monitor::Monitor;
 use crate::control::reload;
 use crate::data::limits::Gate;
+use crate::data::tcp::mailbox::{self, Command, Mail, Mailbox};
 use crate::data::tcp::options::listening;
+use crate::data::tcp::resources::Share;
 use crate::data::tcp::source_ports::SourcePorts;
-use crate::data::tcp::worker::{self, Command, Mail, Mailbox, Share};
+use crate::data::tcp::thread;
 use crate::data::udp;
 use crate::sys::aside;
 use crate::sys::port_range::PortRange;
@@ -102,7 +104,7 @@ impl Supervisor {
         let (workers, descriptors) = (bound.workers, bound.descriptors);
         let gate = Gate::new(max_sessions(config, descriptors).0);
         let plane = Plane::new(workers, gate, session_log);
-        let (mailboxes, mails) = worker::mailboxes(workers);
+        let (mailboxes, mails) = mailbox::mailboxes(workers);
         let events: Arc<Events> = Arc::default();
         let packets = Packets::default();
         let monitor = start_monitor(&events, &mailboxes, &packets, descriptors)?;
@@ -148,7 +150,7 @@ impl Supervisor {
             let (plane, all) = (Arc::clone(&self.plane), self.workers.clone());
             let share = share.clone();
             self.threads.push(aside::event_loop(&format!("tcp-{id}"), move |runtime| {
-                worker::run(&runtime, id, plane, all, mail, share);
+                thread::run(&runtime, id, plane, all, mail, share);
             })?);
         }
         Ok(())

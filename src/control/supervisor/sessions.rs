@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Supervisor;
 use crate::border::plane::{Cut, Part, Plane, SessionFilter, SessionRow};
 use crate::border::record::CloseReason;
-use crate::data::tcp::worker::{Command, Mailbox};
+use crate::data::tcp::mailbox::{Command, Mailbox};
 use crate::data::udp;
 
 /// Of a list, of one worker.

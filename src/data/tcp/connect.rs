@@ -13,18 +13,19 @@ use std::time::{Duration, Instant};
 use socket2::SockAddr;
 use tokio::time::{Sleep, sleep};
 
+use super::failure::Failure;
 use super::greeting::Greeting;
-use super::hold::{self, Hold};
+use super::hold;
 use super::options::outgoing;
+use super::search::Search;
 use super::session::Session;
 use super::source_ports::{From, Lease};
 use super::watch::{Waiting, Watch};
-use crate::border::plane::SETTLING;
 use crate::border::record::{CloseReason, Stage};
-use crate::config::{self, WhenFull, WhenNoneUp};
+use crate::config::WhenNoneUp;
 use crate::data::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::data::pool::ejection;
-use crate::data::pool::{BackendPermit, PickError, PickKey, Picked, Pool, Tried};
+use crate::data::pool::{BackendPermit, PickError, Picked, Pool, Tried};
 use crate::data::stream::Stream;
 use crate::sys::clock::Moment;
 use crate::sys::socket;
@@ -42,87 +43,8 @@ pub struct Connected<C = Watch> {
     pub client: C,
 }
 
-/// Why an attempt failed, and so whose fault it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// It would not go along with what the client is or asked for, who need not have asked.
-    Declined,
-    /// The probes, or a hand, said so meanwhile.
-    Down,
-    NoDescriptors,
-    /// It is to be asked on the port that the client dialled, and the client dialled none.
-    NoPort,
-    NoSourcePort,
-    /// Of a unix socket, all the time.
-    QueueFull,
-    Refused,
-    Timeout,
-    /// It answered, but not that it goes on in TLS.
-    Tls,
-    Unreachable,
-}
-
-impl Failure {
-    pub fn of(error: &io::Error) -> Failure {
-        match error.raw_os_error() {
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                Failure::NoDescriptors
-            }
-            Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE) => Failure::NoSourcePort,
-            Some(libc::ETIMEDOUT) => Failure::Timeout,
-            Some(
-                libc::EHOSTUNREACH
-                | libc::ENETUNREACH
-                | libc::ENETDOWN
-                | libc::EHOSTDOWN
-                | libc::EACCES
-                | libc::EPERM
-                | libc::EINVAL,
-            ) => Failure::Unreachable,
-            // ECONNREFUSED, a reset during the handshake; of unix sockets: no such file.
-            _ => Failure::Refused,
-        }
-    }
-
-    /// Our own lack is never held against a backend, nor what the client asked for.
-    fn is_backends_fault(self) -> bool {
-        matches!(self, Failure::Refused | Failure::Timeout | Failure::Tls | Failure::Unreachable)
-    }
-
-    /// Whether waiting may help: it is about the backend, not about us or the client.
-    fn may_pass(self) -> bool {
-        self.is_backends_fault() || matches!(self, Failure::Down | Failure::QueueFull)
-    }
-
-    fn reason(self) -> CloseReason {
-        match self {
-            Failure::Down => CloseReason::BackendDown,
-            Failure::NoDescriptors => CloseReason::NoDescriptors,
-            Failure::NoSourcePort => CloseReason::NoSourcePort,
-            Failure::Refused => CloseReason::ConnectRefused,
-            Failure::QueueFull | Failure::Timeout => CloseReason::ConnectTimeout,
-            Failure::Declined | Failure::Tls => CloseReason::TlsFailed,
-            Failure::NoPort | Failure::Unreachable => CloseReason::ConnectUnreachable,
-        }
-    }
-}
-
 /// How long before a backend that failed is tried again by the same session, where no other is left.
 const AGAIN: Duration = Duration::from_millis(250);
-
-/// Looking for a backend that answers, while the client is watched.
-pub struct Search<'a> {
-    pub session: &'a Rc<Session>,
-    pub client: &'a mut Stream,
-    /// A reload may put another version in its place while the session is held.
-    pub pool: Arc<Pool>,
-    pub watch: Watch,
-    tried: Tried,
-    /// Of the last attempt.
-    failure: Option<Failure>,
-    /// Once it was held: boxed, for few are.
-    pub hold: Option<Box<Hold>>,
-}
 
 /// Picks and connects until a backend answers, there is nothing left to try or wait for, or the client left.
 pub async fn connect(
@@ -161,57 +83,6 @@ pub async fn connect(
 }
 
 impl Search<'_> {
-    pub fn pick(&self, tried: &Tried) -> Result<Picked, PickError> {
-        let client = self.session.client();
-        let by = |server_name: Option<&str>| {
-            self.pool.pick(&PickKey { client, server_name }, tried, Instant::now())
-        };
-        self.session.told(|told| by(told.server_name())).unwrap_or_else(|| by(None))
-    }
-
-    /// Whether the pool lets a client wait rather than turning it away. A wait helps against nothing but a want of backends.
-    fn hold_for(&self, error: PickError) -> Option<config::Hold> {
-        if !self.failure.is_none_or(Failure::may_pass) {
-            return None;
-        }
-        match (error, self.pool.config.when_full, self.pool.config.when_none_up) {
-            (PickError::AllFull, WhenFull::Hold(hold), _) => Some(hold),
-            (PickError::NoneUp | PickError::AllTried, _, WhenNoneUp::Hold(hold)) => Some(hold),
-            // Not all are full: one of them failed.
-            (PickError::AllFull, _, WhenNoneUp::Hold(hold)) if self.failure.is_some() => Some(hold),
-            // Who serves here was asked for and is not known yet, which is over soon.
-            (PickError::NoneUp, _, _) if self.pool.waits_for_tier() => {
-                Some(config::Hold { time: SETTLING, max: 1_000 })
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether those that failed may be tried once more, for no other is left.
-    fn may_return(&self, error: PickError) -> bool {
-        error != PickError::NoneUp && self.failure.is_some_and(Failure::may_pass)
-    }
-
-    /// It was held, and is about to try: whom it tried before may be there now, in another version of the pool at that.
-    pub fn begin_anew(&mut self) {
-        self.tried = Tried::default();
-        if let Some(hold) = &mut self.hold {
-            hold.tried = Some(Instant::now());
-        }
-    }
-
-    /// Why there is none.
-    pub fn gave_up(&self, error: PickError) -> CloseReason {
-        match (self.failure, error) {
-            (Some(failure), _) => failure.reason(),
-            (None, PickError::AllFull) => CloseReason::BackendFull,
-            (None, PickError::AllTried | PickError::NoneUp) => {
-                self.pool.shared.no_backend.add(1);
-                CloseReason::NoBackend
-            }
-        }
-    }
-
     async fn pause(&mut self) -> Result<(), CloseReason> {
         let mut again = pin!(sleep(AGAIN));
         poll_fn(|cx| match self.poll_cut(cx) {

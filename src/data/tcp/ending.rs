@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::resources::Resources;
 use super::session::Session;
 use super::worker::Worker;
 use crate::border::addr::{ClientAddr, LocalAddr};
@@ -14,21 +15,24 @@ use crate::config::Protocol;
 use crate::data::pool::SESSION_BOUNDS;
 
 /// Records the session when it goes out of scope, and takes it off the worker's roster.
-pub struct Ending(pub Rc<Session>);
+pub struct Ending {
+    pub session: Rc<Session>,
+    pub worker: Rc<Worker>,
+}
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        let session = &self.0;
-        session.worker.sessions.borrow_mut().leave(session.seat.get());
-        if session.worker.sessions.borrow().is_empty() {
-            session.worker.pipes.borrow_mut().close_idle();
+        let Ending { session, worker } = self;
+        worker.sessions.borrow_mut().leave(session.seat.get());
+        if worker.sessions.borrow().is_empty() {
+            worker.pipes.borrow_mut().close_idle();
         }
         let (stage, reason) = (session.stage.get(), session.reason.get());
         debug_assert!(
             can_occur(Protocol::Tcp, stage, reason),
             "{stage:?} cannot end with {reason:?}"
         );
-        let worker = session.worker.id;
+        let worker = worker.id;
         session.listener.live.counters.of(worker).closed(stage, reason).add(1);
         if stage == Stage::Relay {
             session.with_backend(|backend| {
@@ -63,7 +67,7 @@ impl Drop for Ending {
 
 /// Records a client that was refused before it became a session.
 pub fn record_refusal(
-    worker: &Worker,
+    worker: &Resources,
     listener: &Listener,
     client: ClientAddr,
     local: LocalAddr,

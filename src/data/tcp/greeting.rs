@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use socket2::SockAddr;
 
-use super::connect::Failure;
+use super::failure::Failure;
 use super::session::Session;
 use crate::border::addr::{ClientAddr, LocalAddr};
 use crate::config::ProxyVersion;

@@ -23,8 +23,8 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 
+use super::resources::SCRATCH;
 use super::session::Session;
-use super::worker::SCRATCH;
 use crate::border::record::CloseReason;
 use crate::config::RelayMode;
 use crate::data::stream::Stream;

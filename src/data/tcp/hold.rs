@@ -6,35 +6,17 @@
 //! when it is served the others follow at once.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
 
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 
-use super::connect::Search;
+use super::search::{Hold, LOOK, Search};
 use super::watch::Waiting;
 use crate::border::record::{CloseReason, Stage};
 use crate::config;
-use crate::data::pool::{Held, PickError, Picked, Tried};
-
-/// How often somebody looks although nothing told of a change.
-const LOOK: Duration = Duration::from_millis(250);
-
-/// A session's place among the held ones, and its time, over all of its tries.
-pub struct Hold {
-    _place: Held,
-    deadline: Pin<Box<Sleep>>,
-    /// One that tried and failed lets others try first.
-    pub tried: Option<Instant>,
-}
-
-impl Hold {
-    fn may_try(&mut self) -> bool {
-        !self.deadline.is_elapsed() && self.tried.is_none_or(|tried| tried.elapsed() >= LOOK)
-    }
-}
+use crate::data::pool::{PickError, Picked, Tried};
 
 /// Waits until a backend can be picked; a reload may put another version of the pool in place meanwhile.
 pub async fn wait(

@@ -14,9 +14,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
 use super::ending;
+use super::life;
+use super::mailbox::Arrival;
 use super::options::listening;
 use super::place::Place;
-use super::session::{self, Arrival};
 use super::worker::Worker;
 use crate::border::addr::{ClientAddr, LocalAddr};
 use crate::border::record::{CloseReason, Stage};
@@ -231,11 +232,11 @@ impl Accepting {
         let local = Arc::clone(&self.local);
         let arrival = Arrival { socket, client, local, admission, place };
         if home == self.worker.id {
-            return session::start(&self.worker, arrival);
+            return life::start(&self.worker, arrival);
         }
         if let Err(mut arrival) = self.worker.hand_over(home, arrival) {
             arrival.place.move_to(&self.worker.plane, self.worker.id);
-            session::start(&self.worker, arrival);
+            life::start(&self.worker, arrival);
         }
     }
 

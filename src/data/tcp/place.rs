@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_utils::CachePadded;
 
-use super::worker::Worker;
+use super::resources::Resources;
 use crate::border::plane::{Plane, WorkerLoad};
 use crate::data::limits::GatePermit;
 
@@ -16,7 +16,7 @@ use crate::data::limits::GatePermit;
 pub struct Place(Option<Arc<CachePadded<WorkerLoad>>>);
 
 /// The worker a session lives on, and its place there.
-pub struct Home(Rc<Worker>);
+pub struct Home(Rc<Resources>);
 
 impl Place {
     /// `process` is the place in the process's limit.
@@ -36,7 +36,7 @@ impl Place {
     }
 
     /// On the worker that it was chosen for, which then need not be remembered twice.
-    pub fn settle(mut self, worker: &Rc<Worker>) -> Home {
+    pub fn settle(mut self, worker: &Rc<Resources>) -> Home {
         self.0 = None;
         Home(Rc::clone(worker))
     }
@@ -51,9 +51,9 @@ impl Drop for Place {
 }
 
 impl Deref for Home {
-    type Target = Worker;
+    type Target = Resources;
 
-    fn deref(&self) -> &Worker {
+    fn deref(&self) -> &Resources {
         &self.0
     }
 }

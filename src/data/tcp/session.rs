@@ -1,46 +1,25 @@
-//! The life of one TCP connection, top to bottom: admitted by the listener, then route → connect → relay →
-//! record. Each stage returns the reason if it ends the session; `run` records exactly once, whatever
-//! happened; guards give back what was taken.
+//! One session: what is known of it, and what is noted on its way. What becomes of it is in `life`.
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::connect;
-use super::ending::Ending;
-use super::place::{Home, Place};
-use super::preread::{self, Told};
-use super::refusal::refuse;
-use super::relay::{Relay, Verdict};
+use super::place::Home;
+
 use super::source_ports::Lease;
-use super::worker::Worker;
+use super::told::Told;
 use crate::border::addr::{ClientAddr, LocalAddr, PackedClientAddr};
 use crate::border::plane::{SessionFilter, SessionRow};
 use crate::border::record::{Bytes, CloseReason, Stage};
 use crate::border::snapshot::Listener;
-use crate::config::HashKey;
-use crate::data::admit::{self, Admission, ListenerPermit};
+use crate::data::admit::{self, ListenerPermit};
 use crate::data::limits::{ClientNet, ClientPermit};
 use crate::data::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::data::pool::{BackendPermit, Pool};
-use crate::data::stream::Stream;
 use crate::data::wire::proxy_protocol::Ends;
 use crate::sys::clock::{self, Moment};
-use crate::sys::socket;
-
-/// An admitted connection on its way to the worker it will live on.
-pub struct Arrival {
-    pub socket: OwnedFd,
-    pub client: ClientAddr,
-    pub local: Arc<LocalAddr>,
-    pub admission: Admission,
-    pub place: Place,
-}
 
 /// One session. Everything in it belongs to one worker: no atomics. There may be hundreds of thousands of them,
 /// so what is rare is small here or boxed.
@@ -93,49 +72,6 @@ pub struct Times {
     first_byte_from: u32,
 }
 
-/// Takes an arrival in and lets it live on this worker.
-pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
-    let Arrival { socket: accepted, client, mut local, admission, place } = arrival;
-    let Admission { listener, client: own, sender_of } = admission;
-    if worker.plane.session_log.is_on() {
-        // The listening socket may be a wildcard; the log wants the address the client really dialled.
-        local = Arc::new(socket::local_addr(&accepted));
-    }
-    listener.live.counters.of(worker.id).sessions.add(1);
-    let session = Rc::new(Session {
-        id: worker.plane.next_session_id(),
-        backend: Cell::default(),
-        holds: Holds::default(),
-        started: Moment::now(),
-        bytes: Cell::default(),
-        last_byte_ms: Cell::new(clock::coarse_ms()),
-        waker: Cell::default(),
-        local,
-        client: Cell::new(client.into()),
-        told: Cell::default(),
-        times: Cell::default(),
-        seat: Cell::new(0),
-        failed_attempts: Cell::new(0),
-        stage: Cell::new(Stage::Route),
-        cut: Cell::new(None),
-        is_counted: Cell::new(false),
-        speaks_tls: Cell::new(false),
-        reason: Cell::new(CloseReason::Internal),
-        listener,
-        worker: place.settle(worker),
-    });
-    if let Some(own) = own {
-        session.keep(own);
-    }
-    if let Some(listener) = sender_of {
-        session.tell(|told| told.sender_of = Some(listener));
-    }
-    session.seat.set(worker.sessions.borrow_mut().enter(Rc::clone(&session)));
-    let ending = Ending(Rc::clone(&session));
-    let life = Life::Reaching(Box::pin(reach(session, accepted)));
-    tokio::task::spawn_local(Run { life, ending });
-}
-
 /// Its place among its client's sessions, if those are limited.
 impl Drop for Session {
     fn drop(&mut self) {
@@ -145,77 +81,38 @@ impl Drop for Session {
     }
 }
 
-/// A session's task: lives, and records the ending exactly once. A panic below ends in `internal` by way of the
-/// guard's drop. Written out rather than an `async fn`, which would keep room for every stage at once; what
-/// reaching a backend needs is boxed and given back before the session settles down to relay.
-struct Run {
-    life: Life,
-    ending: Ending,
-}
-
-enum Life {
-    Reaching(Pin<Box<dyn Future<Output = Result<Relay, CloseReason>>>>),
-    Relaying(Relay),
-    /// One side was reset; the other is, once it has everything.
-    Carrying(Pin<Box<dyn Future<Output = CloseReason>>>),
-    Over,
-}
-
-impl Future for Run {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let worker = &self.ending.0.worker;
-        worker.spin.turn(worker);
-        loop {
-            let reason = match &mut self.life {
-                Life::Reaching(reaching) => match ready!(reaching.as_mut().poll(cx)) {
-                    Ok(relay) => {
-                        self.life = Life::Relaying(relay);
-                        continue;
-                    }
-                    Err(reason) => reason,
-                },
-                Life::Relaying(relay) => match ready!(relay.poll(cx)) {
-                    Verdict::Clean(reason) | Verdict::Cut(reason) => reason,
-                    Verdict::Carry { to, reason } => {
-                        if let Life::Relaying(relay) = std::mem::replace(&mut self.life, Life::Over)
-                        {
-                            self.life = Life::Carrying(Box::pin(relay.carry(to, reason)));
-                        }
-                        continue;
-                    }
-                },
-                Life::Carrying(carrying) => ready!(carrying.as_mut().poll(cx)),
-                Life::Over => return Poll::Ready(()),
-            };
-            self.life = Life::Over;
-            self.ending.0.reason.set(reason);
-            return Poll::Ready(());
+impl Session {
+    /// Admitted, and of this worker from now on.
+    pub fn new(
+        client: ClientAddr,
+        local: Arc<LocalAddr>,
+        listener: ListenerPermit,
+        worker: Home,
+    ) -> Session {
+        Session {
+            id: worker.plane.next_session_id(),
+            backend: Cell::default(),
+            holds: Holds::default(),
+            started: Moment::now(),
+            bytes: Cell::default(),
+            last_byte_ms: Cell::new(clock::coarse_ms()),
+            waker: Cell::default(),
+            local,
+            client: Cell::new(client.into()),
+            told: Cell::default(),
+            times: Cell::default(),
+            seat: Cell::new(0),
+            failed_attempts: Cell::new(0),
+            stage: Cell::new(Stage::Route),
+            cut: Cell::new(None),
+            is_counted: Cell::new(false),
+            speaks_tls: Cell::new(false),
+            reason: Cell::new(CloseReason::Internal),
+            listener,
+            worker,
         }
     }
-}
 
-/// The stages up to a connected backend.
-async fn reach(session: Rc<Session>, socket: OwnedFd) -> Result<Relay, CloseReason> {
-    let mut client = Stream::new(socket).map_err(|_| CloseReason::NoDescriptors)?;
-    if session.listener.looks_at_first_bytes() {
-        let looked = Box::pin(preread::preread(&session, &mut client)).await;
-        looked.map_err(|reason| refuse(&session, &mut client, reason))?;
-    }
-    let pool = session.pool().ok_or_else(|| refuse(&session, &mut client, CloseReason::NoRoute))?;
-    if pool.config.hash.key == HashKey::ServerName {
-        let looked = Box::pin(preread::server_name(&session, &mut client)).await;
-        looked.map_err(|reason| refuse(&session, &mut client, reason))?;
-    }
-    let connected = connect::connect(&session, &mut client, pool).await;
-    let connected = connected.map_err(|reason| refuse(&session, &mut client, reason))?;
-    session.stage.set(Stage::Relay);
-    let connected = connected.with_client(client).map_err(|_| CloseReason::Internal)?;
-    Ok(Relay::new(session, connected))
-}
-
-impl Session {
     /// The pool as it is now; a reload may have replaced it since the session was accepted.
     pub fn pool(&self) -> Option<Arc<Pool>> {
         let snapshot = self.worker.plane.snapshot.load();
@@ -449,23 +346,4 @@ impl Session {
 
 fn microseconds(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn future_size<A, B, F>(_: fn(A, B) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    /// With the two counts of its Rc a session just fits an allocator's class, and so does its task: a word more
-    /// costs 32 bytes and more in each of hundreds of thousands.
-    #[test]
-    fn a_session_fits_its_allocations() {
-        assert!(size_of::<Session>() <= 176, "{}", size_of::<Session>());
-        assert!(size_of::<Run>() <= 128, "{}", size_of::<Run>());
-        // Made and given back for each: what only some need, first bytes and TLS, is boxed in it.
-        assert!(future_size(reach) <= 640, "{}", future_size(reach));
-    }
 }

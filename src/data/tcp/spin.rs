@@ -3,13 +3,12 @@
 //! processor that is never idle while clients talk.
 
 use std::cell::Cell;
-use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::worker::Worker;
+use crate::border::plane::Plane;
 
 #[derive(Default)]
 pub struct Spin {
@@ -21,9 +20,9 @@ pub struct Spin {
 
 impl Spin {
     /// A session of this worker has its turn.
-    pub fn turn(&self, worker: &Worker) {
+    pub fn turn(&self, plane: &Plane) {
         self.turns.set(self.turns.get().wrapping_add(1));
-        if !self.is_spinning.get() && worker.plane.busy_poll_ns.load(Relaxed) > 0 {
+        if !self.is_spinning.get() && plane.busy_poll_ns.load(Relaxed) > 0 {
             self.is_spinning.set(true);
             self.begin.notify_one();
         }
@@ -31,8 +30,7 @@ impl Spin {
 }
 
 /// Runs for the life of the worker; costs nothing while `busy_poll` is `none`.
-pub async fn run(worker: Rc<Worker>) {
-    let spin = &worker.spin;
+pub async fn run(spin: &Spin, plane: &Plane) {
     loop {
         spin.begin.notified().await;
         let (mut turns, mut since) = (spin.turns.get(), Instant::now());
@@ -42,7 +40,7 @@ pub async fn run(worker: Rc<Worker>) {
             let now = Instant::now();
             if turns != spin.turns.get() {
                 (turns, since) = (spin.turns.get(), now);
-            } else if now - since >= Duration::from_nanos(worker.plane.busy_poll_ns.load(Relaxed)) {
+            } else if now - since >= Duration::from_nanos(plane.busy_poll_ns.load(Relaxed)) {
                 break;
             }
         }

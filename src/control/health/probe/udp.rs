@@ -8,9 +8,9 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UdpSocket;
 
+use super::fault::Fault;
 use super::heard::Heard;
 use super::pattern::{Pattern, REPLY};
-use super::fault::Fault;
 use super::tcp;
 use crate::border::addr::ZonedIp;
 use crate::config::Expect;

@@ -1,0 +1,69 @@
+//! Why an attempt to connect failed, and so whose fault it is.
+
+use std::io;
+
+use crate::border::record::CloseReason;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It would not go along with what the client is or asked for, who need not have asked.
+    Declined,
+    /// The probes, or a hand, said so meanwhile.
+    Down,
+    NoDescriptors,
+    /// It is to be asked on the port that the client dialled, and the client dialled none.
+    NoPort,
+    NoSourcePort,
+    /// Of a unix socket, all the time.
+    QueueFull,
+    Refused,
+    Timeout,
+    /// It answered, but not that it goes on in TLS.
+    Tls,
+    Unreachable,
+}
+
+impl Failure {
+    pub fn of(error: &io::Error) -> Failure {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                Failure::NoDescriptors
+            }
+            Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE) => Failure::NoSourcePort,
+            Some(libc::ETIMEDOUT) => Failure::Timeout,
+            Some(
+                libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ENETDOWN
+                | libc::EHOSTDOWN
+                | libc::EACCES
+                | libc::EPERM
+                | libc::EINVAL,
+            ) => Failure::Unreachable,
+            // ECONNREFUSED, a reset during the handshake; of unix sockets: no such file.
+            _ => Failure::Refused,
+        }
+    }
+
+    /// Our own lack is never held against a backend, nor what the client asked for.
+    pub fn is_backends_fault(self) -> bool {
+        matches!(self, Failure::Refused | Failure::Timeout | Failure::Tls | Failure::Unreachable)
+    }
+
+    /// Whether waiting may help: it is about the backend, not about us or the client.
+    pub fn may_pass(self) -> bool {
+        self.is_backends_fault() || matches!(self, Failure::Down | Failure::QueueFull)
+    }
+
+    pub fn reason(self) -> CloseReason {
+        match self {
+            Failure::Down => CloseReason::BackendDown,
+            Failure::NoDescriptors => CloseReason::NoDescriptors,
+            Failure::NoSourcePort => CloseReason::NoSourcePort,
+            Failure::Refused => CloseReason::ConnectRefused,
+            Failure::QueueFull | Failure::Timeout => CloseReason::ConnectTimeout,
+            Failure::Declined | Failure::Tls => CloseReason::TlsFailed,
+            Failure::NoPort | Failure::Unreachable => CloseReason::ConnectUnreachable,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The thread of a worker, with a runtime of its own: takes sessions in and does as the supervisor says, until it is told
+//! to stop.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::runtime::LocalRuntime;
+
+use super::life;
+use super::listener::{self, Acceptor};
+use super::mailbox::{Command, Mail, Mailbox};
+use super::resources::{Resources, Share};
+use super::spin;
+use super::worker::Worker;
+use crate::border::addr::ListenAddr;
+use crate::border::plane::{Plane, SEATS};
+use crate::border::snapshot::Listener;
+
+/// Runs worker `id` on this thread until it is told to stop.
+pub fn run(
+    runtime: &LocalRuntime,
+    id: usize,
+    plane: Arc<Plane>,
+    all: Box<[Mailbox]>,
+    mut mail: Mail,
+    share: Share,
+) {
+    plane.workers[id].set_metrics(runtime.metrics());
+    let worker = Worker::new(Resources::new(id, plane, share), all);
+    runtime.block_on(async {
+        let mut acceptors: HashMap<ListenAddr, Acceptor> = HashMap::new();
+        let spinning = Rc::clone(&worker);
+        tokio::task::spawn_local(async move { spin::run(&spinning.spin, &spinning.plane).await });
+        loop {
+            tokio::select! {
+                Some(arrival) = mail.arrivals.recv() => life::start(&worker, arrival),
+                command = mail.commands.recv() => match command {
+                    Some(Command::Stop) | None => break,
+                    Some(command) => obey(&worker, command, &mut acceptors),
+                },
+            }
+        }
+    });
+}
+
+fn obey(worker: &Rc<Worker>, command: Command, acceptors: &mut HashMap<ListenAddr, Acceptor>) {
+    match command {
+        Command::Cut(cut) => worker.cut(&cut),
+        Command::GiveWay(addresses, done) => {
+            let gone = addresses.iter().filter_map(|address| acceptors.remove(address));
+            gone.for_each(|acceptor| acceptor.give_way(done.clone()));
+        }
+        Command::List(filter, from, answer) => {
+            // A reader that went away wants no answer.
+            let _ = answer.send(worker.list(&filter, from));
+        }
+        Command::Listen(sockets) => {
+            for (address, config, socket) in sockets {
+                match listener::start(worker, config, socket) {
+                    Ok(acceptor) => drop(acceptors.insert(address, acceptor)),
+                    Err(error) => tracing::error!(%address, %error, "cannot watch a socket"),
+                }
+            }
+        }
+        Command::LookAgain(listeners) => {
+            tokio::task::spawn_local(look_again(Rc::clone(worker), listeners));
+        }
+        Command::Retarget(addresses) => {
+            for (address, config) in addresses {
+                if let Some(acceptor) = acceptors.get(&address) {
+                    acceptor.retarget(config);
+                }
+            }
+        }
+        Command::Stop => {}
+        Command::Unlisten(addresses, done) => {
+            let gone = addresses.iter().filter_map(|address| acceptors.remove(address));
+            gone.for_each(|acceptor| acceptor.close(done.clone()));
+        }
+    }
+}
+
+/// Some seats at a time, so that nobody waits for the others. Who comes meanwhile is looked at as it comes.
+async fn look_again(worker: Rc<Worker>, listeners: Vec<Arc<Listener>>) {
+    let mut from = 0;
+    while worker.look_again(&listeners, from) {
+        from += SEATS;
+        tokio::task::yield_now().await;
+    }
+}
