@@ -1,7 +1,7 @@
 //! The changes of `/api/v1`. They are asked of the life of the process, which answers signals in the same way; who may
 //! ask is decided in `guard`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use axum::body::Bytes;
@@ -14,8 +14,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
-use super::http::Shared;
-use super::{Ask, api};
+use super::caller::Caller;
+use super::shared::Shared;
+use super::{Ask, answers};
 use crate::border::plane::SessionFilter;
 use crate::config::nearest;
 use crate::data::pool::hand::{HandState, NotSet, StateWish, Wish};
@@ -27,26 +28,6 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/api/v1/pools/{pool}/backends/{backend}", patch(set_by_hand))
         .route("/api/v1/sessions", delete(kill_matching))
         .route("/api/v1/sessions/{id}", delete(kill_one))
-}
-
-/// Who asks, for the log and for whoever wonders later who set something.
-#[derive(Clone, Copy, Debug)]
-pub enum Caller {
-    /// Of the process at the other end of the socket.
-    User(u32),
-    Address(SocketAddr),
-    Unknown,
-}
-
-impl Caller {
-    fn name(self) -> String {
-        match self {
-            Caller::User(0) => "root".to_owned(),
-            Caller::User(id) => format!("uid {id}"),
-            Caller::Address(address) => format!("token from {}", address.ip().to_canonical()),
-            Caller::Unknown => "somebody on the socket".to_owned(),
-        }
-    }
 }
 
 /// As SIGHUP, but for the answer.
@@ -147,7 +128,7 @@ async fn set_by_hand(
     let who = caller.name();
     match asked(&shared, |answer| Ask::SetByHand { place, wish, who, answer }).await {
         Some(Ok(Some(found))) => {
-            let mut answer = api::backend_json(&found);
+            let mut answer = answers::backend_json(&found);
             let pools = &shared.state.sources.plane.snapshot.load().pools;
             let is_deserted = pools.get(&*pool).is_some_and(|pool| pool.is_deserted());
             if is_deserted && !found.status().hand.takes_sessions() {

@@ -19,18 +19,16 @@ use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-use super::changes::Caller;
+use super::caller::Caller;
 use super::guard::{self, Door};
 use super::listen::{Bound, BoundSocket, SocketFile};
 use super::patient::Patient;
 use super::places::{Place, Places, Pulse};
-use super::visitor::{self, Socket, VISITOR, Visitor};
-use super::{Lister, State, api, changes, page};
-use crate::border::plane::{SessionFilter, SessionRow};
-use crate::sys::aside;
+use super::shared::{Shared, busy};
+use super::visitor::{Socket, VISITOR, Visitor};
+use super::{State, api, changes, page};
 use crate::sys::limits;
 use crate::telemetry::metrics;
 
@@ -72,12 +70,6 @@ impl Default for Bounds {
 const HEAD: usize = 64 << 10;
 const HEADERS: usize = 64;
 
-/// Scrapes and pages being made at once, each on a thread of its own.
-const PAGES: usize = 4;
-
-/// Lists of sessions being made at once: these take time of the workers.
-const LISTS: usize = 1;
-
 /// How long accepting rests when there are no descriptors.
 const REST: Duration = Duration::from_millis(100);
 
@@ -94,16 +86,6 @@ pub struct Serving {
 pub struct ServingSocket {
     task: JoinHandle<()>,
     file: SocketFile,
-}
-
-/// What the routes share.
-#[derive(Clone)]
-pub(super) struct Shared {
-    pub state: Arc<State>,
-    pages: Arc<Semaphore>,
-    lists: Arc<Semaphore>,
-    door: Door,
-    stall: Duration,
 }
 
 /// Serves on the runtime of the caller.
@@ -127,8 +109,7 @@ pub fn serve_socket(
 }
 
 fn router(state: Arc<State>, door: Door, stall: Duration) -> Router {
-    let [pages, lists] = [PAGES, LISTS].map(|places| Arc::new(Semaphore::new(places)));
-    let shared = Shared { state, pages, lists, door, stall };
+    let shared = Shared::new(state, door, stall);
     Router::new()
         .route("/", get(status_page))
         .route("/metrics", get(exposition))
@@ -157,11 +138,6 @@ impl Drop for ServingSocket {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-pub(super) struct Listed {
-    pub rows: Vec<SessionRow>,
-    _place: Option<OwnedSemaphorePermit>,
 }
 
 enum Listener {
@@ -330,48 +306,4 @@ async fn exposition(Extract(shared): Extract<Shared>) -> Response {
 
 async fn status_page(Extract(shared): Extract<Shared>) -> Response {
     shared.aside(page::render, |page| Html(page).into_response()).await
-}
-
-const GONE: &str = "whoever asked has left\n";
-
-fn busy(why: &'static str) -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::CONNECTION, "close")], why).into_response()
-}
-
-impl Shared {
-    /// Makes a page aside, so that neither probes nor other answers wait for a large one; then an answer of it.
-    pub async fn aside<T: Send + 'static>(
-        &self,
-        make: impl FnOnce(&State) -> T + Send + 'static,
-        answer: impl FnOnce(T) -> Response,
-    ) -> Response {
-        let place = Arc::clone(&self.pages).acquire_owned().await;
-        if visitor::is_gone() {
-            return busy(GONE);
-        }
-        let state = Arc::clone(&self.state);
-        let made = aside::run("page", move || {
-            // Given back when the page is made, also if nobody waits for it any more.
-            let _place = place;
-            make(&state)
-        });
-        match made {
-            Ok(made) => match made.await {
-                Ok(made) => answer(made),
-                Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-            },
-            Err(error) => {
-                tracing::debug!(%error, "no thread to make a page on");
-                busy("there is no thread to make this on\n")
-            }
-        }
-    }
-
-    /// A list of sessions or flows. The workers make it, a part at a time; and no more of it once the reader has left.
-    /// Until the list is dropped nobody else gets one.
-    pub async fn listed(&self, list: &Lister, filter: SessionFilter) -> Listed {
-        let place = Arc::clone(&self.lists).acquire_owned().await;
-        let rows = if visitor::is_gone() { Vec::new() } else { list(filter).await };
-        Listed { rows, _place: place.ok() }
-    }
 }

@@ -1,6 +1,7 @@
 //! The status page: one self-contained document. Rust writes all of it, so that it works without JavaScript; the script
 //! fetches it again, changes what differs, draws the charts and asks for changes. Everything from a configuration is escaped.
 
+mod cells;
 mod figures;
 pub mod policy;
 mod pools;
@@ -14,7 +15,7 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use super::{State, api};
+use super::{State, answers};
 use crate::border::plane::Plane;
 use crate::border::snapshot::Snapshot;
 use crate::data::pool::Pool;
@@ -40,7 +41,7 @@ fn write(page: &mut String, state: &State, now: SystemTime) -> std::fmt::Result 
     let pools = snapshot.config.pools.iter().filter_map(|pool| snapshot.pools.get(&pool.name));
     let pools: Vec<&Pool> = pools.map(|pool| &**pool).collect();
     let verdict = judge(&find(state, &snapshot, &pools));
-    let info = api::info(state);
+    let info = answers::info(state);
     let kept = state.history.kept();
     write!(
         page,

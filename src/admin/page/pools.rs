@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
+use super::cells::{cell, heads, reasons, since_then, spare_cell};
 use super::figures::{UNKNOWN, age, byte_rate, count, escape, rate, several};
-use crate::admin::api;
+use crate::admin::answers;
 use crate::data::pool::Pool;
 use crate::data::pool::backend::{Backend, BackendState};
 use crate::telemetry::history::{Kept, Rates};
@@ -144,7 +145,7 @@ fn section(page: &mut String, shown: &Shown, kept: &Kept, now: SystemTime) -> st
         ])
     )?;
     for backend in rows {
-        row(page, &pool.name, &api::backend_json(backend), kept.backend(&backend.live), now)?;
+        row(page, &pool.name, &answers::backend_json(backend), kept.backend(&backend.live), now)?;
     }
     page.push_str("</tbody></table></div>");
     let hidden = all - rows.len();
@@ -157,29 +158,6 @@ fn section(page: &mut String, shown: &Shown, kept: &Kept, now: SystemTime) -> st
     }
     page.push_str("</section>");
     Ok(())
-}
-
-pub(super) fn heads(columns: &[(&str, &str)]) -> String {
-    let head = |(name, class): &(&str, &str)| {
-        format!("<th role=columnheader scope=col class=\"{class}\">{name}</th>")
-    };
-    columns.iter().map(head).collect()
-}
-
-/// A cell with what it is, for the narrow page, where a row is a card.
-pub(super) fn cell(page: &mut String, name: &str, class: &str, text: &str) -> std::fmt::Result {
-    write!(page, "<td role=cell data-l=\"{name}\" class=\"{class}\">{text}</td>")
-}
-
-/// The same, and on a narrow page it is not worth its room if it says nothing.
-pub(super) fn spare_cell(
-    page: &mut String,
-    name: &str,
-    class: &str,
-    text: &str,
-) -> std::fmt::Result {
-    let says_nothing = text == "0" || text == UNKNOWN;
-    cell(page, name, &if says_nothing { format!("{class} nil") } else { class.to_owned() }, text)
 }
 
 /// One backend as the API tells of it.
@@ -251,14 +229,6 @@ fn change(page: &mut String, pool: &str, backend: &Value) -> std::fmt::Result {
     cell(page, "change", "act", &button)
 }
 
-/// How long ago that was, with the time itself for whoever points at it.
-pub(super) fn since_then(then: &str, now: SystemTime) -> String {
-    let ago = then.parse::<jiff::Timestamp>().ok().map(SystemTime::from);
-    let ago = ago.map(|then| age(now.duration_since(then).unwrap_or_default()));
-    let (ago, then) = (ago.unwrap_or_else(|| UNKNOWN.to_owned()), escape(then));
-    format!("<time datetime=\"{then}\" title=\"{then}\">{ago}</time>")
-}
-
 /// Beside word and colour.
 fn symbol(state: &str) -> &'static str {
     match state {
@@ -314,19 +284,6 @@ fn milliseconds(bound: f64) -> String {
         format!("{}\u{a0}s", bound / 1000.0)
     };
     format!("≤\u{a0}{text}")
-}
-
-/// The most frequent first.
-pub(super) fn reasons(counts: &Value) -> String {
-    let counts = counts.as_object().into_iter().flatten();
-    let mut counts: Vec<(&String, u64)> =
-        counts.filter_map(|(reason, it)| Some((reason, it.as_u64()?))).collect();
-    counts.sort_by_key(|(_, it)| std::cmp::Reverse(*it));
-    if counts.is_empty() {
-        return "0".to_owned();
-    }
-    let each = counts.iter().map(|(reason, it)| format!("{} {}", escape(reason), count(*it)));
-    each.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
+use super::cells::{cell, heads, reasons, since_then, spare_cell};
 use super::figures::{UNKNOWN, byte_rate, count, escape, rate, several};
-use super::pools::{cell, heads, reasons, since_then, spare_cell};
-use crate::admin::{State, api};
+use crate::admin::{State, answers};
 use crate::border::datagrams::Dropped;
 use crate::border::record::CloseReason;
 use crate::border::snapshot::Snapshot;
@@ -23,7 +23,7 @@ const EVENTS: usize = 20;
 
 pub fn listeners(page: &mut String, state: &State, kept: &Kept) -> std::fmt::Result {
     let snapshot = state.sources.plane.snapshot.load_full();
-    let answer = api::listeners(state);
+    let answer = answers::listeners(state);
     let rows = answer["listeners"].as_array().map_or(&[][..], Vec::as_slice);
     page.push_str("<section><h2>Listeners</h2>");
     if rows.is_empty() {
@@ -157,7 +157,7 @@ pub fn events(page: &mut String, state: &State, now: SystemTime) -> std::fmt::Re
         heads(&[("ago", ""), ("what", "")])
     )?;
     for event in events.iter().rev().take(EVENTS) {
-        let ago = since_then(&api::time(event.time), now);
+        let ago = since_then(&answers::time(event.time), now);
         let whose = event.pool.as_ref().zip(event.backend.as_ref());
         let whose = whose.filter(|(_, backend)| !event.message.contains(&**backend));
         let whose = whose.map_or_else(String::new, |(pool, backend)| {
