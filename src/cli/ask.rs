@@ -34,11 +34,11 @@ const ANSWER: usize = 256 << 20;
 /// Whom to ask; shared by the subcommands that talk to a running maitred.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Where {
-    /// Whom to ask: `127.0.0.1:9900`, `:9900` (on loopback) or `unix:/path`; if not given: the socket in /run/maitred or
-    /// $XDG_RUNTIME_DIR/maitred, or else 127.0.0.1:9900
+    /// Admin address of the running maitred: `127.0.0.1:9900`, `:9900` (on loopback) or `unix:/path`; default: the socket
+    /// in /run/maitred or $XDG_RUNTIME_DIR/maitred, or else 127.0.0.1:9900
     #[arg(long, value_name = "ADDRESS", env = "MAITRED_ADMIN")]
     admin: Option<String>,
-    /// The file of `admin.token_file`, for changes over TCP; the socket takes none
+    /// The file of `admin.token_file`, for changes over TCP; the socket needs no token
     #[arg(long, value_name = "FILE", env = "MAITRED_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 }

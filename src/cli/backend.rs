@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::ask::{Where, percent};
 use crate::border::text::visible;
 
-/// Set by hand what happens with a backend: at once, over reloads, until a hand lifts it
+/// Drain a backend, put it into maintenance, or set its weight; holds, also over reloads, until it is lifted
 #[derive(Args, Debug)]
 pub struct Backend {
     #[command(subcommand)]
@@ -18,28 +18,28 @@ pub struct Backend {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Lift what was set by hand, the weight too; probes then decide
+    /// Lift the state and the weight that were set by hand; probes then decide
     Up {
         #[command(flatten)]
         which: Which,
     },
-    /// No new sessions; open ones go on
+    /// No new sessions; open sessions go on
     Drain {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
         end: End,
     },
-    /// No new sessions and no probes; open ones as the pool's `on_down` says
+    /// No new sessions and no probes; open sessions follow the pool's `on_down`
     Maintenance {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
         end: End,
     },
-    /// Another weight than the configured one
+    /// Set another weight than the configured one
     Weight {
-        /// The weight, 0…256; with 0 it gets no new sessions. It may also stand last
+        /// The weight, 0…256; with 0 the backend gets no new sessions. May also be given last
         #[arg(value_name = "N")]
         weight: String,
         #[command(flatten)]
@@ -53,7 +53,7 @@ enum What {
 struct Which {
     /// Name of the pool
     pool: String,
-    /// Name of the backend, as `maitred show pools` has it
+    /// Name of the backend, as `maitred show pools` shows it
     backend: String,
     #[command(flatten)]
     at: Where,
@@ -61,7 +61,7 @@ struct Which {
 
 #[derive(Args, Debug)]
 struct End {
-    /// Lift it by itself then: a time like 2027-01-31T06:00:00Z, or a duration from now like 30m
+    /// When it is lifted automatically: a time like 2027-01-31T06:00:00Z, or a duration from now like 30m
     #[arg(long, value_name = "TIME", value_parser = until)]
     until: Option<String>,
 }

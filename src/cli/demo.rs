@@ -9,13 +9,13 @@ use crate::config::{AdminSocket, LogLevel};
 use crate::control::daemon;
 use crate::demo;
 
-/// Show maitred at work: built-in backends, one of them flaky, built-in clients, a live table
+/// Show maitred at work with built-in clients and backends (one of them flaky) and a live table
 #[derive(Args, Debug)]
 pub struct Demo {
-    /// End by itself after this long, with a summary: `30s`, `2m`
+    /// End after this time, with a summary: `30s`, `2m`
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     limit: Option<Duration>,
-    /// Address of metrics, health and API; a free port if this one is taken
+    /// Address of metrics, health, status page and API; a free port if this one is in use
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9900")]
     admin: std::net::SocketAddr,
 }

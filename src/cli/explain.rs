@@ -8,10 +8,10 @@ use crate::config::Report;
 use crate::config::fault::Severity;
 use crate::config::nearest::nearest;
 
-/// Explain an error code (E0042) or a close reason (no_backend)
+/// Explain an error code (E0042) or a close reason (no_backend): cause and cure
 #[derive(Args, Debug)]
 pub struct Explain {
-    /// As it stands in a message or in a log; without one, all of them are listed
+    /// The code or reason, as in a message or in the log; without one, all are listed
     code: Option<String>,
 }
 

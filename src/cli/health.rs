@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::ask::Where;
 
-/// Ask a running maitred whether it lives (exit 0) or not (exit 1)
+/// Check whether a running maitred is alive (exit 0) or not (exit 1)
 #[derive(Args, Debug)]
 pub struct Health {
     #[command(flatten)]

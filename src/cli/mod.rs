@@ -23,8 +23,8 @@ mod doctor;
 mod completions;
 mod version;
 
-const EXITS: &str = "Exit codes: 0 well, 1 refused or failed (configuration, address, a finding), 2 wrong usage.\n\
-    `maitred explain CODE` says more about an error; docs/ has all the rest.";
+const EXITS: &str = "Exit codes: 0 success, 1 refused or failed (configuration, address, a finding), 2 wrong usage.\n\
+    `maitred explain CODE` says more about an error; docs/ has the documentation.";
 
 #[derive(Debug, Parser)]
 #[command(name = "maitred", version, about, max_term_width = 100, after_help = EXITS)]

@@ -11,9 +11,9 @@ use crate::border::text::{commands, visible};
 /// Show what a running maitred is doing
 #[derive(Args, Debug)]
 pub struct Show {
-    /// What to show; listeners tell who was refused, and why
+    /// What to show; `listeners` also shows how many clients were refused, and why
     what: What,
-    /// In which form
+    /// Format of the output
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
     #[command(flatten)]
@@ -27,9 +27,9 @@ enum What {
     Pools,
     Sessions,
     Flows,
-    /// Every key with the value in force, as a file could say it
+    /// Every key with the value in force, as a configuration file would have it
     Config,
-    /// What happened lately
+    /// The last events
     Events,
 }
 

@@ -27,10 +27,11 @@ mod judge;
 mod room;
 mod network;
 
-/// Say what on this machine will hurt, why, and what mends it
+/// Check whether this machine is fit for the configuration: what will fail or hurt, why, and what fixes it
 ///
-/// Judges against the configuration; without any, against the defaults. Run it as maitred will run: as the same user,
-/// with the same limits, in the same container. Exit 1 if something will break at the configured limits, else 0.
+/// Compares this machine with the configuration, or with the defaults if there is none. Run it in the same way as
+/// maitred: as the same user, with the same limits, in the same container. Exits with 1 if something will break at the
+/// configured limits, else with 0.
 #[derive(Args, Debug)]
 pub struct Doctor {
     #[command(flatten)]

@@ -25,7 +25,7 @@ use model::{Model, Sample};
 /// Watch backends live: rates, sessions, latency, health; drain and kill from the keyboard
 #[derive(Args, Debug)]
 pub struct Top {
-    /// How often to look
+    /// How often to refresh
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
     interval: Duration,
     #[command(flatten)]
