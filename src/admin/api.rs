@@ -332,7 +332,7 @@ async fn history(
     let answer = |made| match made {
         Some(value) => Json::<Value>(value).into_response(),
         None => {
-            let message = json!({ "error": "there is no such pool, or no history of it is kept" });
+            let message = json!({ "error": "there is no such pool, or it has no history" });
             (StatusCode::NOT_FOUND, Json(message)).into_response()
         }
     };

@@ -44,7 +44,7 @@ impl Caller {
             Caller::User(0) => "root".to_owned(),
             Caller::User(id) => format!("uid {id}"),
             Caller::Address(address) => format!("token from {}", address.ip().to_canonical()),
-            Caller::Unknown => "somebody on the socket".to_owned(),
+            Caller::Unknown => "an unknown user on the socket".to_owned(),
         }
     }
 }
@@ -98,7 +98,7 @@ impl Change {
     fn wish(self, now: SystemTime) -> Result<Wish, String> {
         const MOST: u32 = 256;
         if self.state.is_none() && self.weight.is_none() {
-            return Err(format!("neither state nor weight: {FORM}"));
+            return Err(format!("neither state nor weight is given: {FORM}"));
         }
         if let Some(Some(weight)) = self.weight.filter(|weight| weight.is_some_and(|it| it > MOST))
         {
@@ -120,10 +120,10 @@ impl Change {
 
 fn until(text: &str, now: SystemTime) -> Result<SystemTime, String> {
     let Ok(time) = text.parse::<jiff::Timestamp>() else {
-        return Err(format!("until is no time of RFC 3339, like {:.0}", jiff::Timestamp::now()));
+        return Err(format!("until is not an RFC 3339 time like {:.0}", jiff::Timestamp::now()));
     };
     let time = SystemTime::from(time);
-    if time <= now { Err(format!("until is over: {text}")) } else { Ok(time) }
+    if time <= now { Err(format!("until is in the past: {text}")) } else { Ok(time) }
 }
 
 async fn set_by_hand(
@@ -151,7 +151,7 @@ async fn set_by_hand(
             let pools = &shared.state.sources.plane.snapshot.load().pools;
             let is_deserted = pools.get(&*pool).is_some_and(|pool| pool.is_deserted());
             if is_deserted && !found.status().hand.takes_sessions() {
-                let warning = format!("nobody in pool {pool} takes new sessions now");
+                let warning = format!("no backend of pool {pool} takes new sessions now");
                 answer["warning"] = warning.into();
             }
             Json(answer).into_response()
@@ -205,7 +205,7 @@ async fn kill_matching(
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error.body_text()),
     };
     if pool.is_none() && backend.is_none() && client.is_none() {
-        let why = "name at least one of ?pool=, backend= and client=, or one session: /api/v1/sessions/ID";
+        let why = "give at least one of ?pool=, backend= and client=, or one session: /api/v1/sessions/ID";
         return refuse(StatusCode::BAD_REQUEST, why.to_owned());
     }
     if let Some(name) = unknown_pool(&shared, pool.as_deref()) {
@@ -290,7 +290,7 @@ mod tests {
             (r#"{"state": "down"}"#, "unknown variant"),
             (r#"{"state": "up", "until": "1970-01-02T00:00:00Z"}"#, "nothing is set"),
             (r#"{"state": "drain", "until": "tomorrow"}"#, "RFC 3339"),
-            (r#"{"state": "drain", "until": "1960-01-02T00:00:00Z"}"#, "is over"),
+            (r#"{"state": "drain", "until": "1960-01-02T00:00:00Z"}"#, "in the past"),
             (r#"{"state": "drain", "unitl": "1970-01-02T00:00:00Z"}"#, "unknown field"),
         ] {
             let why = wish(body).unwrap_err();

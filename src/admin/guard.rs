@@ -40,7 +40,7 @@ pub(super) fn refusal(
         return Some((StatusCode::FORBIDDEN, "requests from other origins are refused\n"));
     }
     if body_length(headers) > BODY as u64 {
-        return Some((StatusCode::PAYLOAD_TOO_LARGE, "a request has no such body\n"));
+        return Some((StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n"));
     }
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     if is_read || door == Door::Socket {
@@ -49,13 +49,13 @@ pub(super) fn refusal(
     match token {
         None => Some((
             StatusCode::FORBIDDEN,
-            "this address only answers GET: changes go over the unix socket (admin.socket), or take a token \
+            "this address only answers GET: changes need the unix socket (admin.socket) or a token \
              (admin.token_file)\n",
         )),
         Some(token) if bearer(headers).is_some_and(|guess| token.is(guess)) => None,
         Some(_) => Some((
             StatusCode::UNAUTHORIZED,
-            "a change takes the token of admin.token_file: `Authorization: Bearer TOKEN`\n",
+            "a change needs the token of admin.token_file: `Authorization: Bearer TOKEN`\n",
         )),
     }
 }

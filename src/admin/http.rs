@@ -270,7 +270,7 @@ async fn guard(
     next: Next,
 ) -> Response {
     if place == Place::Health && !matches!(request.uri().path(), "/livez" | "/readyz") {
-        return busy("as many as there are places for wait for an answer; ask again\n");
+        return busy("all places are taken by requests that wait for an answer; try again\n");
     }
     let token = shared.state.token.load();
     let (method, headers) = (request.method(), request.headers());
@@ -306,8 +306,12 @@ async fn whole(request: Request, stall: Duration) -> Result<Request, Response> {
     let body = body::to_bytes(body, guard::BODY);
     match tokio::time::timeout(stall, body).await {
         Ok(Ok(body)) => Ok(Request::from_parts(head, body.into())),
-        Ok(Err(_)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "no body is as long\n").into_response()),
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body does not come\n").into_response()),
+        Ok(Err(_)) => {
+            Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is too long\n").into_response())
+        }
+        Err(_) => {
+            Err((StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time\n").into_response())
+        }
     }
 }
 
@@ -332,7 +336,7 @@ async fn status_page(Extract(shared): Extract<Shared>) -> Response {
     shared.aside(page::render, |page| Html(page).into_response()).await
 }
 
-const GONE: &str = "whoever asked has left\n";
+const GONE: &str = "the client has left\n";
 
 fn busy(why: &'static str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(header::CONNECTION, "close")], why).into_response()
@@ -361,8 +365,8 @@ impl Shared {
                 Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
             },
             Err(error) => {
-                tracing::debug!(%error, "no thread to make a page on");
-                busy("there is no thread to make this on\n")
+                tracing::debug!(%error, "no thread to make a page with");
+                busy("there is no thread to make this answer with\n")
             }
         }
     }

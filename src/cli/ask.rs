@@ -155,7 +155,7 @@ impl Where {
             let lines: Vec<String> = why.lines().map(visible).collect();
             return Err(Unanswered::Refused(status, lines.join("\n")));
         }
-        value.ok_or_else(|| Unanswered::Refused(status, "its answer is no JSON".to_owned()))
+        value.ok_or_else(|| Unanswered::Refused(status, "the answer is not JSON".to_owned()))
     }
 
     pub fn ask(
@@ -202,7 +202,9 @@ impl Question<'_> {
         match timeout(WHOLE, self.exchange(stream, place)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Unanswered::Foreign(place.clone(), error.to_string())),
-            Err(_) => Err(Unanswered::Foreign(place.clone(), format!("not within {WHOLE:?}"))),
+            Err(_) => {
+                Err(Unanswered::Foreign(place.clone(), format!("no whole answer within {WHOLE:?}")))
+            }
         }
     }
 
@@ -263,7 +265,7 @@ impl fmt::Display for Unanswered {
             Unanswered::NoAddress(text) => {
                 write!(
                     f,
-                    "`{text}` is no address: write one like 127.0.0.1:9900 or unix:/run/maitred/admin.sock"
+                    "`{text}` is not an address: write one like 127.0.0.1:9900 or unix:/run/maitred/admin.sock"
                 )
             }
             Unanswered::NoToken(path, why) => write!(f, "{}: {why}", path.display()),
@@ -273,7 +275,7 @@ impl fmt::Display for Unanswered {
                     write!(f, "\n  {place}: {error}")?;
                 }
                 f.write_str(
-                    "\n  hint: is it running? Say where with `--admin ADDRESS` or MAITRED_ADMIN",
+                    "\n  hint: is it running? Give its address with `--admin ADDRESS` or MAITRED_ADMIN",
                 )
             }
             Unanswered::Foreign(place, why) => {
@@ -286,8 +288,8 @@ impl fmt::Display for Unanswered {
                 )
             }
             Unanswered::Refused(401, _) => f.write_str(
-                "a change over TCP takes the token that the configuration has as admin.token_file\n  hint: \
-                 `--token-file FILE` or MAITRED_TOKEN_FILE; if you gave one, it holds another token",
+                "a change over TCP needs the token that the configuration has as admin.token_file\n  hint: \
+                 `--token-file FILE` or MAITRED_TOKEN_FILE; if you gave one, it has another token",
             ),
             Unanswered::Refused(_, why) => f.write_str(why),
         }

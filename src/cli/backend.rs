@@ -74,7 +74,7 @@ fn until(text: &str) -> Result<String, String> {
     let length: Duration = crate::config::parse_time(text)
         .map_err(|_| "write a time like 2027-01-31T06:00:00Z, or a duration like 30m".to_owned())?;
     let end = jiff::Timestamp::now().checked_add(length);
-    end.map(|time| time.to_string()).map_err(|_| "that is too far away".to_owned())
+    end.map(|time| time.to_string()).map_err(|_| "that is too far in the future".to_owned())
 }
 
 impl Backend {
@@ -158,7 +158,7 @@ fn summary(pool: &str, backend: &Value) -> String {
     let text = |key: &str| visible(backend[key].as_str().unwrap_or("?"));
     if backend["state"].is_null() {
         return format!(
-            "{pool}/{} is not there now; what was set by hand is lifted\n",
+            "{pool}/{} does not exist now; what was set by hand is lifted\n",
             text("name")
         );
     }

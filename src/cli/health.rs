@@ -19,7 +19,7 @@ impl Health {
         match self.at.ask("GET", "/livez", None) {
             Ok(answer) if answer.status == 200 => ExitCode::SUCCESS,
             Ok(answer) => {
-                eprintln!("error[E0131]: the answer is {}", answer.status);
+                eprintln!("error[E0131]: the answer to /livez is {}", answer.status);
                 ExitCode::FAILURE
             }
             Err(error) => error.report(),

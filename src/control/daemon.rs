@@ -161,7 +161,7 @@ fn warn_of_unreadable<'a>(user: &User, files: impl Iterator<Item = &'a PathBuf>)
         if let Some(error) = privileges::unreadable(file) {
             let file = file.display();
             tracing::warn!(
-                "user {} cannot read {file} ({error}): a reload would be refused; let it: `chgrp {} {file} && chmod g+r \
+                "user {} cannot read {file} ({error}): a reload would be refused; allow it: `chgrp {} {file} && chmod g+r \
                  {file}`, and `chmod a+x` on the folders above",
                 user.name,
                 user.gid

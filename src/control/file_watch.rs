@@ -194,7 +194,7 @@ impl Changes {
             match start(Arc::clone(plane), self.own.clone()) {
                 Ok(changes) => self.found = Some(changes),
                 Err(error) => {
-                    tracing::error!(%error, "no thread to look at files; it is tried again");
+                    tracing::error!(%error, "no thread to check files with; maitred tries again");
                     self.is_refused = true;
                 }
             }

@@ -139,9 +139,10 @@ async fn reload(
     // Meanwhile nothing else is done, not even what a signal asks for.
     const PATIENCE: Duration = Duration::from_secs(30);
     let read = match aside::run("reload", move || source()) {
-        Err(error) => {
-            Err(format!("no thread to read the configuration on: {error}{}", limits::hint(&error)))
-        }
+        Err(error) => Err(format!(
+            "no thread to read the configuration with: {error}{}",
+            limits::hint(&error)
+        )),
         Ok(reading) => match tokio::time::timeout(PATIENCE, reading).await {
             Ok(Ok(read)) => read,
             Ok(Err(_)) => Err("reading the configuration panicked".to_owned()),

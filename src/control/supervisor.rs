@@ -137,7 +137,7 @@ impl Supervisor {
         let packets = self.packets.start(&self.plane, config);
         packets.map_err(|error| Lack::Thread("a worker's UDP side", error))?;
         let discovery = self.finds.discovery.start(config);
-        discovery.map_err(|error| Lack::Thread("the thread that asks for names", error))
+        discovery.map_err(|error| Lack::Thread("the DNS thread", error))
     }
 
     fn start_workers(&mut self, mails: Vec<Mail>) -> io::Result<()> {
@@ -317,7 +317,7 @@ impl Supervisor {
 
     fn send(&self, worker: usize, command: Command) {
         if !self.workers[worker].send(command) {
-            tracing::error!(worker, "a worker is gone");
+            tracing::error!(worker, "a worker has ended");
         }
     }
 
@@ -368,7 +368,8 @@ impl Supervisor {
                 let place =
                     if place.starts_with("-->") { format!(" {place}") } else { String::new() };
                 self.reloads.was_refused(&format!("{first}{place}"));
-                let what = format!("reload refused, the configuration in force stays: {first}");
+                let what =
+                    format!("reload refused, the running configuration stays in force: {first}");
                 self.events.warn(EventKind::Reload, what);
                 tracing::error!("why the reload was refused:\n{report}");
             }
@@ -465,7 +466,7 @@ fn start_monitor(
     let in_flight = usize::try_from(in_flight).unwrap_or(1);
     let means = Means { cut: Box::new(cut), ask_others: Box::new(ask_others) };
     let monitor = Monitor::start(Arc::clone(events), means, in_flight);
-    monitor.map_err(|error| Lack::Thread("the thread of the probes", error))
+    monitor.map_err(|error| Lack::Thread("the probes' thread", error))
 }
 
 /// Of sessions and of flows.

@@ -30,16 +30,15 @@ pub fn hint(error: &io::Error) -> String {
         Some(libc::EMFILE) => {
             let limit = getrlimit(Resource::Nofile).current.unwrap_or(AUTO_MAX * 3);
             format!(
-                "\n  hint: {limit} descriptors are allowed, and they do not suffice; allow more: `ulimit -n`, or \
-                 `LimitNOFILE=` of systemd"
+                "\n  hint: the limit of {limit} descriptors is too low; raise it: `ulimit -n`, or `LimitNOFILE=` of systemd"
             )
         }
         Some(libc::ENFILE) => {
             "\n  hint: the machine has no descriptors left: `sysctl fs.file-nr`".to_owned()
         }
         Some(libc::EAGAIN) => {
-            "\n  hint: if no thread can be made, allow more: `ulimit -u`, `TasksMax=` of systemd, or the limit of pids of \
-             the container"
+            "\n  hint: if a thread cannot be made, raise the limit: `ulimit -u`, `TasksMax=` of systemd, or the container's \
+             pids limit"
                 .to_owned()
         }
         _ => String::new(),

@@ -119,7 +119,7 @@ impl fmt::Display for Refused {
             Refused::NotAllowed { own: (uid, gid), lacks, .. } => write!(
                 f,
                 "started as uid {uid}, gid {gid}, without {lacks}\n  hint: start it as root, or write \
-                 `process: {{user: {uid}, group: {gid}}}` or neither key: then it stays who it is"
+                 `process: {{user: {uid}, group: {gid}}}` or neither key: then the user does not change"
             ),
             Refused::Failed { step, error, .. } => write!(f, "cannot {step}: {error}"),
         }
@@ -163,7 +163,7 @@ mod tests {
         let User { uid, gid, .. } = own();
         let expected = format!(
             "cannot become user other (uid {}, gid {gid}): started as uid {uid}, gid {gid}, without CAP_SETUID\n  hint: \
-             start it as root, or write `process: {{user: {uid}, group: {gid}}}` or neither key: then it stays who it is",
+             start it as root, or write `process: {{user: {uid}, group: {gid}}}` or neither key: then the user does not change",
             uid + 1
         );
         assert_eq!(message, expected);

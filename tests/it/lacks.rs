@@ -115,7 +115,7 @@ fn with_few_descriptors_it_serves_or_says_what_it_lacks() {
         } else {
             let error = program.said("error");
             assert!(error.contains("error[E010"), "{descriptors}: {error}");
-            let hint = format!("hint: {descriptors} descriptors are allowed");
+            let hint = format!("hint: the limit of {descriptors} descriptors is too low");
             assert!(error.contains(&hint), "{descriptors}: {error}");
         }
     }

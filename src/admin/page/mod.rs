@@ -115,7 +115,7 @@ fn header(page: &mut String, state: &State, info: &Value, verdict: &Verdict) -> 
     )?;
     let mut notes = verdict.notes.clone();
     if info["draining"] == true {
-        notes.push("Sessions that are open have the time of process.shutdown to end.".to_owned());
+        notes.push("Open sessions have until process.shutdown.timeout to end.".to_owned());
     }
     if !notes.is_empty() {
         page.push_str("<ul class=notes>");

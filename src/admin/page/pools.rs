@@ -115,7 +115,7 @@ fn section(page: &mut String, shown: &Shown, kept: &Kept, now: SystemTime) -> st
     }
     let none_up = pool.shared.no_backend.value();
     if none_up > 0 {
-        words.push(format!("nobody was up {} times", count(none_up)));
+        words.push(format!("no backend up for {} sessions", count(none_up)));
     }
     write!(
         page,
@@ -231,7 +231,7 @@ fn row(
     spare_cell(page, "bytes", "n", &bytes.unwrap_or_else(none))?;
     spare_cell(page, "connect p50", "n", &quantiles(&backend["connect_ms"]))?;
     let retries = backend["retries"].as_u64().filter(|retries| *retries > 0);
-    let retries = retries.map(|retries| small(&format!("tried again {}", count(retries))));
+    let retries = retries.map(|retries| small(&format!("retried {}", count(retries))));
     let failed = reasons(&backend["connect_failures"]) + &retries.unwrap_or_default();
     spare_cell(page, "failed", "any", &failed)?;
     change(page, pool, backend)?;
@@ -387,7 +387,7 @@ mod tests {
         }));
         assert!(page.contains(">12<small>of 400</small><small>most 41</small></td>"), "{page}");
         assert!(page.contains("<small>down 12\u{a0}min in all</small>"), "{page}");
-        assert!(page.contains(">refused 2<small>tried again 3</small></td>"), "{page}");
+        assert!(page.contains(">refused 2<small>retried 3</small></td>"), "{page}");
     }
 
     #[test]

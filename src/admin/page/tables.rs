@@ -128,7 +128,7 @@ pub fn errors(page: &mut String, snapshot: &Snapshot, kept: &Kept) -> std::fmt::
     }
     write!(
         page,
-        "<div class=\"card wide\"><table><caption>Sessions that failed and datagrams that were dropped, by reason</caption>\
+        "<div class=\"card wide\"><table><caption>Failed sessions and dropped datagrams, by reason</caption>\
          <thead><tr>{}</tr></thead><tbody>",
         heads(&[("reason", ""), ("since the start", "n"), ("a second now", "n")])
     )?;

@@ -100,7 +100,7 @@ impl Process {
 
 fn parsed<T: FromStr>(root: &Path, file: &str) -> Reading<T> {
     let text = text(root, file)?;
-    text.trim().parse().map_err(|_| Unread::new(file, format!("`{}` is no number", text.trim())))
+    text.trim().parse().map_err(|_| Unread::new(file, format!("`{}` is not a number", text.trim())))
 }
 
 fn descriptors(root: &Path) -> Reading<u64> {
@@ -167,5 +167,6 @@ fn ports(root: &Path) -> Reading<PortRange> {
     const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
     let range = text(root, RANGE)?;
     let reserved = text(root, "/proc/sys/net/ipv4/ip_local_reserved_ports")?;
-    PortRange::parse(&range, &reserved).ok_or_else(|| Unread::new(RANGE, "it has no two ports"))
+    PortRange::parse(&range, &reserved)
+        .ok_or_else(|| Unread::new(RANGE, "it does not have two ports"))
 }

@@ -325,7 +325,8 @@ fn what_cannot_be_read_is_said() {
     assert_eq!(findings.len(), RULES.len());
     let judged = Judged { configuration: None, needs, facts };
     let text = text(&judged, &findings);
-    let line = "unknown: somaxconn: /proc/sys/net/core/somaxconn cannot be read: it is not there\n";
+    let line =
+        "unknown: somaxconn: /proc/sys/net/core/somaxconn cannot be read: it does not exist\n";
     assert!(text.contains(line), "{text}");
     assert_eq!(to_json(&judged, &findings)["unknown"].as_array().unwrap().len(), RULES.len() - 2);
 }
@@ -381,7 +382,7 @@ fn a_tree_is_read_as_it_is() {
     assert_eq!(facts.conntrack, None);
     assert!(judge(&facts, &needs()).iter().all(|finding| finding.severity != Unknown));
     write(root.path(), "proc/sys/net/netfilter/nf_conntrack_max", "262144\n");
-    let unread = Unread::new("/proc/sys/net/netfilter/nf_conntrack_count", "it is not there");
+    let unread = Unread::new("/proc/sys/net/netfilter/nf_conntrack_count", "it does not exist");
     assert_eq!(read(&root).conntrack, Some(Err(unread)));
     write(root.path(), "proc/sys/net/netfilter/nf_conntrack_count", "5\n");
     assert_eq!(read(&root).conntrack, Some(Ok(Conntrack { count: 5, max: 262_144 })));

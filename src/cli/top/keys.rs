@@ -32,7 +32,7 @@ impl Model {
                 match key.code {
                     KeyCode::Char('y' | 'Y') => Step::Act(act),
                     _ => {
-                        self.said = "nothing was done".to_owned();
+                        self.said = "nothing changed".to_owned();
                         Step::Stay
                     }
                 }

@@ -71,7 +71,7 @@ impl Top {
         // Ends when nobody listens any more; never joined, for it may wait for an answer.
         let asker = std::thread::Builder::new().name("ask".into());
         if let Err(error) = asker.spawn(move || look(&at, interval, &wanted, &teller)) {
-            eprintln!("error[E0132]: no thread to ask from: {error}");
+            eprintln!("error[E0132]: no thread to send requests with: {error}");
             return ExitCode::FAILURE;
         }
         let mut terminal = match ratatui::try_init() {
@@ -123,7 +123,7 @@ fn show(
             Step::Quit => return Ok(()),
             Step::Act(act) => {
                 if acts.try_send(act).is_err() {
-                    model.said = "still busy with what was asked before".to_owned();
+                    model.said = "the last change is still under way".to_owned();
                 }
             }
         }

@@ -48,7 +48,7 @@ fn header(model: &Model) -> Vec<Line<'static>> {
     let down = down.filter(|row| !matches!(&*row.state, "up" | "starting" | "standby")).count();
     let nobody = model.rows.iter().find(|row| row.backend.is_empty() && row.state == "down");
     let health = match (down, nobody) {
-        (_, Some(pool)) => format!("nobody serves pool {}", pool.pool).red().bold(),
+        (_, Some(pool)) => format!("no backend serves pool {}", pool.pool).red().bold(),
         (0, None) => format!("all {all} backends serve").green(),
         (1, None) => format!("1 of {all} backends does not serve").red().bold(),
         (_, None) => format!("{down} of {all} backends do not serve").red().bold(),
@@ -200,18 +200,18 @@ fn footer(model: &Model) -> Line<'static> {
 
 const HELP: [&str; 13] = [
     "↑ ↓ PgUp PgDn Home End   choose a row",
-    "d   drain: no new sessions, open ones go on",
-    "m   maintenance: no probes either, sessions as on_down says",
+    "d   drain: no new sessions, open sessions go on",
+    "m   maintenance: as d, no probes, open sessions follow on_down",
     "u   up: lift what was set by hand (*)",
     "x   reset all sessions on the backend",
-    "p   pools, or their backends",
-    "s   sort by the next column,  r   the other way round",
-    "/   filter by pool, backend, state or why,  Esc   all again",
+    "p   show pools, or backends",
+    "s   sort by the next column,  r   reverse the order",
+    "/   filter by pool, backend, state or why,  Esc   show all",
     "q   quit",
     "",
-    "NEW/S sessions begun, IN/S bytes from the backend, OUT/S to it,",
-    "P50 P99 time to connect in ms, since the start, upper bounds",
-    "WHY the state is what it is; changes are asked about first",
+    "NEW/S new sessions, IN/S bytes from the backend, OUT/S to it,",
+    "P50 P99 connect time in ms, since the start, upper bounds",
+    "WHY reason for the state; changes are confirmed first",
 ];
 
 fn help(frame: &mut Frame<'_>, area: Rect) {

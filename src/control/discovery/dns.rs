@@ -65,7 +65,7 @@ pub async fn ask(
         }
     }
     let nothing = || {
-        let why = "this is no name to ask for".to_owned();
+        let why = "this is not a DNS name".to_owned();
         Failure { reason: Reason::Malformed, why }
     };
     Err(last.unwrap_or_else(nothing))
@@ -105,7 +105,7 @@ async fn addresses(
 fn found(Both { ips, ttl, flaw }: Both) -> Result<Found, Failure> {
     let ips = answer::addresses(ips);
     if ips.is_empty() {
-        let why = "none of the addresses is one machine's".to_owned();
+        let why = "none of its addresses is that of one machine".to_owned();
         return Err(Failure { reason: Reason::Empty, why });
     }
     let flaw = flaw.map(|(failure, _)| failure);
@@ -203,7 +203,7 @@ async fn services(
     let records: Vec<Record> = announced.into_iter().map(|(_, record)| record).collect();
     let services = answer::services(&records);
     if services.is_empty() {
-        let why = "no service is to be had there".to_owned();
+        let why = "the service is not available there".to_owned();
         return Err(Failure { reason: Reason::Empty, why });
     }
     Ok(Found { answer: Answer::Services(services), ttl, flaw: flawed })

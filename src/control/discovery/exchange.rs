@@ -39,7 +39,7 @@ pub async fn exchange(
         let by_tcp = timeout(PATIENCE * SENDINGS, by_tcp(server, &question, &bytes)).await;
         answer = by_tcp.unwrap_or_else(|_| Err(too_late("by TCP")))?;
         if answer.metadata.truncation {
-            return Err(malformed(&"only a part of it fits"));
+            return Err(malformed(&"the answer does not fit in it"));
         }
     }
     match answer.metadata.response_code {
@@ -98,15 +98,15 @@ fn read(bytes: &[u8], question: &Message) -> Result<Message, Failure> {
     let is_answer = answer.metadata.message_type == MessageType::Response
         && answer.metadata.id == question.metadata.id
         && answer.queries == question.queries;
-    if is_answer { Ok(answer) } else { Err(malformed(&"it answers something else")) }
+    if is_answer { Ok(answer) } else { Err(malformed(&"it answers another question")) }
 }
 
 fn malformed(what: &dyn std::fmt::Display) -> Failure {
-    Failure { reason: Reason::Malformed, why: format!("no answer to the question: {what}") }
+    Failure { reason: Reason::Malformed, why: format!("not an answer to the question: {what}") }
 }
 
 fn unreachable(server: SocketAddr, error: &std::io::Error) -> Failure {
-    Failure { reason: Reason::Unreachable, why: format!("{server} cannot be asked: {error}") }
+    Failure { reason: Reason::Unreachable, why: format!("{server} cannot be reached: {error}") }
 }
 
 fn too_late(whence: &str) -> Failure {

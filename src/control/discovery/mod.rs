@@ -266,7 +266,7 @@ async fn attend(asker: Rc<Asker>, question: Question, state: Rc<RefCell<State>>)
                         shared.finding.count(flaw);
                     }
                     if shared.finding.succeeded(&origin, now).is_some() {
-                        asker.news.note(format!("{pool}: {origin} is answered again"));
+                        asker.news.note(format!("{pool}: {origin} is found again"));
                     }
                 }
                 let same = last.filter(|last| **last == found.answer);
@@ -299,7 +299,7 @@ async fn attend(asker: Rc<Asker>, question: Question, state: Rc<RefCell<State>>)
 fn told(pool: &str, origin: &Origin, failure: &Failure) -> String {
     let Failure { reason, why } = failure;
     format!(
-        "{pool}: {origin}: {} ({why}); what was found before, if anything was, stays",
+        "{pool}: {origin}: {} ({why}); the last good answer, if there was one, stays",
         reason.as_str()
     )
 }

@@ -41,8 +41,7 @@ impl News {
         }
         self.said.set(self.said.get() + 1);
         if self.said.get() == MOST + 1 {
-            let what =
-                "there is more of this, which is counted in maitred_discovery_failures_total";
+            let what = "there are more such failures; maitred_discovery_failures_total counts them";
             self.events.warn(EventKind::Discovery, what.to_owned());
         }
         self.said.get() <= MOST

@@ -103,7 +103,7 @@ impl Servers {
                 Followed::Alias(other) => name = other,
             }
         }
-        Err(Failure { reason: Reason::Malformed, why: "aliases without end".to_owned() })
+        Err(Failure { reason: Reason::Malformed, why: "too many aliases".to_owned() })
     }
 
     /// Asks one server after the other, until one says something.
@@ -121,7 +121,8 @@ impl Servers {
                 Err(failure) => failed = Some(failure),
             }
         }
-        let none = || Failure { reason: Reason::Unreachable, why: "there is no server".to_owned() };
+        let none =
+            || Failure { reason: Reason::Unreachable, why: "there is no DNS server".to_owned() };
         Err(failed.unwrap_or_else(none))
     }
 }

@@ -66,7 +66,7 @@ impl Herald {
         let is_gone = matches!(transition.to, BackendState::Down | BackendState::Standby);
         let is_last = is_gone && !transition.is_first && pool.is_deserted();
         if is_last {
-            text.push_str(&format!("; nobody in pool {} takes new sessions now", pool.name));
+            text.push_str(&format!("; no backend of pool {} takes new sessions now", pool.name));
         }
         let is_well = matches!(transition.to, BackendState::Up | BackendState::Standby);
         if transition.is_first && is_well {

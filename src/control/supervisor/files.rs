@@ -27,7 +27,7 @@ impl Supervisor {
                 // A file that stays wrong is not worth a line each time it is written.
                 Err(why) if known.as_ref() == Some(&why) => {}
                 Err(why) => {
-                    let what = format!("{why}; what was read before stays in force");
+                    let what = format!("{why}; its last good content stays in force");
                     self.events.warn(EventKind::Reload, what);
                 }
             }

@@ -58,7 +58,7 @@ impl Supervisor {
             let is_open = |it: &Finder| !answers.contains_key(&it.origin);
             if has_waited && tier.is_none() && pool.config.finders().iter().any(is_open) {
                 let what = format!(
-                    "{}: names of a lower tier were not answered for in {} s; a higher one serves in its place",
+                    "{}: names of a lower tier were not resolved in {} s; a higher tier serves in its place",
                     pool.name,
                     SETTLING.as_secs()
                 );
@@ -74,7 +74,7 @@ impl Supervisor {
                 let count = of_pool.len();
                 let (plural, verb) = if count == 1 { ("", "stays") } else { ("s", "stay") };
                 let what = format!(
-                    "{pool}: {count} backend{plural} {verb} until the names in their place were answered for"
+                    "{pool}: {count} backend{plural} {verb} until the names that replace them are resolved"
                 );
                 self.events.note(EventKind::Discovery, what);
             }
@@ -121,7 +121,7 @@ impl Supervisor {
         let now = config.pools.clone();
         if let Err(error) = self.reload(config) {
             self.events
-                .warn(EventKind::Discovery, format!("what was found cannot be used: {error}"));
+                .warn(EventKind::Discovery, format!("the found backends cannot be used: {error}"));
             return;
         }
         for name in changed {
@@ -144,7 +144,7 @@ impl Supervisor {
             let LeftOut { pool, address, why, count } = &left_out;
             let more = match count {
                 1 => String::new(),
-                count => format!(", and {} more are of no use", count - 1),
+                count => format!(", and {} more cannot be used", count - 1),
             };
             let what = format!("{pool}: {address} was found, but {why}{more}");
             self.events.warn(EventKind::Discovery, what);

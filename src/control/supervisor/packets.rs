@@ -54,7 +54,7 @@ impl Packets {
         let mailboxes = self.mailboxes.load();
         let Some(mailbox) = mailboxes.get(worker) else { return };
         if !mailbox.send(command) {
-            tracing::error!(worker, "a UDP thread is gone");
+            tracing::error!(worker, "a UDP thread has ended");
         }
     }
 

@@ -24,7 +24,7 @@ impl Pool {
         for source in self.config.source.iter().filter(|source| datagram::is_absent(**source)) {
             tracing::warn!(
                 pool = &*self.name,
-                "`source` {source} is no address of this machine: nobody is connected to from there (no_source_port)"
+                "`source` {source} is not an address of this machine: connections from it fail (no_source_port)"
             );
         }
     }

@@ -110,7 +110,7 @@ impl Greeting {
                     let count = ready!(stream.poll_read(cx, &mut answer));
                     let count = count.map_err(|error| self.failure(&error))?;
                     if count == 0 || answer[0] != postgres::YES {
-                        self.cause = Some("backend: it does not go on in TLS".into());
+                        self.cause = Some("backend: it does not accept TLS".into());
                         let is_ours = self.tls.is_some();
                         return Poll::Ready(Err(match is_ours {
                             true => Failure::Tls,

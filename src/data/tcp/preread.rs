@@ -278,7 +278,7 @@ impl Wait<'_> {
             })
         });
         if in_clear.await?? {
-            let what = "this address is for TLS: connect with sslmode=require or better";
+            let what = "this address needs TLS: connect with sslmode=require or better";
             let _ = self.answer(&postgres::error("28000", what));
             self.session.tell(|told| told.cause = Some("it does not speak TLS".into()));
             return Err(CloseReason::TlsFailed);

@@ -79,20 +79,20 @@ pub fn explain(error: &io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
         Some(rustls::Error::InvalidMessage(bad)) => {
-            format!("what came is no TLS, or broken: {bad:?}")
+            format!("what it sent is not valid TLS: {bad:?}")
         }
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
             if other.to_string().contains("CaUsedAsEndEntity") =>
         {
-            "its certificate is self-signed, and not one that is named as `ca`".to_owned()
+            "its certificate is self-signed, and is not one of those in `ca`".to_owned()
         }
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
             if other.to_string().contains("UnsupportedCertVersion") =>
         {
-            "its certificate is of X.509 version 1, which names no host".to_owned()
+            "its certificate is of X.509 version 1, which has no host names".to_owned()
         }
         _ if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "it closed amid the handshake".to_owned()
+            "it closed during the handshake".to_owned()
         }
         _ => error.to_string(),
     }

@@ -71,7 +71,7 @@ impl BadHello {
         match self {
             BadHello::NotTls => "it does not speak TLS",
             BadHello::Malformed => "its ClientHello is malformed",
-            BadHello::ServerName => "the server name in its ClientHello is none",
+            BadHello::ServerName => "the server name in its ClientHello is not a valid name",
             BadHello::TooLong => "its ClientHello is longer than `preread_size`",
         }
     }

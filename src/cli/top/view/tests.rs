@@ -109,7 +109,7 @@ fn nothing_is_done_before_yes() {
     let text = lines(&screen(&mut model, 132, 24)).join("\n");
     assert!(text.contains("Set db/db2 to drain? y: yes, any other key: no"), "{text}");
     assert_eq!(press(&mut model, KeyCode::Enter), Step::Stay);
-    assert_eq!(model.said, "nothing was done");
+    assert_eq!(model.said, "nothing changed");
     press(&mut model, KeyCode::Char('x'));
     assert_eq!(model.said, "", "an answer stays until the next key");
     let kill = Act::Kill { pool: "db".into(), backend: "db2".into() };

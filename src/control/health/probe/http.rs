@@ -66,7 +66,7 @@ impl Http {
             let count = (&mut *stream).take(room).read_buf(&mut line).await;
             heard.note(&line[seen..]);
             match count {
-                Ok(0) => return Err(Fault::unexpected("no whole status line")),
+                Ok(0) => return Err(Fault::unexpected("it closed before a whole status line")),
                 Ok(_) => {}
                 Err(error) => return Err(Fault::talking(&error)),
             }

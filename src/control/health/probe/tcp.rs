@@ -68,7 +68,7 @@ pub(super) async fn connect(
             let talking = |error: io::Error| Fault::talking(&error);
             stream.write_all(&postgres::TLS_REQUEST).await.map_err(talking)?;
             if stream.read_u8().await.map_err(talking)? != postgres::YES {
-                return Err(failed("it does not go on in TLS".to_owned()));
+                return Err(failed("it does not accept TLS".to_owned()));
             }
         }
         stream.encrypt(tls.connection(ip).map_err(|error| failed(error.to_string()))?);
@@ -103,7 +103,7 @@ pub(super) fn bind_source(
     socket::set_bind_address_no_port(socket)?;
     socket.bind(&source.at(0).into()).map_err(|error| match error.kind() {
         io::ErrorKind::AddrNotAvailable => {
-            let what = format!("`source` {source} is no address of this machine");
+            let what = format!("`source` {source} is not an address of this machine");
             io::Error::new(error.kind(), what)
         }
         _ => error,

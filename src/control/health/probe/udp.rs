@@ -88,7 +88,7 @@ pub(super) async fn receive(
 pub(super) fn open(address: &SockAddr, source: &[ZonedIp]) -> Result<UdpSocket, Fault> {
     let Some(backend) = address.as_socket() else {
         // `check` refuses such a configuration.
-        let detail = Some("a unix socket takes no datagrams of ours".into());
+        let detail = Some("a unix socket cannot be probed by datagrams".into());
         return Err(Fault { detail, ..Fault::of(ProbeResult::LocalError) });
     };
     let socket = connect(backend, source).map_err(|error| Fault::connecting(&error))?;
