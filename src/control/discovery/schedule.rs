@@ -1,4 +1,4 @@
-//! When the same question is asked again: as long as its answer is good, or soon if there was none. Pure.
+//! When the same question is asked again: when its answer expires, or soon after a failure. Pure.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

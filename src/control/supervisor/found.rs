@@ -1,5 +1,5 @@
-//! What discovery found becomes part of the configuration in force: names by `discovery`, files by `file_watch`. A pool
-//! keeps what was found for it over reloads, as long as it still asks for it.
+//! Applies what discovery found to the configuration in force: names from `discovery`, files from `file_watch`. A
+//! pool keeps what was found for it over reloads, as long as it still asks the same question.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,18 +13,18 @@ use crate::control::discovery::Outcomes;
 use crate::data::pool::finding::Failure;
 use crate::telemetry::events::EventKind;
 
-/// Between two warnings about what was found for a pool and is of no use.
+/// Between two warnings about addresses that were found for a pool and cannot be used.
 const REPEAT: Duration = Duration::from_secs(60);
 
 impl Supervisor {
-    /// Nobody is sent here before the names of the start were asked for once.
+    /// No balancer should send clients here before each name of the start was asked for once.
     pub(super) fn await_names(&mut self) {
         let config = Arc::clone(&self.plane.snapshot.load().config);
         self.finds.waiting = config.questions().cloned().collect();
         self.plane.set_settling(!self.finds.waiting.is_empty());
     }
 
-    /// Waits for what was found, or until some tier is waited for no longer. May be dropped while it waits.
+    /// Waits for answers, or until the wait for a tier is over. May be dropped while it waits.
     pub async fn next_found(&self) -> Outcomes {
         let next = self.finds.discovery.next();
         match self.finds.until {
@@ -33,7 +33,7 @@ impl Supervisor {
         }
     }
 
-    /// Sessions and flows go on as they are; those on a backend that is gone, as `removed` says.
+    /// Sessions and flows go on; those on a backend that is gone follow `removed`.
     pub fn renew_found(&mut self, outcomes: Outcomes) {
         for (question, outcome) in outcomes {
             self.finds.waiting.remove(&question);
@@ -48,7 +48,7 @@ impl Supervisor {
         }
     }
 
-    /// Takes note of what was answered for, and of what is waited for no longer.
+    /// Notes which names were answered, and which are no longer waited for.
     fn wait_for_tiers(&mut self) {
         let snapshot = self.plane.snapshot.load_full();
         for (pool, tier) in self.finds.tiers(&snapshot) {
@@ -67,7 +67,7 @@ impl Supervisor {
         }
     }
 
-    /// Says who stays although nobody listed or found it now.
+    /// Reports the backends that stay although they are neither listed nor found now.
     pub(super) fn note_stand_ins(&mut self, now: StandIns) {
         for (pool, of_pool) in &now {
             if !self.finds.stand_ins.contains_key(pool) {
@@ -82,7 +82,7 @@ impl Supervisor {
         self.finds.stand_ins = now;
     }
 
-    /// A file of backends was read. What is wrong with it is told by who asked.
+    /// A file of backends was read. The caller reports what is wrong with it.
     pub(super) fn renew_backends(
         &mut self,
         path: &Path,

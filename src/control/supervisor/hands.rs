@@ -79,8 +79,8 @@ impl Hands {
         config
     }
 
-    /// Brings the book into backends that were built anew or come back; before anybody can pick them, so that nothing
-    /// follows from it.
+    /// Applies the book to backends that were built anew or come back, before any of them can be picked, so that this
+    /// has no consequences.
     pub fn apply(&self, snapshot: &Snapshot) {
         for pool in snapshot.pools.values() {
             for backend in &pool.backends {
