@@ -75,7 +75,7 @@ impl Worker {
         if mine > theirs + 1 + theirs / 4 { least } else { self.id }
     }
 
-    /// Hands an accepted session to another worker, or gives it back if that one is too busy to listen.
+    /// Passes an accepted session to another worker, or returns it if that worker's queue is full.
     pub fn hand_over(&self, to: usize, arrival: Arrival) -> Result<(), Arrival> {
         self.all[to].arrivals.try_send(arrival).map_err(|error| error.into_inner())
     }
