@@ -1,7 +1,7 @@
-//! A connected socket, TCP or unix, registered with this worker's event loop: bytes as the kernel has them.
+//! A connected socket, TCP or unix, registered with this worker's event loop: plain bytes.
 //!
-//! The loop tells each change once. A read that comes back short means that the socket is dry, which saves the read that
-//! would say so; unless it ended at a mark of urgent data, behind which more bytes may wait. The loop announces such a mark.
+//! The loop reports each change once. A short read means that the socket is empty, which saves the read that would
+//! say so; unless it ended at an urgent mark, behind which more bytes may wait. The loop announces such a mark.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
