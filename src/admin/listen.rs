@@ -130,7 +130,7 @@ fn bind_first(places: &[(PathBuf, u32)]) -> Result<BoundSocket, String> {
 impl Bound {
     /// To whom the process becomes: only sockets of one user share a port while a reload moves them.
     pub fn give_to(&self, user: &User) {
-        // Without the right to (CAP_CHOWN) such a reload is refused, and nothing else.
+        // Without the capability (CAP_CHOWN) only such a reload is refused.
         let _ = fchown(&self.listener, Some(user.uid), Some(user.gid));
     }
 }

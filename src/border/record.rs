@@ -284,7 +284,7 @@ pub struct Record {
     pub listener: Arc<str>,
     pub protocol: Protocol,
     pub client: ClientAddr,
-    /// Who announced the client in a PROXY header.
+    /// The sender of the PROXY header.
     pub sender: Option<ClientAddr>,
     pub local: LocalAddr,
     /// The name a TLS client asked for.

@@ -249,7 +249,7 @@ impl Snapshot {
 }
 
 impl Departed {
-    /// Those of `before` and `self` that `now` does not have and that still have sessions.
+    /// The items of `before` and `self` that `now` does not have and that still have sessions.
     pub fn after(&self, before: &Snapshot, now: &Snapshot) -> Departed {
         let before_listeners = before.listeners.values().map(|listener| &listener.terms);
         let listeners = self.listeners.iter().chain(before_listeners);

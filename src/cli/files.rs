@@ -12,8 +12,7 @@ const DEFAULT_CONFIG: &str = "/etc/maitred/maitred.yaml";
 /// Where the configuration is; shared by the subcommands that read it.
 #[derive(Args, Debug)]
 pub struct ConfigFiles {
-    /// Configuration file; may be given several times; `-` is standard input; if not given:
-    /// /etc/maitred/maitred.yaml
+    /// Configuration file; may be given several times; `-` is standard input; default: /etc/maitred/maitred.yaml
     #[arg(long, value_name = "FILE", env = "MAITRED_CONFIG")]
     pub config: Vec<PathBuf>,
 }

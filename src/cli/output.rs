@@ -23,7 +23,7 @@ pub fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("error[E0135]: what was to be printed cannot be written: {error}");
+            eprintln!("error[E0135]: the output cannot be written: {error}");
             IS_UNWRITTEN.store(true, Relaxed);
         }
         _ => {}

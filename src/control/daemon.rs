@@ -31,7 +31,7 @@ const EVENT_LOOP: usize = 8;
 
 const CONTROL: &str = "the control plane's event loop";
 
-/// Everything started, and nothing done with it yet.
+/// Everything is started, and nothing has been done with it yet.
 pub struct Started {
     pub runtime: Runtime,
     pub supervisor: Supervisor,
@@ -50,7 +50,8 @@ struct Bound {
     sockets: Sockets,
 }
 
-/// Starts, serves, drains. `own` are the configuration's files, `files` those that it names; a reload reads both again.
+/// Starts, serves, drains. `own` are the configuration's files, `files` are those that it names; a reload reads both
+/// again.
 pub fn run(
     config: Config,
     own: Vec<PathBuf>,

@@ -52,10 +52,10 @@ pub async fn drain(
     supervisor.stop();
 }
 
-/// Says that accepting goes on but readiness is over.
+/// Says that accepting goes on, but the process is no longer ready.
 fn announce(supervisor: &Supervisor) {
     supervisor.plane.draining.store(true, Relaxed);
-    // Without systemd there is nobody to tell.
+    // Without systemd there is no socket to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
 }
 

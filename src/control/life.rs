@@ -19,7 +19,7 @@ use crate::sys::aside;
 use crate::sys::limits;
 use crate::telemetry::events::EventKind;
 
-/// Where a reload reads the configuration again; `Err` is the report for the operator.
+/// Reads the configuration again, for a reload; `Err` is the report for the operator.
 pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
 /// Serves until a signal ends it. `own` are the files of the configuration itself, which `process.watch` is about.

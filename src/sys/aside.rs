@@ -15,7 +15,7 @@ pub fn run<T: Send + 'static>(
 ) -> io::Result<oneshot::Receiver<T>> {
     let (answer, outcome) = oneshot::channel();
     let work = move || {
-        // Who asked may have left.
+        // The client that asked may have left.
         let _ = answer.send(work());
     };
     Builder::new().name(name.to_owned()).spawn(work)?;

@@ -50,7 +50,7 @@ impl Events {
         self.push(Event { time: SystemTime::now(), kind, pool: None, backend: None, message });
     }
 
-    /// The same for what somebody should look at.
+    /// The same for events that an operator should look at.
     pub fn warn(&self, kind: EventKind, message: String) {
         tracing::warn!(kind = kind.as_str(), "{message}");
         self.push(Event { time: SystemTime::now(), kind, pool: None, backend: None, message });

@@ -19,7 +19,7 @@ pub struct Reloads {
     pub last_success: AtomicU64,
     /// Why the last one was refused, if it was.
     refusal: Mutex<Option<String>>,
-    /// Files of networks that could not be read when they changed, and why.
+    /// Files of networks that changed and could not be read, and why.
     stale_files: Mutex<BTreeMap<PathBuf, String>>,
 }
 

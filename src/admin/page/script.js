@@ -167,7 +167,7 @@ async function history() {
   let answer = await ask(select.value);
   // A pool that a reload removed.
   if (answer.status === 404) answer = await ask(select.value = '');
-  if (!answer.ok) throw new Error(`it answers ${answer.status}`);
+  if (!answer.ok) throw new Error(`it answered ${answer.status}`);
   kept = await answer.json();
   const options = ['', ...kept.pools];
   if (options.join('\n') !== [...select.options].map((it) => it.value).join('\n')) {

@@ -29,7 +29,7 @@ impl fmt::Display for Unread {
 
 /// The text of a file, named by its path from the root of the machine.
 pub fn text(root: &Path, file: &str) -> Reading<String> {
-    optional(root, file)?.ok_or_else(|| Unread::new(file, "it is not there"))
+    optional(root, file)?.ok_or_else(|| Unread::new(file, "it does not exist"))
 }
 
 /// `None`: there is no such file.

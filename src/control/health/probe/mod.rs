@@ -27,7 +27,7 @@ use crate::data::stream::Stream;
 use crate::data::tls::client::Client;
 use crate::data::wire::proxy_protocol::v2;
 
-/// The header a probe begins with: another port than the sessions' is not expected to read one.
+/// The header that a probe begins with; a probe of another port than the sessions' sends none.
 fn proxy(pool: &config::Pool) -> Option<ProxyVersion> {
     pool.send_proxy_protocol.filter(|_| pool.health.port.is_none())
 }
