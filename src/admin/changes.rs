@@ -1,5 +1,5 @@
-//! The changes of `/api/v1`. They are asked of the life of the process, which answers signals in the same way; who may
-//! ask is decided in `guard`.
+//! The changes of `/api/v1`. They are sent to `life`, which handles signals in the same way; `guard` decides which
+//! requests are allowed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
@@ -29,10 +29,10 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/api/v1/sessions/{id}", delete(kill_one))
 }
 
-/// Who asks, for the log and for whoever wonders later who set something.
+/// Who asks, for the log and for operators who wonder later who set something.
 #[derive(Clone, Copy, Debug)]
 pub enum Caller {
-    /// Of the process at the other end of the socket.
+    /// The user of the process at the other end of the socket.
     User(u32),
     Address(SocketAddr),
     Unknown,
@@ -49,7 +49,7 @@ impl Caller {
     }
 }
 
-/// As SIGHUP, but for the answer.
+/// As SIGHUP, except for the answer.
 async fn reload(Extract(shared): Extract<Shared>) -> Response {
     match asked(&shared, Ask::Reload).await {
         Some(Ok(changes)) => Json(json!({ "changes": changes })).into_response(),
@@ -71,7 +71,7 @@ async fn drain(Extract(shared): Extract<Shared>) -> Response {
 #[serde(deny_unknown_fields)]
 struct Change {
     state: Option<Word>,
-    /// Null is a value of its own.
+    /// Null is a value here.
     #[serde(default, deserialize_with = "given")]
     weight: Option<Option<u32>>,
     until: Option<String>,
@@ -132,7 +132,7 @@ async fn set_by_hand(
     Path((pool, backend)): Path<(String, String)>,
     body: Bytes,
 ) -> Response {
-    // A map, for a list would be taken in the order of the keys.
+    // Only a map: a list would be read in the order of the keys.
     let keys: Result<Map<String, Value>, _> = serde_json::from_slice(&body);
     let change = keys.and_then(|keys| serde_json::from_value::<Change>(Value::Object(keys)));
     let change = match change {
@@ -186,7 +186,7 @@ fn not_set(shared: &Shared, pool: &str, backend: &str, why: &NotSet) -> Response
     refuse(status, format!("{why}: {pool}{slash}{backend}{hint}"))
 }
 
-/// Which sessions and flows; at least one is to be named.
+/// Which sessions and flows; at least one filter must be given.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Which {
@@ -215,7 +215,7 @@ async fn kill_matching(
     kill(&shared, caller, SessionFilter { pool, backend, client, ..SessionFilter::default() }).await
 }
 
-/// One that is removed may still have sessions.
+/// A removed backend may still have sessions.
 fn unknown_pool<'a>(shared: &Shared, pool: Option<&'a str>) -> Option<&'a str> {
     let plane = &shared.state.sources.plane;
     pool.filter(|name| {
@@ -250,7 +250,7 @@ async fn kill(shared: &Shared, caller: Caller, filter: SessionFilter) -> Respons
     }
 }
 
-/// Asks the life of the process; `None`: it is ending.
+/// Sends a request to `life`; `None`: the process is ending.
 async fn asked<T>(shared: &Shared, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
     let (answer, outcome) = oneshot::channel();
     shared.state.asks.send(ask(answer)).await.ok()?;
@@ -261,7 +261,7 @@ fn refuse(status: StatusCode, why: String) -> Response {
     (status, Json(json!({ "error": why }))).into_response()
 }
 
-/// Nobody listens to asks any more.
+/// No requests are handled any more.
 fn ending() -> Response {
     refuse(StatusCode::SERVICE_UNAVAILABLE, "this process is draining".to_owned())
 }

@@ -115,7 +115,7 @@ impl Which {
     }
 }
 
-/// The weight, which may stand before or behind the names, and these.
+/// The weight, which may come before or after the names, and the names.
 fn weighed(words: [&str; 3]) -> Result<(u32, (&str, &str)), String> {
     const MOST: u32 = 256;
     let [first, second, third] = words;
@@ -142,7 +142,7 @@ impl End {
 }
 
 impl Where {
-    /// Changes a backend by hand; answers what it is now.
+    /// Changes a backend by hand; returns its new state.
     pub fn set(
         &self,
         pool: &str,

@@ -18,7 +18,7 @@ pub struct Explain {
 const ERRORS: &str = include_str!("../../docs/errors.md");
 const REASONS: &str = include_str!("../../docs/close-reasons.md");
 
-/// One of the documents' sections.
+/// One section of the documents.
 pub struct Section {
     /// `E0042`, `no_backend`.
     pub code: &'static str,
@@ -26,7 +26,7 @@ pub struct Section {
     pub text: &'static str,
 }
 
-/// Says, below a report, where there is more to read.
+/// Says, below a report, where to read more.
 pub fn offer(report: &Report) {
     let first = report.faults.iter().find(|fault| fault.severity == Severity::Error);
     if let Some(fault) = first {
@@ -95,7 +95,7 @@ mod tests {
         }
     }
 
-    /// With which commands end.
+    /// The codes with which commands end.
     const COMMANDS: [&str; 21] = [
         "E0101", "E0102", "E0103", "E0104", "E0105", "E0110", "E0120", "E0121", "E0122", "E0123",
         "E0124", "E0125", "E0126", "E0127", "E0128", "E0130", "E0131", "E0132", "E0133", "E0134",

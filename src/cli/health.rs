@@ -1,4 +1,4 @@
-//! `maitred health`: asks a running maitred whether it lives; for a container's HEALTHCHECK, where there is no
+//! `maitred health`: asks a running maitred whether it is alive; for a container's HEALTHCHECK, where there is no
 //! shell and no curl.
 
 use std::process::ExitCode;

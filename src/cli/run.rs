@@ -64,13 +64,13 @@ impl Run {
         }
     }
 
-    /// The configuration's own, which a reload reads again.
+    /// The configuration's own files, which a reload reads again.
     fn files_on_disk(&self) -> Vec<PathBuf> {
         if !self.listen.is_empty() {
             return Vec::new();
         }
         let paths = self.files.paths();
-        // Standard input can be read only once, and so can what is united with it.
+        // Standard input can be read only once, and so can a configuration that includes it.
         if paths.iter().any(|path| path.as_os_str() == "-") { Vec::new() } else { paths }
     }
 

@@ -1,4 +1,4 @@
-//! Every metric there is, by name: what it counts, in the words a scrape shows.
+//! Every metric, by name, with the help text that a scrape shows.
 
 use Kind::{Counter, Distribution, Value};
 
@@ -9,7 +9,7 @@ pub enum Kind {
     Value,
 }
 
-/// Name, kind and help of every metric but the standard `process_*`.
+/// Name, kind and help text of every metric except the standard `process_*`.
 pub const METRICS: &[(&str, Kind, &str)] = &[
     (
         "maitred_access_file_last_read_successful",

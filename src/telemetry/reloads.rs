@@ -1,4 +1,4 @@
-//! How reloads went: counts, when the last one succeeded, why it was refused, and which files are older than they should be.
+//! Outcomes of reloads: counts, when the last one succeeded, why it was refused, and which files are out of date.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

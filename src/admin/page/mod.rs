@@ -1,5 +1,6 @@
-//! The status page: one self-contained document. Rust writes all of it, so that it works without JavaScript; the script
-//! fetches it again, changes what differs, draws the charts and asks for changes. Everything from a configuration is escaped.
+//! The status page: one self-contained document. Rust writes all of it, so that it works without JavaScript; the
+//! script fetches it again, updates what differs, draws the charts and requests changes. Everything from a
+//! configuration is escaped.
 
 mod figures;
 pub mod policy;
@@ -25,7 +26,7 @@ use verdict::{Found, Verdict, judge};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
-/// Where a change is asked for; the script opens it.
+/// The dialog for a change; the script opens it.
 const DIALOG: &str = include_str!("dialog.html");
 
 pub fn render(state: &State) -> String {
@@ -144,7 +145,7 @@ fn facts(
         |text: fn(f32) -> String, rate: Option<f32>| rate.map_or_else(|| UNKNOWN.to_owned(), text);
     let rates = newest.map(|point| point.rates);
     let since = |then: SystemTime| age(now.duration_since(then).unwrap_or_default());
-    // Without a UDP listener there are none, and never will be.
+    // Without a UDP listener there are no flows, and never will be.
     let has_flows =
         info["flows_limit"].as_u64().unwrap_or(0) + info["flows_active"].as_u64().unwrap_or(0) > 0;
     let flows = if has_flows { of("flows_active", "flows_limit") } else { String::new() };

@@ -1,23 +1,23 @@
-//! Whether all is well, in words: the first line of the page and its title. Pure: from what was found to sentences.
+//! Whether all is well, in words: the first line of the page and its title. Pure: from findings to sentences.
 
 use super::figures::several;
 use crate::data::pool::backend::BackendState;
 
-/// What there is to judge.
+/// The findings.
 #[derive(Default)]
 pub struct Found {
     pub draining: bool,
-    /// Servers, by the worst state in any pool, in the order of `BackendState::ALL`: who stands by in one and serves in
-    /// another is up.
+    /// Servers, by the worst state in any pool, in the order of `BackendState::ALL`: a server that is a standby in
+    /// one and serves in another is up.
     pub states: [usize; BackendState::ALL.len()],
     /// Pools of which no backend takes sessions.
     pub deserted: Vec<String>,
-    /// Servers that stand by in each of several pools: whoever is meant to serve in one or the other serves nobody.
+    /// Servers that are a standby in each of several pools: they serve none of them.
     pub unused: Vec<String>,
     /// Listeners at their limit.
     pub full: Vec<String>,
     pub reload_refused: Option<String>,
-    /// Files that could not be read when they changed, and why.
+    /// Files that changed and could not be read, and why.
     pub stale: Vec<(String, String)>,
 }
 
@@ -30,14 +30,14 @@ pub enum Level {
 
 pub struct Verdict {
     pub level: Level,
-    /// What the browser's tab says.
+    /// The title of the browser's tab.
     pub title: String,
     pub sentence: String,
-    /// What else there is to know, each a sentence.
+    /// Further notes, each a sentence.
     pub notes: Vec<String>,
 }
 
-/// Names in one sentence; more are counted.
+/// Names in one sentence; the others are counted.
 const NAMED: usize = 5;
 
 impl Level {
@@ -49,7 +49,7 @@ impl Level {
         }
     }
 
-    /// Beside the colour, for whoever does not see it.
+    /// In addition to the colour, for people who do not see it.
     pub fn symbol(self) -> &'static str {
         match self {
             Level::Good => "●",
@@ -63,7 +63,7 @@ pub fn judge(found: &Found) -> Verdict {
     let [starting, up, standby, down, ejected, drained, maintenance] = found.states;
     let all: usize = found.states.iter().sum();
     let backends = if all == 1 { "backend" } else { "backends" };
-    // The count of all stands with the first.
+    // The count of all is with the first.
     let mut counts: Vec<String> = Vec::new();
     for (count, word) in [
         (down, "down"),
@@ -79,7 +79,7 @@ pub fn judge(found: &Found) -> Verdict {
         }
     }
     let counts = counts.join(", ");
-    // No failure, and so not among the counts.
+    // Not a failure, and so not among the counts.
     let spare = if standby > 0 { format!(", {standby} standby") } else { String::new() };
     let deserted = (!found.deserted.is_empty()).then(|| {
         format!("no backend up in {} {}", plural(&found.deserted, "pool"), named(&found.deserted))

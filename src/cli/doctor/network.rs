@@ -11,19 +11,19 @@ use crate::border::addr::ZonedIp;
 use crate::sys::datagram::{FLOW_BUFFER, LISTENER_BUFFER};
 use crate::sys::port_range::write_ports;
 
-/// Fewer source ports than this are few; the kernel's own range has 28 232.
+/// Fewer source ports than this count as few; the kernel's default range has 28 232.
 const FEW_PORTS: u64 = 16_384;
 
-/// Seconds that a connection closed by us keeps its port from being used again; the kernel's TIME_WAIT.
+/// Seconds for which a port cannot be reused after we closed its connection; the kernel's TIME_WAIT.
 const REST: u64 = 60;
 
-/// Below this the kernel lets only the privileged bind, unless told otherwise.
+/// Below this the kernel lets only privileged processes bind, unless configured otherwise.
 const FIRST_UNPRIVILEGED: u64 = 1024;
 
 pub fn privileged_ports(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
     let start = match (&facts.unprivileged_port_start, needs.ports.first()) {
         (_, None) => return Ok(Verdict::NotAsked),
-        // Every kernel without the sysctl has this border.
+        // Every kernel without the sysctl has this limit.
         (Err(_), Some(least)) if u64::from(*least) >= FIRST_UNPRIVILEGED => FIRST_UNPRIVILEGED,
         (start, _) => start.clone()?,
     };
@@ -284,7 +284,7 @@ pub fn udp_buffers(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
     }
     let or = match needs.user {
         None => ", or give maitred CAP_NET_ADMIN",
-        // It would be given up.
+        // The capability would be given up.
         Some(_) => "",
     };
     Ok(Verdict::Ill {

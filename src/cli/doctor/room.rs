@@ -1,4 +1,4 @@
-//! Judges what a process may have: descriptors, memory, CPUs, pipes. Each rule is pure.
+//! Judges the resources of a process: descriptors, memory, CPUs, pipes. Each rule is pure.
 
 use super::facts::{Capability, Facts};
 use super::finding::Severity::{WillBreak, WillHurt};
@@ -10,14 +10,14 @@ use crate::sys::{limits, pipe};
 /// Fewer descriptors than this are used up by a few thousand sessions.
 const FEW_DESCRIPTORS: u64 = 65_536;
 
-/// What the kernel lets a limit of descriptors be, unless told otherwise (`fs.nr_open`).
+/// The kernel's highest descriptor limit, unless configured otherwise (`fs.nr_open`).
 const MOST_DESCRIPTORS: u64 = 1 << 20;
 
-/// Bytes of an idle session, of which 9 KiB are the kernel's for its two sockets; and of a flow, of which 3 KiB are.
+/// Bytes of an idle session, of which 9 KiB are in the kernel for its two sockets; and of a flow, of which 3 KiB are.
 const SESSION: u64 = 10 << 10;
 const FLOW: u64 = 4 << 10;
 
-/// Pipes at once that are worth asking for; a pipe holds up to 256 KiB of memory while its receiver is slow.
+/// Pipes at once that are worth having; a pipe holds up to 256 KiB of memory while its receiver is slow.
 const MANY_PIPES: u64 = 1024;
 
 pub fn descriptors(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
@@ -28,10 +28,10 @@ pub fn descriptors(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
     let for_both = match (needs.has_udp, needs.flows.is_whole) {
         (false, _) => for_sessions,
         (true, true) => for_sessions.saturating_add(given),
-        // Flows that nobody limits get half.
+        // Flows without a limit get half.
         (true, false) => for_sessions.saturating_mul(2),
     };
-    // Flows never get more than half beside TCP, whatever is configured.
+    // Beside TCP, flows never get more than half, whatever is configured.
     let for_flows = if needs.has_tcp { given.saturating_mul(2) } else { given };
     let wanted = limits::limit_for(for_both.max(for_flows));
     let figure = format!("{descriptors} descriptors (hard limit)");
@@ -139,7 +139,7 @@ fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
-/// What `workers: auto` is: the CPUs of the affinity mask, no more than the quota has whole ones.
+/// The value of `workers: auto`: the CPUs of the affinity mask, at most the whole CPUs of the quota.
 fn workers(facts: &Facts, needs: &Needs) -> Result<u64, Unread> {
     if let Some(workers) = needs.workers {
         return Ok(workers);

@@ -1,4 +1,4 @@
-//! How `top` looks. Nothing here decides anything.
+//! How `top` looks. It decides nothing.
 
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -9,7 +9,7 @@ use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row as Cells, Table, Table
 use super::columns::{COLUMNS, Column, fitting};
 use super::model::{Mode, Model, Row, Sort, list, number, text};
 
-/// Lines at the bottom, where there is room: the whole of the selected row's reason, and the last events.
+/// Lines at the bottom, if there is room: the whole reason of the selected row, and the last events.
 const BELOW: u16 = 7;
 
 pub fn draw(frame: &mut Frame<'_>, model: &mut Model) {
@@ -153,7 +153,7 @@ fn color(state: &str) -> Style {
         "down" => Color::Red,
         _ => Color::Yellow,
     };
-    // Colours are a terminal's own, but for those that asked for none.
+    // The terminal's own colours, unless no colours are wanted.
     if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
         return Style::new();
     }
@@ -189,7 +189,7 @@ fn footer(model: &Model) -> Line<'static> {
                 format!("  [filter: {}]", model.filter)
             };
             let keys = "? help  q quit  ↑↓ choose  d drain  m maintenance  u up  x kill  p pools  s sort  r reverse  / filter";
-            // An answer is to be seen on any terminal: it stands in place of the keys until the next one is pressed.
+            // An answer must be visible on any terminal: it replaces the key help until the next key.
             match model.said.lines().next() {
                 Some(said) => Line::from(said.to_owned()).bold(),
                 None => Line::from(vec![keys.dim(), filter.into()]),
