@@ -43,10 +43,10 @@ pub struct Connected<C = Watch> {
     pub client: C,
 }
 
-/// How long before a backend that failed is tried again by the same session, where no other is left.
+/// How long until the same session tries a failed backend again, if no other is left.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Picks and connects until a backend answers, there is nothing left to try or wait for, or the client left.
+/// Picks and connects until a backend answers, no backend is left to try or wait for, or the client has left.
 pub async fn connect(
     session: &Rc<Session>,
     client: &mut Stream,

@@ -15,7 +15,7 @@ use crate::data::limits::GatePermit;
 /// it became a `Home`.
 pub struct Place(Option<Arc<CachePadded<WorkerLoad>>>);
 
-/// The worker a session lives on, and its place there.
+/// The worker of a session, and the session's place there.
 pub struct Home(Rc<Resources>);
 
 impl Place {
@@ -35,7 +35,7 @@ impl Place {
         }
     }
 
-    /// On the worker that it was chosen for, which then need not be remembered twice.
+    /// On the worker for which the place was taken, so that it need not be stored twice.
     pub fn settle(mut self, worker: &Rc<Resources>) -> Home {
         self.0 = None;
         Home(Rc::clone(worker))

@@ -26,7 +26,7 @@ use crate::data::wire::{postgres, proxy_protocol};
 use crate::sys::clock::Moment;
 use crate::sys::socket::{self, Peeked};
 
-/// Finds out who the client is and which route it takes, as far as the listener wants to know.
+/// Finds out who the client is and which route it takes, as far as the listener needs it.
 pub async fn preread(session: &Session, client: &mut Stream) -> Result<(), CloseReason> {
     let listener = &session.listener;
     let judge = session.told(|told| told.sender_of.clone()).flatten();
