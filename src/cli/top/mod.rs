@@ -94,7 +94,7 @@ impl Top {
     }
 }
 
-/// Until somebody quits.
+/// Until the operator quits.
 fn show(
     terminal: &mut DefaultTerminal,
     news: &Receiver<News>,

@@ -144,7 +144,7 @@ mod tests {
             let passed: u64 = (1..=10_000).map(|turn| bucket.take(rate, u64::MAX, turn * MS)).sum();
             assert_eq!(passed, 10 * per_second);
         }
-        // One by one as well, at a rate whose distance is no whole number of nanoseconds.
+        // One by one as well, at a rate whose distance is not a whole number of nanoseconds.
         let (bucket, rate) = (Bucket::new(), rate(700_000_000, 1));
         let passed: u64 = (0..1_000_000).map(|ns| bucket.take(rate, 1, ns)).sum();
         assert!((700_000..=700_001).contains(&passed), "{passed}");

@@ -156,7 +156,7 @@ impl Pool {
         resting
     }
 
-    /// Whether nobody in it is up and takes new sessions.
+    /// Whether no backend in it is up and takes new sessions.
     pub fn is_deserted(&self) -> bool {
         let takes = |backend: &Arc<Backend>| backend.live.slot.hot().weight(Weights::Effective) > 0;
         !self.backends.iter().any(takes)

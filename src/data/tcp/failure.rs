@@ -1,4 +1,4 @@
-//! Why an attempt to connect failed, and so whose fault it is.
+//! Why a connection attempt failed, and therefore whose fault it is.
 
 use std::io;
 

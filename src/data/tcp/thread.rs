@@ -1,5 +1,5 @@
-//! The thread of a worker, with a runtime of its own: takes sessions in and does as the supervisor says, until it is told
-//! to stop.
+//! The thread of a worker, with a runtime of its own: accepts sessions and follows the supervisor's commands until it
+//! is told to stop.
 
 use std::collections::HashMap;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! What few sessions have: what their first bytes told, and what was made of it.
+//! What few sessions have: what their first bytes said, and its consequences.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ pub mod client_hello;
 pub mod postgres;
 pub mod dns;
 
-/// The bytes read so far.
+/// What the bytes so far are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress<T> {
     /// Nothing is wrong yet, and more bytes are needed.
