@@ -1,4 +1,4 @@
-//! maitred: a layer-4 load balancer. Modules stand in reading order.
+//! maitred: a layer-4 load balancer. Modules are in reading order.
 
 pub mod cli;
 pub mod config;

@@ -43,7 +43,7 @@ pub(super) fn info(state: &State) -> Value {
     })
 }
 
-/// By which way this maitred takes changes, seen from an address it listens on.
+/// How this maitred accepts changes, seen from an address on which it listens.
 fn changes(state: &State) -> Option<&'static str> {
     if state.token.load().is_some() {
         return Some("token");
@@ -95,7 +95,7 @@ fn listener_json(listener: &Listener, addresses: Vec<String>) -> Value {
     })
 }
 
-/// Only those there are.
+/// Only those that occurred.
 fn by_reason(counts: &[(&str, u64)]) -> Map<String, Value> {
     let counts = counts.iter().filter(|(_, count)| *count > 0);
     counts.map(|(reason, count)| ((*reason).to_owned(), Value::from(*count))).collect()
@@ -117,7 +117,7 @@ pub(super) fn pool_json(pool: &Pool) -> Value {
     })
 }
 
-/// What discovery last did for this pool; null: it has none.
+/// The last outcome of discovery for this pool; null: it has none.
 fn discovery_json(pool: &Pool) -> Value {
     let Some(last) = pool.shared.finding.last() else { return Value::Null };
     let (failed, why) = last.failure.unzip();
@@ -167,7 +167,7 @@ fn by_hand(hand: &Hand) -> Option<Value> {
     (!hand.is_nothing()).then(|| json!({ "state": state, "weight": weight }))
 }
 
-/// The upper bound, in milliseconds, of the bucket that holds this share of the connects; null without any, and
+/// The upper bound, in milliseconds, of the bucket that has this share of the connects; null without any connect, and
 /// beyond the last bucket.
 fn connect_quantile(cells: &PerWorker<BackendCounters>, share: f64) -> Option<f64> {
     let total = cells.sum(|cell| cell.connect_duration.count());
@@ -197,7 +197,7 @@ pub(super) fn session_json(row: &SessionRow) -> Value {
     })
 }
 
-/// What is in force, in the grammar of the file, with every default said.
+/// The configuration in force, in the grammar of the file, with every default.
 pub(super) fn config(state: &State) -> Value {
     let snapshot = state.sources.plane.snapshot.load();
     let mut keys = describe(&snapshot.config);
@@ -219,14 +219,14 @@ pub(super) fn events(state: &State) -> Value {
     json!({ "events": events.collect::<Vec<_>>() })
 }
 
-/// Of everything or of one pool, oldest first.
+/// For everything or for one pool, oldest first.
 pub(super) fn history_json(state: &State, pool: Option<&str>) -> Option<Value> {
     let kept = state.history.kept();
     let series = match pool {
         None => &kept.all,
         Some(wanted) => &kept.pools.iter().find(|(name, _)| **name == *wanted)?.1,
     };
-    // To the tenth: a count of ten seconds knows no better.
+    // Rounded to tenths: a count over ten seconds is not more precise.
     let tenths = |of: fn(&Point) -> f32| -> Vec<f64> {
         series.iter().map(|point| (f64::from(of(point)) * 10.0).round() / 10.0).collect()
     };

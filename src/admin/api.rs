@@ -57,7 +57,7 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/api/v1/history", get(history))
 }
 
-/// Its text is made aside, too: that takes longer than the rest.
+/// Its text is also made on another thread: that takes longer than the rest.
 async fn made(shared: &Shared, make: impl FnOnce(&State) -> Value + Send + 'static) -> Response {
     let kind = "application/json";
     let answer = |text: String| ([(header::CONTENT_TYPE, kind)], text).into_response();
@@ -122,7 +122,7 @@ async fn history(
     let answer = |made| match made {
         Some(value) => Json::<Value>(value).into_response(),
         None => {
-            let message = json!({ "error": "there is no such pool, or no history of it is kept" });
+            let message = json!({ "error": "there is no such pool, or it has no history" });
             (StatusCode::NOT_FOUND, Json(message)).into_response()
         }
     };

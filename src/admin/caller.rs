@@ -1,10 +1,10 @@
-//! Who asks, for the log and for whoever wonders later who set something.
+//! Who asks, for the log and for operators who wonder later who set something.
 
 use std::net::SocketAddr;
 
 #[derive(Clone, Copy, Debug)]
 pub enum Caller {
-    /// Of the process at the other end of the socket.
+    /// The user of the process at the other end of the socket.
     User(u32),
     Address(SocketAddr),
     Unknown,
@@ -16,7 +16,7 @@ impl Caller {
             Caller::User(0) => "root".to_owned(),
             Caller::User(id) => format!("uid {id}"),
             Caller::Address(address) => format!("token from {}", address.ip().to_canonical()),
-            Caller::Unknown => "somebody on the socket".to_owned(),
+            Caller::Unknown => "an unknown user on the socket".to_owned(),
         }
     }
 }

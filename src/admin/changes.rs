@@ -1,5 +1,5 @@
-//! The changes of `/api/v1`. They are asked of the life of the process, which answers signals in the same way; who may
-//! ask is decided in `guard`.
+//! The changes of `/api/v1`. They are sent to `life`, which handles signals in the same way; `guard` decides which
+//! requests are allowed.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -30,7 +30,7 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/api/v1/sessions/{id}", delete(kill_one))
 }
 
-/// As SIGHUP, but for the answer.
+/// As SIGHUP, except for the answer.
 async fn reload(Extract(shared): Extract<Shared>) -> Response {
     match asked(&shared, Ask::Reload).await {
         Some(Ok(changes)) => Json(json!({ "changes": changes })).into_response(),
@@ -52,7 +52,7 @@ async fn drain(Extract(shared): Extract<Shared>) -> Response {
 #[serde(deny_unknown_fields)]
 struct Change {
     state: Option<Word>,
-    /// Null is a value of its own.
+    /// Null is a value here.
     #[serde(default, deserialize_with = "given")]
     weight: Option<Option<u32>>,
     until: Option<String>,
@@ -79,7 +79,7 @@ impl Change {
     fn wish(self, now: SystemTime) -> Result<Wish, String> {
         const MOST: u32 = 256;
         if self.state.is_none() && self.weight.is_none() {
-            return Err(format!("neither state nor weight: {FORM}"));
+            return Err(format!("neither state nor weight is given: {FORM}"));
         }
         if let Some(Some(weight)) = self.weight.filter(|weight| weight.is_some_and(|it| it > MOST))
         {
@@ -101,10 +101,10 @@ impl Change {
 
 fn until(text: &str, now: SystemTime) -> Result<SystemTime, String> {
     let Ok(time) = text.parse::<jiff::Timestamp>() else {
-        return Err(format!("until is no time of RFC 3339, like {:.0}", jiff::Timestamp::now()));
+        return Err(format!("until is not an RFC 3339 time like {:.0}", jiff::Timestamp::now()));
     };
     let time = SystemTime::from(time);
-    if time <= now { Err(format!("until is over: {text}")) } else { Ok(time) }
+    if time <= now { Err(format!("until is in the past: {text}")) } else { Ok(time) }
 }
 
 async fn set_by_hand(
@@ -113,7 +113,7 @@ async fn set_by_hand(
     Path((pool, backend)): Path<(String, String)>,
     body: Bytes,
 ) -> Response {
-    // A map, for a list would be taken in the order of the keys.
+    // Only a map: a list would be read in the order of the keys.
     let keys: Result<Map<String, Value>, _> = serde_json::from_slice(&body);
     let change = keys.and_then(|keys| serde_json::from_value::<Change>(Value::Object(keys)));
     let change = match change {
@@ -132,7 +132,7 @@ async fn set_by_hand(
             let pools = &shared.state.sources.plane.snapshot.load().pools;
             let is_deserted = pools.get(&*pool).is_some_and(|pool| pool.is_deserted());
             if is_deserted && !found.status().hand.takes_sessions() {
-                let warning = format!("nobody in pool {pool} takes new sessions now");
+                let warning = format!("no backend of pool {pool} takes new sessions now");
                 answer["warning"] = warning.into();
             }
             Json(answer).into_response()
@@ -167,7 +167,7 @@ fn not_set(shared: &Shared, pool: &str, backend: &str, why: &NotSet) -> Response
     refuse(status, format!("{why}: {pool}{slash}{backend}{hint}"))
 }
 
-/// Which sessions and flows; at least one is to be named.
+/// Which sessions and flows; at least one filter must be given.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Which {
@@ -186,7 +186,7 @@ async fn kill_matching(
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error.body_text()),
     };
     if pool.is_none() && backend.is_none() && client.is_none() {
-        let why = "name at least one of ?pool=, backend= and client=, or one session: /api/v1/sessions/ID";
+        let why = "give at least one of ?pool=, backend= and client=, or one session: /api/v1/sessions/ID";
         return refuse(StatusCode::BAD_REQUEST, why.to_owned());
     }
     if let Some(name) = unknown_pool(&shared, pool.as_deref()) {
@@ -196,7 +196,7 @@ async fn kill_matching(
     kill(&shared, caller, SessionFilter { pool, backend, client, ..SessionFilter::default() }).await
 }
 
-/// One that is removed may still have sessions.
+/// A removed backend may still have sessions.
 fn unknown_pool<'a>(shared: &Shared, pool: Option<&'a str>) -> Option<&'a str> {
     let plane = &shared.state.sources.plane;
     pool.filter(|name| {
@@ -231,7 +231,7 @@ async fn kill(shared: &Shared, caller: Caller, filter: SessionFilter) -> Respons
     }
 }
 
-/// Asks the life of the process; `None`: it is ending.
+/// Sends a request to `life`; `None`: the process is ending.
 async fn asked<T>(shared: &Shared, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
     let (answer, outcome) = oneshot::channel();
     shared.state.asks.send(ask(answer)).await.ok()?;
@@ -242,7 +242,7 @@ fn refuse(status: StatusCode, why: String) -> Response {
     (status, Json(json!({ "error": why }))).into_response()
 }
 
-/// Nobody listens to asks any more.
+/// No requests are handled any more.
 fn ending() -> Response {
     refuse(StatusCode::SERVICE_UNAVAILABLE, "this process is draining".to_owned())
 }
@@ -271,7 +271,7 @@ mod tests {
             (r#"{"state": "down"}"#, "unknown variant"),
             (r#"{"state": "up", "until": "1970-01-02T00:00:00Z"}"#, "nothing is set"),
             (r#"{"state": "drain", "until": "tomorrow"}"#, "RFC 3339"),
-            (r#"{"state": "drain", "until": "1960-01-02T00:00:00Z"}"#, "is over"),
+            (r#"{"state": "drain", "until": "1960-01-02T00:00:00Z"}"#, "in the past"),
             (r#"{"state": "drain", "unitl": "1970-01-02T00:00:00Z"}"#, "unknown field"),
         ] {
             let why = wish(body).unwrap_err();

@@ -1,4 +1,4 @@
-//! Who may ask the admin server for what. Pure: a request's head and the door it came in by, to an answer.
+//! Which requests the admin server allows. Pure: from a request's head and the door by which it came to an answer.
 
 use std::net::IpAddr;
 
@@ -6,13 +6,13 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 
 use crate::config::Token;
 
-/// Bytes of a body; a change to a backend has a short one.
+/// The most bytes of a body; a change to a backend has a short one.
 pub(super) const BODY: usize = 16 << 10;
 
 /// How a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Door {
-    /// The unix socket: whoever the file lets in.
+    /// The unix socket: any process that its file permissions allow.
     Socket,
     /// TCP that only this host can reach.
     Loopback,
@@ -22,11 +22,11 @@ pub(super) enum Door {
 
 pub(super) type Refusal = (StatusCode, &'static str);
 
-/// Why this request is not answered, if it is not.
+/// Why this request is refused, if it is.
 ///
-/// A browser on this host can be led to a loopback address by any page, under the name of that page: there a Host that is
-/// neither `localhost` nor an address is refused. On other addresses Host may be whatever a scraper calls us (a
-/// container, a service); there only changes are to be guarded, and those take the token.
+/// Any page can lead a browser on this host to a loopback address under the page's own name: there a Host that is
+/// neither `localhost` nor an address is refused. On other addresses Host may be any name that a scraper uses (a
+/// container, a service); there only changes must be guarded, and they need the token.
 pub(super) fn refusal(
     door: Door,
     token: Option<&Token>,
@@ -40,7 +40,7 @@ pub(super) fn refusal(
         return Some((StatusCode::FORBIDDEN, "requests from other origins are refused\n"));
     }
     if body_length(headers) > BODY as u64 {
-        return Some((StatusCode::PAYLOAD_TOO_LARGE, "a request has no such body\n"));
+        return Some((StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n"));
     }
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     if is_read || door == Door::Socket {
@@ -49,18 +49,18 @@ pub(super) fn refusal(
     match token {
         None => Some((
             StatusCode::FORBIDDEN,
-            "this address only answers GET: changes go over the unix socket (admin.socket), or take a token \
+            "this address only answers GET: changes need the unix socket (admin.socket) or a token \
              (admin.token_file)\n",
         )),
         Some(token) if bearer(headers).is_some_and(|guess| token.is(guess)) => None,
         Some(_) => Some((
             StatusCode::UNAUTHORIZED,
-            "a change takes the token of admin.token_file: `Authorization: Bearer TOKEN`\n",
+            "a change needs the token of admin.token_file: `Authorization: Bearer TOKEN`\n",
         )),
     }
 }
 
-/// What the head announces; what is not announced is not read.
+/// The length that the head announces; anything beyond is not read.
 fn body_length(headers: &HeaderMap) -> u64 {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     length.and_then(|length| length.parse().ok()).unwrap_or(0)
@@ -177,7 +177,7 @@ mod tests {
                 assert_eq!(without.unwrap().0, StatusCode::FORBIDDEN);
             }
         }
-        // The token is no way around the rest.
+        // The token does not replace the other checks.
         let pairs =
             [(header::AUTHORIZATION, "Bearer 0123456789abcdef"), (header::HOST, "evil.example")];
         assert_eq!(status(Door::Loopback, Method::POST, &pairs), 403);

@@ -1,5 +1,5 @@
-//! HTTP for the admin server: the limits on whoever talks to it, and the routes. Where it listens is in `listen`, who may
-//! ask for what in `guard`.
+//! HTTP for the admin server: the limits on its clients, and the routes. `listen` has the sockets, `guard` decides
+//! which requests are allowed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,22 +32,23 @@ use super::{State, api, changes, page};
 use crate::sys::limits;
 use crate::telemetry::metrics;
 
-/// What whoever talks to us may take.
+/// What clients of the admin server may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Connections at once by each door; for one more, the one silent for longest goes.
+    /// Connections at once by each door; one more closes the one that has been silent for longest.
     pub connections: usize,
     /// From the first byte of a request to the end of its headers, and between requests.
     pub headers: Duration,
-    /// A body, and what waits to be read by the other side.
+    /// For a body, and for an answer to be read by the client.
     pub stall: Duration,
-    /// A whole connection, so that none is held for ever: then no further request is taken.
+    /// For a whole connection, so that none is held for ever: then it takes no further request.
     pub connection: Duration,
     /// After that, for the answer under way.
     pub last_answer: Duration,
 }
 
-/// At most an eighth of the descriptors that sessions leave: whoever reaches the admin port is not to use up theirs.
+/// At most an eighth of the descriptors that sessions leave: clients of the admin port must not use up those of
+/// sessions.
 fn connections() -> usize {
     let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let eighth = limits::kept_back(allowed.unwrap_or(u64::MAX)) / 8;
@@ -66,14 +67,14 @@ impl Default for Bounds {
     }
 }
 
-/// Bytes of a request's head, and headers in it; more are answered with 431.
+/// The most bytes of a request's head, and headers in it; more are answered with 431.
 const HEAD: usize = 64 << 10;
 const HEADERS: usize = 64;
 
-/// How long accepting rests when there are no descriptors.
+/// How long accepting pauses when there are no descriptors.
 const REST: Duration = Duration::from_millis(100);
 
-/// Descriptors that each door keeps for looking inside when there are no others left.
+/// Descriptors that each door keeps for requests when no others are left.
 pub const RESERVE: usize = 8;
 
 /// A serving admin address; stops accepting on drop.
@@ -82,7 +83,7 @@ pub struct Serving {
     pub address: SocketAddr,
 }
 
-/// A serving socket, as well; its file goes with it.
+/// A serving socket; its file is removed with it.
 pub struct ServingSocket {
     task: JoinHandle<()>,
     file: SocketFile,
@@ -173,18 +174,18 @@ async fn accept(listener: Listener, router: Router, bounds: Bounds) {
         let connection = connection(stream, router, bounds);
         let task = tokio::spawn(VISITOR.scope(visitor, connection));
         places.take(place, pulse, task.abort_handle());
-        // What it said already is read before others may take its place.
+        // What the client sent already is read before another one may take its place.
         tokio::task::yield_now().await;
     }
 }
 
-/// Descriptors spent for a moment when there are no others left, so that somebody can still look inside.
-/// Several: in a rush a worker may be quicker and take the one just freed for a session.
+/// Descriptors used for a moment when no others are left, so that an operator can still look inside. Several: in a
+/// rush a worker may be quicker and take a freed one for a session.
 #[derive(Default)]
 struct Reserve(Vec<std::fs::File>);
 
 impl Reserve {
-    /// Gets back what was spent, as far as there are descriptors; says whether it is complete.
+    /// Gets back the descriptors that were used, as far as there are any; returns whether it is complete.
     fn renew(&mut self) -> bool {
         while self.0.len() < RESERVE {
             let Ok(file) = std::fs::File::open("/dev/null") else { return false };
@@ -194,7 +195,7 @@ impl Reserve {
     }
 }
 
-/// One connection; None if the caller is to try again.
+/// One connection; None if the caller should try again.
 async fn accept_one(listener: &Listener, reserve: &mut Reserve) -> Option<(Visitor, Caller)> {
     let accepted = if reserve.renew() {
         listener.accept().await
@@ -246,7 +247,7 @@ async fn guard(
     next: Next,
 ) -> Response {
     if place == Place::Health && !matches!(request.uri().path(), "/livez" | "/readyz") {
-        return busy("as many as there are places for wait for an answer; ask again\n");
+        return busy("all places are taken by requests that wait for an answer; try again\n");
     }
     let token = shared.state.token.load();
     let (method, headers) = (request.method(), request.headers());
@@ -273,7 +274,7 @@ async fn guard(
     response
 }
 
-/// A change is made of a whole body only, and that is there soon.
+/// A change needs its whole body, which must arrive soon.
 async fn whole(request: Request, stall: Duration) -> Result<Request, Response> {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(request);
@@ -282,8 +283,12 @@ async fn whole(request: Request, stall: Duration) -> Result<Request, Response> {
     let body = body::to_bytes(body, guard::BODY);
     match tokio::time::timeout(stall, body).await {
         Ok(Ok(body)) => Ok(Request::from_parts(head, body.into())),
-        Ok(Err(_)) => Err((StatusCode::PAYLOAD_TOO_LARGE, "no body is as long\n").into_response()),
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body does not come\n").into_response()),
+        Ok(Err(_)) => {
+            Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is too long\n").into_response())
+        }
+        Err(_) => {
+            Err((StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time\n").into_response())
+        }
     }
 }
 

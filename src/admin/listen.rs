@@ -1,5 +1,5 @@
-//! The sockets of the admin server: TCP for whoever looks, a unix socket for whoever may change something. Bound before
-//! privileges are given up; the socket's file goes with the process.
+//! The sockets of the admin server: TCP for reading, a unix socket also for changes. Bound before privileges are
+//! given up; the socket's file is removed with the process.
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
@@ -36,7 +36,7 @@ pub struct SocketFile {
     folder: Option<PathBuf>,
 }
 
-/// `before`: where it is served still, which may be another address before the same port.
+/// `before`: the address that is still served, which may be another address for the same port.
 pub fn bind(address: SocketAddr, before: Option<SocketAddr>) -> io::Result<Bound> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM.nonblocking().cloexec(), None)?;
@@ -49,9 +49,10 @@ pub fn bind(address: SocketAddr, before: Option<SocketAddr>) -> io::Result<Bound
     });
     socket.set_reuse_port(overlaps)?;
     socket.bind(&address.into())?;
-    // So that another one of ours may come beside it.
+    // So that another socket of ours can be bound beside it.
     socket.set_reuse_port(true)?;
-    // Whoever reads slowly but steadily is seen to read: a large buffer would take for ever until there is room in it again.
+    // A client that reads slowly but steadily must be seen to read: with a large buffer it would take very long until
+    // there is room again.
     socket.set_send_buffer_size(SENT_AHEAD)?;
     socket.listen(BACKLOG)?;
     let listener: std::net::TcpListener = socket.into();
@@ -66,14 +67,14 @@ fn claimed(address: SocketAddr) -> ListenAddr {
 
 /// Only for its owner: 0600, whatever the umask.
 pub fn bind_socket(path: &Path) -> io::Result<BoundSocket> {
-    // Nobody can connect before it listens, and then the mode is right.
+    // No client can connect before it listens, and then the mode is right.
     let socket = bind_unix(path, Permissions::from_mode(0o600))?;
     let file = SocketFile { path: path.to_owned(), folder: None };
     socket.listen(BACKLOG)?;
     Ok(BoundSocket { listener: socket.into(), file })
 }
 
-/// What the configuration wants. `Ok(Err)`: nowhere, and why, as `auto` is no order.
+/// What the configuration asks for. `Ok(Err)`: no socket, and why, because `auto` does not require one.
 pub fn bind_wanted(
     wanted: &AdminSocket,
 ) -> Result<Result<Option<BoundSocket>, String>, (PathBuf, io::Error)> {
@@ -87,14 +88,14 @@ pub fn bind_wanted(
     }
 }
 
-/// Folders in which a folder of ours is made if need be, and its mode.
+/// Folders in which maitred makes its own folder if necessary, and the mode of that folder.
 fn places() -> Vec<(PathBuf, u32)> {
     let of_user = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
     let of_user = of_user.map(|folder| (PathBuf::from(folder), 0o700));
     [(PathBuf::from("/run"), 0o755)].into_iter().chain(of_user).collect()
 }
 
-/// Where maitred has its socket if nobody says so, the likeliest first.
+/// The default places of maitred's socket, the likeliest first.
 pub fn usual_sockets() -> impl Iterator<Item = PathBuf> {
     places().into_iter().map(|(place, _)| socket_in(&place.join(FOLDER)))
 }
@@ -128,15 +129,15 @@ fn bind_first(places: &[(PathBuf, u32)]) -> Result<BoundSocket, String> {
 }
 
 impl Bound {
-    /// To whom the process becomes: only sockets of one user share a port while a reload moves them.
+    /// The user that the process becomes: only sockets of one user share a port while a reload moves them.
     pub fn give_to(&self, user: &User) {
-        // Without the right to (CAP_CHOWN) such a reload is refused, and nothing else.
+        // Without the capability (CAP_CHOWN) only such a reload is refused.
         let _ = fchown(&self.listener, Some(user.uid), Some(user.gid));
     }
 }
 
 impl SocketFile {
-    /// To whom the process becomes, so that it can be removed.
+    /// The user that the process becomes, so that it can be removed.
     pub fn give_to(&self, user: &User) -> io::Result<()> {
         for path in self.folder.iter().chain([&self.path]) {
             lchown(path, Some(user.uid), Some(user.gid))?;
@@ -147,7 +148,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // What cannot be removed is replaced at the next start.
+        // A file that cannot be removed is replaced at the next start.
         let _ = std::fs::remove_file(&self.path);
         if let Some(folder) = &self.folder {
             let _ = std::fs::remove_dir(folder);
@@ -180,7 +181,7 @@ mod tests {
         let path = dir.path().join("maitred/admin.sock");
         assert_eq!(bound.file.path, path);
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
-        // Whose socket answers keeps it.
+        // A socket that answers belongs to another process and is kept.
         let why = bind_first(&places).err().unwrap();
         assert!(why.contains("absent/maitred/admin.sock: No such file"), "{why}");
         assert!(why.contains("address in use"), "{why}");

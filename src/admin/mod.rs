@@ -1,5 +1,5 @@
-//! The admin server: metrics, health, status page and API. Knows the plane by its figures and the
-//! snapshot by its words; never a worker.
+//! The admin server: metrics, health, status page and API. It reads the plane's figures and the snapshot's settings,
+//! and never talks to a worker.
 
 pub mod listen;
 mod guard;
@@ -33,10 +33,10 @@ use crate::telemetry::metrics::Sources;
 
 pub type Rows = Pin<Box<dyn Future<Output = Vec<SessionRow>> + Send>>;
 
-/// Asks the workers for what is open.
+/// Asks the workers for their open sessions.
 pub type Lister = Box<dyn Fn(SessionFilter) -> Rows + Send + Sync>;
 
-/// What a request asks of the life of the process.
+/// A request to `life`.
 pub enum Ask {
     Drain,
     /// What changed, or the report of what is wrong.
@@ -46,10 +46,10 @@ pub enum Ask {
         place: (String, String),
         wish: Wish,
         who: String,
-        /// None: lifted from one that is not there.
+        /// None: lifted from a backend that does not exist.
         answer: oneshot::Sender<Result<Option<Arc<Backend>>, NotSet>>,
     },
-    /// How many.
+    /// How many were cut.
     Kill {
         filter: SessionFilter,
         who: String,
@@ -57,7 +57,7 @@ pub enum Ask {
     },
 }
 
-/// Everything an answer may be made of.
+/// Everything from which an answer may be made.
 pub struct State {
     pub sources: Sources,
     pub events: Arc<Events>,

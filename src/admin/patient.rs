@@ -1,4 +1,4 @@
-//! A connection whose other side has to read: what is written to it may wait, but not for long. Else a few that never read
+//! A connection whose client has to read: a write may wait, but not for long. Otherwise a few clients that never read
 //! would each hold a whole scrape in memory.
 
 use std::io::{self, ErrorKind};
@@ -25,7 +25,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Patient<S> {
         Patient { stream, patience, pulse, waiting: None }
     }
 
-    /// Bounds the wait of whatever writes.
+    /// Limits the wait of every write.
     fn bounded<T>(
         &mut self,
         context: &mut Context<'_>,

@@ -1,6 +1,6 @@
-//! Who is connected to a door, and who has to go when there is no place left: the one silent for longest, so that nobody
-//! keeps the others out by saying nothing. Who waits for us is not silent. If all do, there are a few more places, for
-//! those who only ask whether we live.
+//! The connections of a door, and which of them must go when no place is left: the one that has been silent for
+//! longest, so that silent connections cannot keep others out. A connection that waits for our answer is not silent.
+//! If all do, there are a few more places for liveness and readiness requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -13,8 +13,8 @@ use crate::sys::clock::Moment;
 /// Places of `/livez` and `/readyz`.
 const OF_HEALTH: usize = 16;
 
-/// So long everybody may take for the first word: in a rush of silent ones nobody could be quick enough otherwise. Those
-/// who come meanwhile wait in the kernel's queue, some 1 300 of them a second.
+/// Every connection has this time for its first byte: in a rush of silent ones no client could be quick enough
+/// otherwise. New ones wait meanwhile in the accept queue, some 1 300 of them a second.
 const GRACE: Duration = Duration::from_millis(50);
 
 /// What a connection may ask for.
@@ -25,11 +25,11 @@ pub(super) enum Place {
     Health,
 }
 
-/// When a connection was last heard of.
+/// When a connection was last active.
 #[derive(Debug)]
 pub(super) struct Pulse {
     heard_ns: AtomicU64,
-    /// An answer is being made: it is we who are silent.
+    /// Its answer is being made: the silence is ours.
     waits: AtomicBool,
 }
 
@@ -39,7 +39,7 @@ impl Pulse {
         Arc::new(Pulse { heard_ns, waits: AtomicBool::new(false) })
     }
 
-    /// It said or took something.
+    /// It sent or read something.
     pub fn beat(&self) {
         self.heard_ns.store(Moment::now().nanoseconds(), Relaxed);
     }
@@ -57,7 +57,7 @@ struct Guest {
     task: AbortHandle,
 }
 
-/// Of one door.
+/// For one door.
 pub(super) struct Places {
     most: usize,
     guests: Vec<Guest>,
@@ -68,7 +68,7 @@ impl Places {
         Places { most, guests: Vec::new() }
     }
 
-    /// A place for one more, which somebody else may have to leave.
+    /// A place for one more connection, which may push out another.
     pub async fn find(&mut self) -> Place {
         self.guests.retain(|guest| !guest.task.is_finished());
         if self.count(Place::General) < self.most || self.dismiss(Place::General).await {
@@ -88,7 +88,8 @@ impl Places {
         self.guests.iter().filter(|guest| guest.place == place).count()
     }
 
-    /// Lets the one go that has been silent for longest, once there is one that had its time; false if all wait for us.
+    /// Closes the connection that has been silent for longest, once there is one that had its time; false if all wait
+    /// for us.
     async fn dismiss(&mut self, place: Place) -> bool {
         loop {
             let is_silent = |it: &&Guest| it.place == place && !it.pulse.waits.load(Relaxed);
@@ -108,7 +109,7 @@ impl Places {
                 && guest.since.elapsed() >= GRACE
         });
         let longest = silent.min_by_key(|(_, guest)| guest.pulse.heard_ns.load(Relaxed));
-        // None: it began to wait for us this very moment.
+        // None: it began to wait for us at this very moment.
         let Some((longest, _)) = longest else { return false };
         self.guests.swap_remove(longest).task.abort();
         true

@@ -13,10 +13,10 @@ use super::{Lister, State};
 use crate::border::plane::{SessionFilter, SessionRow};
 use crate::sys::aside;
 
-/// Scrapes and pages being made at once, each on a thread of its own.
+/// Scrapes and pages that are made at once, each on a thread of its own.
 const PAGES: usize = 4;
 
-/// Lists of sessions being made at once: these take time of the workers.
+/// Lists of sessions that are made at once: they take time of the workers.
 const LISTS: usize = 1;
 
 /// What the routes share.
@@ -34,7 +34,7 @@ pub(super) struct Listed {
     _place: Option<OwnedSemaphorePermit>,
 }
 
-const GONE: &str = "whoever asked has left\n";
+const GONE: &str = "the client has left\n";
 
 pub(super) fn busy(why: &'static str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(header::CONNECTION, "close")], why).into_response()
@@ -46,7 +46,8 @@ impl Shared {
         Shared { state, pages, lists, door, stall }
     }
 
-    /// Makes a page aside, so that neither probes nor other answers wait for a large one; then an answer of it.
+    /// Makes a page on another thread, so that neither probes nor other answers wait for a large one; then the
+    /// answer.
     pub async fn aside<T: Send + 'static>(
         &self,
         make: impl FnOnce(&State) -> T + Send + 'static,
@@ -58,7 +59,7 @@ impl Shared {
         }
         let state = Arc::clone(&self.state);
         let made = aside::run("page", move || {
-            // Given back when the page is made, also if nobody waits for it any more.
+            // Given back when the page is made, also if no client waits for it any more.
             let _place = place;
             make(&state)
         });
@@ -68,14 +69,14 @@ impl Shared {
                 Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
             },
             Err(error) => {
-                tracing::debug!(%error, "no thread to make a page on");
-                busy("there is no thread to make this on\n")
+                tracing::debug!(%error, "no thread to make a page with");
+                busy("there is no thread to make this answer with\n")
             }
         }
     }
 
-    /// A list of sessions or flows. The workers make it, a part at a time; and no more of it once the reader has left.
-    /// Until the list is dropped nobody else gets one.
+    /// A list of sessions or flows. The workers make it, a part at a time, and stop once the client has left. No
+    /// other list is made until this one is dropped.
     pub async fn listed(&self, list: &Lister, filter: SessionFilter) -> Listed {
         let place = Arc::clone(&self.lists).acquire_owned().await;
         let rows = if visitor::is_gone() { Vec::new() } else { list(filter).await };

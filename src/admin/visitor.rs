@@ -1,5 +1,5 @@
-//! A connection of either door. It is read by one, and may be asked by another whether its other side has left: what it said
-//! before may still wait unread, and nothing is to be made for somebody who is gone.
+//! A connection of either door. One task reads it, and another may ask whether the client has left: what the client
+//! sent before may still be unread, and nothing must be made for a client that is gone.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,11 +21,11 @@ pub(super) enum Socket {
 pub(super) struct Visitor(Arc<Socket>);
 
 tokio::task_local! {
-    /// Whose requests this task answers.
+    /// The connection whose requests this task answers.
     pub(super) static VISITOR: Visitor;
 }
 
-/// Whether whoever is answered here has closed his side. Of nobody it is not so.
+/// Whether the client of this task has closed its side. Without a client it has not.
 pub(super) fn is_gone() -> bool {
     VISITOR.try_with(Visitor::is_gone).unwrap_or(false)
 }

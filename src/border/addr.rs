@@ -5,14 +5,14 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 
-/// Who connected to us, canonical. A client of a unix socket has no address.
+/// The address that connected to us, canonical. A client of a unix socket has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientAddr {
     Inet(SocketAddr),
     Unix,
 }
 
-/// A client's address in 24 bytes instead of 32, for what there are very many of.
+/// A client's address in 24 bytes instead of 32, because very many are stored.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedClientAddr {
     ip: [u8; 16],
@@ -21,8 +21,8 @@ pub struct PackedClientAddr {
     is_inet: bool,
 }
 
-/// An address without a port. One of IPv6 that is good on one link only has a zone, the number of an interface; all
-/// others have 0.
+/// An address without a port. An IPv6 address that is valid on one link only has a zone, the number of an interface;
+/// all others have 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ZonedIp {
     ip: IpAddr,
@@ -33,7 +33,7 @@ pub struct ZonedIp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadZone {
     NoInterface,
-    /// The address is good everywhere.
+    /// The address is valid everywhere.
     NotHere,
 }
 
@@ -41,28 +41,28 @@ pub enum BadZone {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BackendAddr {
     Inet(SocketAddr),
-    /// Without a port of its own: the port the client dialled.
+    /// A backend without a port of its own: the port that the client dialled.
     InetClientPort(ZonedIp),
     Unix(PathBuf),
 }
 
-/// What a listener binds.
+/// The address that a listener binds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ListenAddr {
-    /// `:5432`: one IPv6 socket for both families, IPv4 only where the host has no IPv6.
+    /// `:5432`: one IPv6 socket for both families, or IPv4 only if the host has no IPv6.
     DualStack(u16),
     Inet(SocketAddr),
     Unix(PathBuf),
 }
 
-/// The address of ours that a client dialled; a unix socket has none.
+/// Our address that a client dialled; a unix socket has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LocalAddr {
     Inet(SocketAddr),
     Unix,
 }
 
-/// IPv4-mapped IPv6 becomes IPv4; everything else stays, but for the flow label, which nobody asks for.
+/// IPv4-mapped IPv6 becomes IPv4; everything else stays, except for the flow label, which is not used.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     let zone = match address {
         SocketAddr::V4(_) => 0,
@@ -77,7 +77,7 @@ impl ZonedIp {
         ZonedIp { ip, zone: if ip.is_ipv6() { zone } else { 0 } }
     }
 
-    /// `192.0.2.1`, `fe80::1%3`, `fe80::1%eth0`; `number` is that of an interface. `None`: this is no address.
+    /// `192.0.2.1`, `fe80::1%3`, `fe80::1%eth0`; `number` is that of an interface. `None`: this is not an address.
     pub fn read(
         text: &str,
         number: impl Fn(&str) -> Option<u32>,
@@ -95,7 +95,7 @@ impl ZonedIp {
         })
     }
 
-    /// Whether it can be dialled: one that is good on one link only says on which.
+    /// Whether it can be dialled: an address that is valid on one link only must say on which.
     pub fn is_complete(&self) -> bool {
         self.zone > 0 || !matches!(self.ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
     }
@@ -158,7 +158,7 @@ impl From<ClientAddr> for PackedClientAddr {
 }
 
 impl PackedClientAddr {
-    /// Everything but the flow label, which nobody asks for.
+    /// Everything except the flow label, which is not used.
     pub fn unpack(self) -> ClientAddr {
         if !self.is_inet {
             return ClientAddr::Unix;
@@ -195,7 +195,7 @@ impl LocalAddr {
 }
 
 impl BackendAddr {
-    /// `None`: of a unix socket.
+    /// `None`: for a unix socket.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             BackendAddr::Inet(address) => Some(address.ip()),
@@ -216,7 +216,7 @@ impl BackendAddr {
 }
 
 impl ListenAddr {
-    /// Whether two addresses of one port claim a common one. Every address contains the specific ones of its family: the
+    /// Whether two addresses of one port overlap. A wildcard includes the specific addresses of its family: the
     /// kernel refuses to listen on both unless each socket asked for it.
     pub fn overlaps(&self, other: &ListenAddr) -> bool {
         match (self, other) {

@@ -1,5 +1,5 @@
-//! Statistics that the data plane writes and a scrape sums: one cell per worker, each on its own cache
-//! lines, so that no worker ever waits for another's. Limits are not statistics: they are shared and exact.
+//! Statistics that the data plane writes and a scrape sums: one cell per worker, each on its own cache lines, so that
+//! no worker ever waits for another. Limits are not statistics: they are shared and exact.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,7 +21,7 @@ impl Counter {
     }
 }
 
-/// A monotonic count with many writers; for what is rare.
+/// A monotonic count with many writers; for rare events.
 #[derive(Debug, Default)]
 pub struct SharedCounter(AtomicU64);
 
@@ -35,7 +35,7 @@ impl SharedCounter {
     }
 }
 
-/// One `T` per worker, made when that worker first touches it: 35 000 idle backends cost a pointer each.
+/// One `T` per worker, made when that worker first uses it: 35 000 idle backends cost a pointer each.
 #[derive(Debug)]
 pub struct PerWorker<T>(Box<[OnceLock<Box<CachePadded<T>>>]>);
 
@@ -54,7 +54,7 @@ impl<T: Default> PerWorker<T> {
         self.cells().map(read).sum()
     }
 
-    /// The cells that were ever touched.
+    /// The cells that were ever used.
     pub fn cells(&self) -> impl Iterator<Item = &T> {
         self.0.iter().filter_map(|cell| cell.get().map(|cell| &***cell))
     }
@@ -88,7 +88,7 @@ impl<const N: usize> Histogram<N> {
         self.sum_nanoseconds.add(u64::try_from(value.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Count in bucket `index` alone, not cumulated.
+    /// The count in bucket `index` alone, not cumulated.
     pub fn bucket(&self, index: usize) -> u64 {
         self.buckets[index].value()
     }

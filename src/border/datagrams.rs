@@ -1,9 +1,10 @@
-//! What is counted of UDP datagrams: how many went which way, and why some went nowhere. Each datagram that
-//! reached a socket of ours is forwarded or counted as dropped; none is truncated.
+//! Counts of UDP datagrams: how many went in which direction, and why some were dropped. Each datagram that reached
+//! one of our sockets is forwarded or counted as dropped; none is truncated.
 
 use super::counters::Counter;
 
-/// Which way. `ToBackend` may exceed `FromClient` less the dropped ones: a refused datagram is sent again elsewhere.
+/// The direction. `ToBackend` may exceed `FromClient` less the dropped ones: a refused datagram is sent again to
+/// another backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Direction {
@@ -39,13 +40,13 @@ pub enum Dropped {
     ClientError,
     /// `limits.datagram_rate` or `datagram_rate_per_client`.
     DatagramRate,
-    /// By `allow` and `deny`.
+    /// Denied by `allow` and `deny`.
     Denied,
     /// A new client while the process drains.
     Draining,
-    /// From a source that cannot be answered: port 0, or no address.
+    /// From a source to which no reply is possible: port 0, or no address.
     InvalidSource,
-    /// From an address of ours or of a backend: answering could go on for ever.
+    /// From an address of ours or of a backend: the two could answer each other for ever.
     Loop,
     NoBackend,
     NoDescriptors,
@@ -55,11 +56,11 @@ pub enum Dropped {
     OverLimit,
     /// `limits.rate` or `rate_per_client`, for a new flow.
     RateLimited,
-    /// The kernel had no room in the socket's receive buffer.
+    /// The socket's receive buffer in the kernel was full.
     ReceiveBuffer,
-    /// The kernel had no room to send it.
+    /// The kernel had no buffer space to send it.
     SendBuffer,
-    /// Larger than the way there allows.
+    /// Larger than the network path allows.
     TooLarge,
     /// Larger than a datagram can be; never passed on in part.
     Truncated,
@@ -114,7 +115,7 @@ impl Dropped {
 /// Statistics of one worker about one UDP listener.
 #[derive(Debug, Default)]
 pub struct DatagramCounters {
-    /// Flows begun.
+    /// Flows that began.
     pub flows: Counter,
     passed: [Counter; Direction::ALL.len()],
     dropped: [Counter; Dropped::ALL.len()],

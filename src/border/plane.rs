@@ -1,5 +1,5 @@
-//! What the data plane shows to the control plane besides the Backend atomics: its limits, each worker's load
-//! and statistics, and rows about open sessions. Neither plane's internals are named here.
+//! What the data plane shows to the control plane besides the Backend atomics: its limits, each worker's load and
+//! statistics, and rows about open sessions. It names no internals of either plane.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,28 +23,28 @@ use crate::data::limits::Gate;
 /// Shared by every thread for the life of the process.
 pub struct Plane {
     pub snapshot: ArcSwap<Snapshot>,
-    /// Removed by a reload while sessions were in them: their series go when the last has ended.
+    /// Removed by a reload while they had sessions: their metrics disappear when the last session has ended.
     pub departed: ArcSwap<Departed>,
-    /// What is bound now, by the address the configuration names.
+    /// The bound addresses, by the address in the configuration.
     pub served: ArcSwap<BTreeMap<Bind, Served>>,
     pub gate: Arc<Gate>,
-    /// Flows of all UDP listeners: what the descriptors allow.
+    /// The limit of flows of all UDP listeners, from the descriptor limit.
     pub flows: Arc<Gate>,
     pub workers: Box<[Arc<CachePadded<WorkerLoad>>]>,
     pub accept_errors: AcceptErrors,
     pub source_ports: Arc<PortStats>,
     pub session_log: SessionLog,
-    /// How long workers look for more before they sleep; 0 = not at all.
+    /// How long workers look for more work before they sleep; 0 = not at all.
     pub busy_poll_ns: AtomicU64,
-    /// Set from SIGTERM on: `draining`, and readyz says 503.
+    /// Set by SIGTERM: `draining`, and readyz says 503.
     pub draining: AtomicBool,
-    /// Names of the start were not all asked for yet.
+    /// Some names of the start were not asked for yet.
     settling: AtomicBool,
     since: Instant,
     next_session: AtomicU64,
 }
 
-/// Clients are not kept waiting for longer by names that nobody answers for.
+/// Clients do not wait longer than this for names that are not resolved.
 pub const SETTLING: Duration = Duration::from_secs(12);
 
 /// TCP and UDP may have the same address.
@@ -54,7 +54,7 @@ pub type Bind = (Protocol, ListenAddr);
 #[derive(Clone, Debug)]
 pub struct Served {
     pub listener: Arc<str>,
-    /// With the port the kernel chose where the configuration says 0.
+    /// With the port that the kernel chose if the configuration has 0.
     pub local: LocalAddr,
 }
 
@@ -62,7 +62,7 @@ pub struct Served {
 pub struct WorkerLoad {
     /// The process's limit, which every session of the worker counts against.
     pub gate: Arc<Gate>,
-    /// Sessions on this worker, and those on their way to it.
+    /// Sessions on this worker, and those that are being passed to it.
     pub sessions: AtomicUsize,
     /// Flows on its UDP thread.
     pub flows: AtomicUsize,
@@ -70,7 +70,7 @@ pub struct WorkerLoad {
     /// Copied by its UDP thread.
     pub udp_bytes: Counter,
     pub spliced_bytes: Counter,
-    /// Nanoseconds its UDP thread was at work.
+    /// Nanoseconds that its UDP thread has worked.
     pub udp_busy: Counter,
     metrics: OnceLock<RuntimeMetrics>,
 }
@@ -78,14 +78,14 @@ pub struct WorkerLoad {
 /// `accept_errors_total{reason}`.
 #[derive(Debug, Default)]
 pub struct AcceptErrors {
-    /// The client was gone before we took it.
+    /// The client had left before the connection was accepted.
     pub aborted: SharedCounter,
     pub no_descriptors: SharedCounter,
     pub no_memory: SharedCounter,
     pub other: SharedCounter,
 }
 
-/// `source_ports_in_use` and `source_ports_exhausted_total`: ports handed out by us.
+/// `source_ports_in_use` and `source_ports_exhausted_total`: ports that maitred chose.
 #[derive(Debug, Default)]
 pub struct PortStats {
     pub in_use: AtomicUsize,
@@ -102,33 +102,33 @@ pub struct SessionRow {
     pub client: String,
     pub age: Duration,
     pub idle: Duration,
-    /// Of the client side.
+    /// Bytes on the client side.
     pub received_bytes: u64,
     pub sent_bytes: u64,
     pub stage: Stage,
     pub worker: usize,
 }
 
-/// What of a thread's sessions or flows is listed at once: the others wait for no longer than that takes.
+/// How many of a thread's sessions or flows are listed at once: all others wait for the time that this takes.
 pub const SEATS: usize = 256;
 
 /// A part of a list.
 #[derive(Debug, Default)]
 pub struct Part {
     pub rows: Vec<SessionRow>,
-    /// Where the next one begins; `None`: this was the last.
+    /// Where the next part begins; `None`: this was the last.
     pub next: Option<usize>,
 }
 
-/// Which sessions are meant; what is `None` does not matter.
+/// Which sessions are selected; a field that is `None` selects all.
 #[derive(Clone, Debug, Default)]
 pub struct SessionFilter {
     pub id: Option<u64>,
     pub pool: Option<String>,
     pub backend: Option<String>,
-    /// Of the backend: a reload may have given its name to another one.
+    /// The identity of the backend: a reload may have given its name to another one.
     pub address: Option<BackendAddr>,
-    /// How far they have come.
+    /// The stage that they must have reached.
     pub stage: Option<Stage>,
     /// An address without a port.
     pub client: Option<std::net::IpAddr>,
@@ -139,7 +139,7 @@ impl fmt::Display for SessionFilter {
         let SessionFilter { id, pool, backend, client, address: _, stage: _ } = self;
         let mut parts = Vec::new();
         parts.extend(id.map(|id| format!("id {id}")));
-        // From a request: may be anything.
+        // From a request: may be any text.
         parts.extend(pool.as_ref().map(|pool| format!("pool {}", pool.escape_debug())));
         parts.extend(backend.as_ref().map(|backend| format!("backend {}", backend.escape_debug())));
         parts.extend(client.map(|client| format!("client {client}")));
@@ -152,14 +152,14 @@ impl fmt::Display for SessionFilter {
 pub struct Cut {
     pub filter: SessionFilter,
     pub reason: CloseReason,
-    /// Where each thread says how many there were; has room for all.
+    /// Where each thread reports how many it cut; has room for all.
     pub count: Option<mpsc::Sender<usize>>,
 }
 
 impl Cut {
     pub fn counted(&self, cut: usize) {
         if let Some(count) = &self.count {
-            // Who asked may have left.
+            // The client that asked may have left.
             let _ = count.try_send(cut);
         }
     }
@@ -189,7 +189,8 @@ impl Plane {
         self.settling.store(settling, Relaxed);
     }
 
-    /// Whether it is too early to be sent clients: backends are still being looked for, but not for too long.
+    /// Whether it is too early for clients: names of backends are still being resolved, and the limit for that has
+    /// not passed.
     pub fn is_settling(&self) -> bool {
         self.settling.load(Relaxed) && self.since.elapsed() < SETTLING
     }
@@ -208,7 +209,7 @@ impl Plane {
         self.workers.iter().map(|worker| worker.flows.load(Relaxed)).sum()
     }
 
-    /// Threads with statistics of their own: of each worker the TCP one, then of each the UDP one.
+    /// Threads with statistics of their own: first the TCP threads of all workers, then their UDP threads.
     pub fn threads(&self) -> usize {
         self.workers.len() * 2
     }
@@ -234,11 +235,11 @@ impl WorkerLoad {
     }
 
     pub fn set_metrics(&self, metrics: RuntimeMetrics) {
-        // A worker starts once; a second call would be the same runtime's.
+        // A worker starts once; a second call would come from the same runtime.
         let _ = self.metrics.set(metrics);
     }
 
-    /// Time this worker spent running rather than waiting, on both threads.
+    /// Time that this worker spent working rather than waiting, on both threads.
     pub fn busy(&self) -> Duration {
         let tcp = self.metrics.get().map(|metrics| metrics.worker_total_busy_duration(0));
         tcp.unwrap_or_default() + Duration::from_nanos(self.udp_busy.value())

@@ -1,5 +1,5 @@
-//! How one session, flow or refusal ended: stage × close reason × bytes × times. Written exactly once.
-//! The words here are the contract's; metric labels and log lines use `as_str`.
+//! How one session, flow or refusal ended: stage × close reason × bytes × times. Written exactly once. The words here
+//! are fixed; metric labels and log lines use `as_str`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::border::addr::{ClientAddr, LocalAddr};
 use crate::config::{Listener, Protocol};
 
-/// How far a session came.
+/// The stage that a session reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Stage {
@@ -152,12 +152,12 @@ impl CloseReason {
         }
     }
 
-    /// A cut because of the backend: in stage `connect` it ends the attempt, and others may still be tried.
+    /// A cut because of the backend: in stage `connect` it ends the attempt, and other backends may still be tried.
     pub fn is_of_backend(self) -> bool {
         matches!(self, CloseReason::BackendDown | CloseReason::BackendRemoved)
     }
 
-    /// Whether `log.sessions: failures` writes it.
+    /// Whether `log.sessions: failures` logs it.
     pub fn is_failure(self) -> bool {
         !matches!(
             self,
@@ -284,12 +284,12 @@ pub struct Record {
     pub listener: Arc<str>,
     pub protocol: Protocol,
     pub client: ClientAddr,
-    /// Who announced the client in a PROXY header.
+    /// The sender of the PROXY header.
     pub sender: Option<ClientAddr>,
     pub local: LocalAddr,
-    /// The name a TLS client asked for.
+    /// The server name that a TLS client asked for.
     pub server_name: Option<String>,
-    /// More than the reason says, of a few reasons.
+    /// Details, for some reasons.
     pub cause: Option<Cow<'static, str>>,
     pub pool: Option<Arc<str>>,
     /// The backend of the last attempt.
@@ -305,7 +305,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Of somebody who was turned away before there was anything to tell.
+    /// For a client that was refused before anything else was known.
     pub fn refusal(
         id: u64,
         listener: &Listener,

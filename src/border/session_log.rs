@@ -1,5 +1,5 @@
-//! The session log: one line per Record, written by a thread of its own. The data plane never waits for it;
-//! what does not fit is dropped and counted.
+//! The session log: one line per Record, written by a thread of its own. The data plane never waits for it; lines
+//! that do not fit are dropped and counted.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -8,7 +8,7 @@ use super::counters::SharedCounter;
 use super::record::{CloseReason, Record};
 use crate::config;
 
-/// Lines waiting for a slow reader of our output.
+/// Lines that wait for a slow reader of our output.
 const QUEUE: usize = 4096;
 
 pub struct SessionLog {
@@ -38,14 +38,14 @@ impl SessionLog {
         self.which.store(which as u8, Relaxed);
     }
 
-    /// Whether an ending for this reason is to be written; asked before a Record is made.
+    /// Whether an ending with this reason is logged; asked before a Record is made.
     pub fn wants(&self, reason: CloseReason) -> bool {
         let which = self.which.load(Relaxed);
         which == config::SessionLog::All as u8
             || (which == config::SessionLog::Failures as u8 && reason.is_failure())
     }
 
-    /// Whether anything is written at all.
+    /// Whether anything is logged at all.
     pub fn is_on(&self) -> bool {
         self.which.load(Relaxed) != config::SessionLog::None as u8
     }

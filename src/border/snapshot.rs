@@ -1,5 +1,5 @@
-//! The border between the planes: everything the data plane may read of the configuration, immutable and
-//! swapped whole. The control plane builds it; a session keeps Arcs of the parts it uses, never the whole.
+//! The border between the planes: everything of the configuration that the data plane may read, immutable and swapped
+//! whole. The control plane builds it; a session keeps Arcs of the parts that it uses, never the whole.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -23,20 +23,20 @@ pub struct Snapshot {
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
 }
 
-/// A listener as the data plane sees it: who may come in, and on which terms.
+/// A listener as the data plane sees it: which clients it admits, and on which terms.
 pub struct Listener {
     pub acl: Acl,
-    /// Who must send a PROXY header. `None`: nobody.
+    /// The senders that must send a PROXY header. `None`: there are none.
     trusted: Option<Acl>,
-    /// All that the configuration says, lists of networks too.
+    /// Everything that the configuration says, including lists of networks.
     whole: Arc<config::Listener>,
-    /// No other one has or had the same.
+    /// A number that no other listener has or had.
     pub version: u64,
     pub terms: Arc<Terms>,
 }
 
-/// What a session keeps of its listener for as long as it is open. Lists of networks have had their say by then, and may
-/// be large and change often: they are not here, nor in `config`.
+/// What a session keeps of its listener for as long as it is open. Lists of networks are not here, nor in `config`:
+/// they have been checked by then, may be large, and change often.
 pub struct Terms {
     pub config: Arc<config::Listener>,
     pub routes: Routes,
@@ -58,22 +58,22 @@ impl Deref for Listener {
     }
 }
 
-/// What survives a reload while the listener's name does.
+/// What survives a reload as long as the listener's name does.
 pub struct ListenerLive {
-    /// Sessions open now, over all workers; `limits.sessions` is held against it.
+    /// Open sessions over all workers; `limits.sessions` limits this.
     pub active: AtomicU64,
-    /// Sessions in stage `preread`; `limits.prereads` is held against it.
+    /// Sessions in stage `preread`; `limits.prereads` limits this.
     pub prereads: AtomicU64,
     pub quotas: Quotas,
     pub counters: PerWorker<ListenerCounters>,
-    /// Of a UDP listener.
+    /// For a UDP listener.
     pub datagrams: PerWorker<DatagramCounters>,
 }
 
 /// Statistics of one worker about one listener.
 #[derive(Debug)]
 pub struct ListenerCounters {
-    /// Every accepted connection, refused ones too.
+    /// Every accepted connection, including refused ones.
     pub sessions: Counter,
     pub received_bytes: Counter,
     pub sent_bytes: Counter,
@@ -99,7 +99,7 @@ impl ListenerCounters {
 }
 
 impl Listener {
-    /// `before`: what sessions of the version before it keep; they and new ones keep the same where that has not changed.
+    /// `before`: what sessions keep of the previous version; if nothing changed, new sessions share it with them.
     fn new(config: Arc<config::Listener>, before: Option<&Arc<Terms>>, threads: usize) -> Listener {
         let trusted = config.proxy_protocol.as_ref().map(|trusted| {
             Acl::new(&config::Access { allow: trusted.nets.clone(), deny: Vec::new() })
@@ -120,15 +120,15 @@ impl Listener {
         Listener { acl: Acl::new(&config.access), trusted, whole: config, version, terms }
     }
 
-    /// Whether `allow` and `deny` say the same, those of files too.
+    /// Whether `allow` and `deny`, including their files, are the same.
     pub fn has_lists_of(&self, other: &Listener) -> bool {
         self.whole.access == other.whole.access
     }
 
-    /// Whether a connection from there must begin with a PROXY header; `None`: by a unix socket.
+    /// Whether a connection from this address must begin with a PROXY header; `None`: it came over a unix socket.
     pub fn trusts(&self, sender: Option<IpAddr>) -> bool {
         match (&self.trusted, &self.config.proxy_protocol, sender) {
-            // Without networks the list would hold everybody.
+            // An empty list would match every address.
             (Some(nets), Some(trusted), Some(ip)) => !trusted.nets.is_empty() && nets.allows(ip),
             (_, Some(trusted), None) => trusted.unix,
             _ => false,
@@ -137,13 +137,13 @@ impl Listener {
 }
 
 impl Terms {
-    /// Whether anything of a session may have to be known before it is routed.
+    /// Whether anything about a session may have to be known before it is routed.
     pub fn looks_at_first_bytes(&self) -> bool {
         let config = &self.config;
         config.proxy_protocol.is_some() || !self.routes.is_empty() || config.tls.is_some()
     }
 
-    /// Sessions that ended for that reason before a backend was asked. `None`: none can.
+    /// Sessions that ended with that reason before any backend was tried. `None`: none can.
     pub fn refused(&self, reason: CloseReason) -> Option<u64> {
         let before = [Stage::Admit, Stage::Preread, Stage::Route];
         let stages = before.into_iter().filter(|it| can_occur(self.config.protocol, *it, reason));
@@ -152,7 +152,7 @@ impl Terms {
         each.reduce(|sum, count| sum + count)
     }
 
-    /// Sessions and flows that ended for that reason in any stage, if it is a failure.
+    /// Sessions and flows that ended with that reason in any stage, if it is a failure.
     pub fn failed(&self, reason: CloseReason) -> u64 {
         if !reason.is_failure() {
             return 0;
@@ -192,8 +192,9 @@ impl ListenerLive {
 }
 
 impl Snapshot {
-    /// Builds what `config` asks for, keeping every part that did not change, also one that departed and is
-    /// back before its last session ended. Statistics get a cell for each of `threads`. Changes nothing that is live: a reload may still be refused.
+    /// Builds what `config` asks for, and keeps every part that did not change, also a part that was removed and is
+    /// back before its last session ended. Statistics get a cell for each of `threads`. Changes nothing that is in
+    /// use: a reload may still be refused.
     pub fn build(
         config: Arc<config::Config>,
         previous: &Snapshot,
@@ -206,7 +207,7 @@ impl Snapshot {
             let listener = kept.unwrap_or_else(|| {
                 let gone = || departed.listeners.iter().find(|it| it.config.name == listener.name);
                 let before = now.map(|now| &now.terms).or_else(gone);
-                // With another protocol it is another listener, with series of its own.
+                // With another protocol it is another listener, with metrics of its own.
                 let before = before.filter(|before| before.config.protocol == listener.protocol);
                 Arc::new(Listener::new(Arc::clone(listener), before, threads))
             });
@@ -228,7 +229,8 @@ impl Snapshot {
         Snapshot { config, listeners, pools }
     }
 
-    /// Whether clients have a choice of ports that lead to this pool, be it one that a PROXY header announces.
+    /// Whether clients can choose the port with which they reach this pool, including a port that a PROXY header
+    /// announces.
     pub fn leads_many_ports_to(&self, pool: &str) -> bool {
         let mut first = None;
         let leads = |listener: &&Arc<Listener>| {
@@ -247,7 +249,7 @@ impl Snapshot {
 }
 
 impl Departed {
-    /// Those of `before` and `self` that `now` does not have and that still have sessions.
+    /// The items of `before` and `self` that `now` does not have and that still have sessions.
     pub fn after(&self, before: &Snapshot, now: &Snapshot) -> Departed {
         let before_listeners = before.listeners.values().map(|listener| &listener.terms);
         let listeners = self.listeners.iter().chain(before_listeners);

@@ -1,6 +1,6 @@
-//! Words of others as they may stand in ours: short, quoted, and without what a terminal obeys.
+//! Text from outside, in a form for our messages: short, quoted, and without terminal control characters.
 
-/// Who answers a command is not to write on somebody's terminal.
+/// A server that answers a command must not control the user's terminal.
 pub fn visible(text: &str) -> String {
     let shown = |letter: char| match commands(letter) {
         true => letter.escape_default().to_string(),
@@ -9,18 +9,18 @@ pub fn visible(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// What a terminal obeys, and what turns the direction of writing round.
+/// Characters that control a terminal, or reverse the direction of writing.
 pub fn commands(letter: char) -> bool {
     let turns = matches!(letter, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     letter.is_control() || turns
 }
 
-/// A value as it may stand in a message: in backquotes, short, without control characters.
+/// A value in the form for a message: in backquotes, short, without control characters.
 pub fn quote(text: &str) -> String {
     format!("`{}`", shown(text, 60))
 }
 
-/// Somebody else's words as they may stand in a message: not too many, without control characters.
+/// Text from outside in the form for a message: not too long, without control characters.
 pub fn plain(text: &str) -> String {
     shown(text, 200)
 }

@@ -1,4 +1,4 @@
-//! One question to the admin server of a running maitred, over its socket or TCP, by HTTP, within bounds.
+//! One request to the admin server of a running maitred, over its socket or TCP, by HTTP, within limits.
 
 use std::fmt;
 use std::io;
@@ -31,19 +31,19 @@ const WHOLE: Duration = Duration::from_secs(40);
 /// The longest answer: every session of a full machine.
 const ANSWER: usize = 256 << 20;
 
-/// Whom to ask; shared by the subcommands that talk to a running maitred.
+/// The address to ask; shared by the subcommands that talk to a running maitred.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Where {
-    /// Whom to ask: `127.0.0.1:9900`, `:9900` (on loopback) or `unix:/path`; if not given: the socket in /run/maitred or
-    /// $XDG_RUNTIME_DIR/maitred, or else 127.0.0.1:9900
+    /// Admin address of the running maitred: `127.0.0.1:9900`, `:9900` (on loopback) or `unix:/path`; default: the socket
+    /// in /run/maitred or $XDG_RUNTIME_DIR/maitred, or else 127.0.0.1:9900
     #[arg(long, value_name = "ADDRESS", env = "MAITRED_ADMIN")]
     admin: Option<String>,
-    /// The file of `admin.token_file`, for changes over TCP; the socket takes none
+    /// The file of `admin.token_file`, for changes over TCP; the socket needs no token
     #[arg(long, value_name = "FILE", env = "MAITRED_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 }
 
-/// One place where somebody may answer.
+/// One place where a maitred may answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     Tcp(SocketAddr),
@@ -53,14 +53,14 @@ pub enum Place {
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum Unanswered {
-    /// What was given is no address.
+    /// The given text is not an address.
     NoAddress(String),
     NoToken(PathBuf, String),
     /// Each place that was tried, and why it did not answer.
     Unreachable(Vec<(Place, io::Error)>),
-    /// It answers, but not as maitred does.
+    /// It answers, but not like maitred.
     Foreign(Place, String),
-    /// What it says against it.
+    /// The reason that it gives.
     Refused(u16, String),
 }
 
@@ -82,7 +82,7 @@ impl fmt::Display for Place {
 }
 
 impl Place {
-    /// What listens on every address is asked on loopback.
+    /// A wildcard address is asked on loopback.
     pub fn read(text: &str) -> Option<Place> {
         if let Some(path) = text.strip_prefix("unix:") {
             return (!path.is_empty()).then(|| Place::Socket(path.into()));
@@ -120,14 +120,14 @@ impl Place {
     }
 }
 
-/// Where it is if nobody says so, as far as there is something.
+/// The default places, as far as they exist.
 fn usual() -> Vec<Place> {
     let sockets = usual_sockets().filter(|path| path.exists()).map(Place::Socket);
     sockets.chain([Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 9900)))]).collect()
 }
 
 impl Where {
-    /// In the order in which they are to be tried.
+    /// In the order in which they must be tried.
     fn places(&self) -> Result<Vec<Place>, Unanswered> {
         match &self.admin {
             None => Ok(usual()),
@@ -138,7 +138,7 @@ impl Where {
         }
     }
 
-    /// The JSON of an answer that is no refusal.
+    /// The JSON of an answer that is not a refusal.
     pub fn json(
         &self,
         method: &str,
@@ -151,11 +151,11 @@ impl Where {
             let error = value.as_ref().and_then(|value| value["error"].as_str());
             let text = || String::from_utf8_lossy(&body).trim_end().to_owned();
             let why = error.map_or_else(text, str::to_owned);
-            // The faults of a reload have lines, and nothing else that a terminal would obey.
+            // The faults of a reload have several lines, but nothing else that would control a terminal.
             let lines: Vec<String> = why.lines().map(visible).collect();
             return Err(Unanswered::Refused(status, lines.join("\n")));
         }
-        value.ok_or_else(|| Unanswered::Refused(status, "its answer is no JSON".to_owned()))
+        value.ok_or_else(|| Unanswered::Refused(status, "the answer is not JSON".to_owned()))
     }
 
     pub fn ask(
@@ -202,7 +202,9 @@ impl Question<'_> {
         match timeout(WHOLE, self.exchange(stream, place)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Unanswered::Foreign(place.clone(), error.to_string())),
-            Err(_) => Err(Unanswered::Foreign(place.clone(), format!("not within {WHOLE:?}"))),
+            Err(_) => {
+                Err(Unanswered::Foreign(place.clone(), format!("no whole answer within {WHOLE:?}")))
+            }
         }
     }
 
@@ -212,7 +214,7 @@ impl Question<'_> {
         place: &Place,
     ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // How it ends is seen in the answer.
+        // Its end is seen in the answer.
         tokio::spawn(connection);
         let mut request = Request::builder().method(self.method).uri(self.path);
         request = request.header(header::HOST, place.host()).header(header::CONNECTION, "close");
@@ -241,7 +243,7 @@ impl Unanswered {
         }
     }
 
-    /// Says it, and with what to exit.
+    /// Prints it, and returns the exit code.
     pub fn report(&self) -> ExitCode {
         match self {
             // The faults of a configuration have codes of their own.
@@ -263,7 +265,7 @@ impl fmt::Display for Unanswered {
             Unanswered::NoAddress(text) => {
                 write!(
                     f,
-                    "`{text}` is no address: write one like 127.0.0.1:9900 or unix:/run/maitred/admin.sock"
+                    "`{text}` is not an address: write one like 127.0.0.1:9900 or unix:/run/maitred/admin.sock"
                 )
             }
             Unanswered::NoToken(path, why) => write!(f, "{}: {why}", path.display()),
@@ -273,7 +275,7 @@ impl fmt::Display for Unanswered {
                     write!(f, "\n  {place}: {error}")?;
                 }
                 f.write_str(
-                    "\n  hint: is it running? Say where with `--admin ADDRESS` or MAITRED_ADMIN",
+                    "\n  hint: is it running? Give its address with `--admin ADDRESS` or MAITRED_ADMIN",
                 )
             }
             Unanswered::Foreign(place, why) => {
@@ -286,15 +288,15 @@ impl fmt::Display for Unanswered {
                 )
             }
             Unanswered::Refused(401, _) => f.write_str(
-                "a change over TCP takes the token that the configuration has as admin.token_file\n  hint: \
-                 `--token-file FILE` or MAITRED_TOKEN_FILE; if you gave one, it holds another token",
+                "a change over TCP needs the token that the configuration has as admin.token_file\n  hint: \
+                 `--token-file FILE` or MAITRED_TOKEN_FILE; if you gave one, it has another token",
             ),
             Unanswered::Refused(_, why) => f.write_str(why),
         }
     }
 }
 
-/// A name as it may stand in a path or query of a request.
+/// A name in the form for a path or query of a request.
 pub fn percent(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }

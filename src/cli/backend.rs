@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::ask::{Where, percent};
 use crate::border::text::visible;
 
-/// Set by hand what happens with a backend: at once, over reloads, until a hand lifts it
+/// Drain a backend, put it into maintenance, or set its weight; holds, also over reloads, until it is lifted
 #[derive(Args, Debug)]
 pub struct Backend {
     #[command(subcommand)]
@@ -18,28 +18,28 @@ pub struct Backend {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Lift what was set by hand, the weight too; probes then decide
+    /// Lift the state and the weight that were set by hand; probes then decide
     Up {
         #[command(flatten)]
         which: Which,
     },
-    /// No new sessions; open ones go on
+    /// No new sessions; open sessions go on
     Drain {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
         end: End,
     },
-    /// No new sessions and no probes; open ones as the pool's `on_down` says
+    /// No new sessions and no probes; open sessions follow the pool's `on_down`
     Maintenance {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
         end: End,
     },
-    /// Another weight than the configured one
+    /// Set another weight than the configured one
     Weight {
-        /// The weight, 0…256; with 0 it gets no new sessions. It may also stand last
+        /// The weight, 0…256; with 0 the backend gets no new sessions. May also be given last
         #[arg(value_name = "N")]
         weight: String,
         #[command(flatten)]
@@ -53,7 +53,7 @@ enum What {
 struct Which {
     /// Name of the pool
     pool: String,
-    /// Name of the backend, as `maitred show pools` has it
+    /// Name of the backend, as `maitred show pools` shows it
     backend: String,
     #[command(flatten)]
     at: Where,
@@ -61,7 +61,7 @@ struct Which {
 
 #[derive(Args, Debug)]
 struct End {
-    /// Lift it by itself then: a time like 2027-01-31T06:00:00Z, or a duration from now like 30m
+    /// When it is lifted automatically: a time like 2027-01-31T06:00:00Z, or a duration from now like 30m
     #[arg(long, value_name = "TIME", value_parser = until)]
     until: Option<String>,
 }
@@ -74,7 +74,7 @@ fn until(text: &str) -> Result<String, String> {
     let length: Duration = crate::config::parse_time(text)
         .map_err(|_| "write a time like 2027-01-31T06:00:00Z, or a duration like 30m".to_owned())?;
     let end = jiff::Timestamp::now().checked_add(length);
-    end.map(|time| time.to_string()).map_err(|_| "that is too far away".to_owned())
+    end.map(|time| time.to_string()).map_err(|_| "that is too far in the future".to_owned())
 }
 
 impl Backend {
@@ -115,7 +115,7 @@ impl Which {
     }
 }
 
-/// The weight, which may stand before or behind the names, and these.
+/// The weight, which may come before or after the names, and the names.
 fn weighed(words: [&str; 3]) -> Result<(u32, (&str, &str)), String> {
     const MOST: u32 = 256;
     let [first, second, third] = words;
@@ -142,7 +142,7 @@ impl End {
 }
 
 impl Where {
-    /// Changes a backend by hand; answers what it is now.
+    /// Changes a backend by hand; returns its new state.
     pub fn set(
         &self,
         pool: &str,
@@ -158,7 +158,7 @@ fn summary(pool: &str, backend: &Value) -> String {
     let text = |key: &str| visible(backend[key].as_str().unwrap_or("?"));
     if backend["state"].is_null() {
         return format!(
-            "{pool}/{} is not there now; what was set by hand is lifted\n",
+            "{pool}/{} does not exist now; what was set by hand is lifted\n",
             text("name")
         );
     }

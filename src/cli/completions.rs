@@ -8,7 +8,7 @@ use clap_complete::Shell;
 
 use super::output::print;
 
-/// Print the completions of a shell
+/// Print the completion script for a shell
 ///
 /// For example `maitred completions bash > /etc/bash_completion.d/maitred`.
 #[derive(Args, Debug)]
@@ -16,7 +16,7 @@ pub struct Completions {
     shell: Shell,
 }
 
-/// Print the manual page, or write those of all subcommands
+/// Print the manual page, or write the manual pages of all subcommands
 #[derive(Args, Debug)]
 pub struct Man {
     /// Write `maitred.1`, `maitred-run.1` and so on into this folder instead

@@ -1,4 +1,4 @@
-//! `maitred demo`: shows the whole thing at work with nothing but this binary.
+//! `maitred demo`: shows maitred at work with nothing but this binary.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use crate::config::{AdminSocket, LogLevel};
 use crate::control::daemon;
 use crate::demo;
 
-/// Show maitred at work: built-in backends, one of them flaky, built-in clients, a live table
+/// Show maitred at work with built-in clients and backends (one of them flaky) and a live table
 #[derive(Args, Debug)]
 pub struct Demo {
-    /// End by itself after this long, with a summary: `30s`, `2m`
+    /// End after this time, with a summary: `30s`, `2m`
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     limit: Option<Duration>,
-    /// Address of metrics, health and API; a free port if this one is taken
+    /// Address of metrics, health, status page and API; a free port if this one is in use
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9900")]
     admin: std::net::SocketAddr,
 }
@@ -37,9 +37,9 @@ impl Demo {
     fn play(&self) -> Result<demo::Summary, Box<dyn std::error::Error>> {
         let mut stage = demo::set()?;
         stage.config.admin.listen = Some(free_or_any(self.admin));
-        // Nobody changes a demonstration, and the real one's socket is not to be taken.
+        // A demonstration needs no changes, and must not take the real maitred's socket.
         stage.config.admin.socket = AdminSocket::None;
-        // The table is the output; what the log would say stands in it.
+        // The table is the output and shows what the log would say.
         stage.config.log.level = LogLevel::Error;
         let mut started = daemon::start(stage.config.clone())?;
         let summary = started.runtime.block_on(demo::play(
@@ -55,7 +55,7 @@ impl Demo {
     }
 }
 
-/// The wanted address, or one with a port the kernel chooses if somebody has it.
+/// The given address, or one with a port that the kernel chooses if it is in use.
 fn free_or_any(mut wanted: std::net::SocketAddr) -> std::net::SocketAddr {
     if std::net::TcpListener::bind(wanted).is_err() {
         wanted.set_port(0);

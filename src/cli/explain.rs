@@ -8,17 +8,17 @@ use crate::config::Report;
 use crate::config::fault::Severity;
 use crate::config::nearest::nearest;
 
-/// Explain an error code (E0042) or a close reason (no_backend)
+/// Explain an error code (E0042) or a close reason (no_backend): cause and cure
 #[derive(Args, Debug)]
 pub struct Explain {
-    /// As it stands in a message or in a log; without one, all of them are listed
+    /// The code or reason, as in a message or in the log; without one, all are listed
     code: Option<String>,
 }
 
 const ERRORS: &str = include_str!("../../docs/errors.md");
 const REASONS: &str = include_str!("../../docs/close-reasons.md");
 
-/// One of the documents' sections.
+/// One section of the documents.
 pub struct Section {
     /// `E0042`, `no_backend`.
     pub code: &'static str,
@@ -26,7 +26,7 @@ pub struct Section {
     pub text: &'static str,
 }
 
-/// Says, below a report, where there is more to read.
+/// Says, below a report, where to read more.
 pub fn offer(report: &Report) {
     let first = report.faults.iter().find(|fault| fault.severity == Severity::Error);
     if let Some(fault) = first {
@@ -95,7 +95,7 @@ mod tests {
         }
     }
 
-    /// With which commands end.
+    /// The codes with which commands end.
     const COMMANDS: [&str; 21] = [
         "E0101", "E0102", "E0103", "E0104", "E0105", "E0110", "E0120", "E0121", "E0122", "E0123",
         "E0124", "E0125", "E0126", "E0127", "E0128", "E0130", "E0131", "E0132", "E0133", "E0134",

@@ -6,14 +6,13 @@ use clap::Args;
 
 use crate::config::{self, Loaded, Report};
 
-/// Where the configuration is if nobody says so.
+/// The default configuration file.
 const DEFAULT_CONFIG: &str = "/etc/maitred/maitred.yaml";
 
 /// Where the configuration is; shared by the subcommands that read it.
 #[derive(Args, Debug)]
 pub struct ConfigFiles {
-    /// Configuration file; may be given several times; `-` is standard input; if not given:
-    /// /etc/maitred/maitred.yaml
+    /// Configuration file; may be given several times; `-` is standard input; default: /etc/maitred/maitred.yaml
     #[arg(long, value_name = "FILE", env = "MAITRED_CONFIG")]
     pub config: Vec<PathBuf>,
 }
@@ -23,9 +22,9 @@ impl ConfigFiles {
         if self.config.is_empty() { vec![DEFAULT_CONFIG.into()] } else { self.config.clone() }
     }
 
-    /// Whether no file is named and the usual one does not exist.
+    /// Whether no file is given and the default one does not exist.
     pub fn are_absent(&self) -> bool {
-        // One that may be there is to be read, and its error shown.
+        // A file that may exist must be read, and its error shown.
         self.config.is_empty() && matches!(Path::new(DEFAULT_CONFIG).try_exists(), Ok(false))
     }
 

@@ -1,4 +1,4 @@
-//! `maitred health`: asks a running maitred whether it lives; for a container's HEALTHCHECK, where there is no
+//! `maitred health`: asks a running maitred whether it is alive; for a container's HEALTHCHECK, where there is no
 //! shell and no curl.
 
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::ask::Where;
 
-/// Ask a running maitred whether it lives (exit 0) or not (exit 1)
+/// Check whether a running maitred is alive (exit 0) or not (exit 1)
 #[derive(Args, Debug)]
 pub struct Health {
     #[command(flatten)]
@@ -19,7 +19,7 @@ impl Health {
         match self.at.ask("GET", "/livez", None) {
             Ok(answer) if answer.status == 200 => ExitCode::SUCCESS,
             Ok(answer) => {
-                eprintln!("error[E0131]: the answer is {}", answer.status);
+                eprintln!("error[E0131]: the answer to /livez is {}", answer.status);
                 ExitCode::FAILURE
             }
             Err(error) => error.report(),

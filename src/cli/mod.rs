@@ -1,4 +1,4 @@
-//! The command line: one file per subcommand. Exit codes: 0 well, 1 refused or failed, 2 usage.
+//! The command line: one file per subcommand. Exit codes: 0 success, 1 refused or failed, 2 wrong usage.
 
 use std::process::ExitCode;
 
@@ -23,8 +23,8 @@ mod doctor;
 mod completions;
 mod version;
 
-const EXITS: &str = "Exit codes: 0 well, 1 refused or failed (configuration, address, a finding), 2 wrong usage.\n\
-    `maitred explain CODE` says more about an error; docs/ has all the rest.";
+const EXITS: &str = "Exit codes: 0 success, 1 refused or failed (configuration, address, a finding), 2 wrong usage.\n\
+    `maitred explain CODE` says more about an error; docs/ has the documentation.";
 
 #[derive(Debug, Parser)]
 #[command(name = "maitred", version, about, max_term_width = 100, after_help = EXITS)]
@@ -80,8 +80,8 @@ fn run() -> ExitCode {
     }
 }
 
-/// Whether these arguments, the program's name first, would run, or what is wrong with them. For the test that reads the
-/// documents.
+/// Whether the program would accept these arguments (its name first), or what is wrong with them. For the test that
+/// reads the documents.
 pub fn parse_only(arguments: &[String]) -> Result<(), String> {
     Cli::try_parse_from(arguments).map(drop).map_err(|error| error.to_string())
 }

@@ -1,4 +1,4 @@
-//! Writing what a command says.
+//! The output of a command.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,7 +9,7 @@ pub fn color_on_stderr() -> bool {
     !refused && std::io::stderr().is_terminal()
 }
 
-/// Whether something that was to be printed was not: whoever keeps what a command says is to know.
+/// Whether part of the output could not be written: a script that keeps the output must know.
 static IS_UNWRITTEN: AtomicBool = AtomicBool::new(false);
 
 /// Whether anything could not be written.
@@ -17,13 +17,13 @@ pub fn failed() -> bool {
     IS_UNWRITTEN.load(Relaxed)
 }
 
-/// Writes to standard output. A reader that has left is no failure of ours.
+/// Writes to standard output. A reader that has left is not an error.
 pub fn print(text: &str) {
     use std::io::{ErrorKind, Write};
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("error[E0135]: what was to be printed cannot be written: {error}");
+            eprintln!("error[E0135]: the output cannot be written: {error}");
             IS_UNWRITTEN.store(true, Relaxed);
         }
         _ => {}

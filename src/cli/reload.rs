@@ -7,7 +7,7 @@ use clap::Args;
 use super::ask::Where;
 use crate::border::text::visible;
 
-/// Make a running maitred read its configuration again: all of it is applied, or nothing
+/// Make a running maitred read its configuration again; it applies all of it, or nothing
 #[derive(Args, Debug)]
 pub struct Reload {
     #[command(flatten)]

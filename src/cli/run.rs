@@ -12,7 +12,7 @@ use super::output::color_on_stderr;
 use crate::config::{self, Loaded, OneLine, Report};
 use crate::control::daemon;
 
-/// Balance, from a configuration file or from flags alone
+/// Start the load balancer, from a configuration file or from flags alone
 ///
 /// `maitred run --listen :5432 --backend 10.0.0.11:5432 --backend 10.0.0.12:5432` needs no file.
 #[derive(Args, Debug)]
@@ -25,13 +25,13 @@ pub struct Run {
     /// Backend to balance to, without a file: `10.0.0.11:5432`, `unix:/path`; repeatable
     #[arg(long, value_name = "ADDRESS", requires = "listen")]
     backend: Vec<String>,
-    /// Protocol of the one-line start: `tcp` (if not given) or `udp`
+    /// Protocol, without a file: `tcp` (default) or `udp`
     #[arg(long, value_name = "PROTOCOL", requires = "listen")]
     protocol: Option<String>,
-    /// Balancing of the one-line start: `least_connections`, `round_robin`, …
+    /// Balancing, without a file: `least_connections` (default), `round_robin`, …
     #[arg(long, value_name = "ALGORITHM", requires = "listen")]
     balance: Option<String>,
-    /// Address of metrics, health and API, instead of the file's; `none` = off
+    /// Address of metrics, health, status page and API, instead of `admin.listen`; `none` switches them off
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
 }
@@ -64,13 +64,13 @@ impl Run {
         }
     }
 
-    /// The configuration's own, which a reload reads again.
+    /// The configuration's own files, which a reload reads again.
     fn files_on_disk(&self) -> Vec<PathBuf> {
         if !self.listen.is_empty() {
             return Vec::new();
         }
         let paths = self.files.paths();
-        // Standard input can be read only once, and so can what is united with it.
+        // Standard input can be read only once, and so can a configuration that includes it.
         if paths.iter().any(|path| path.as_os_str() == "-") { Vec::new() } else { paths }
     }
 

@@ -16,19 +16,19 @@ pub struct Sessions {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Reset them on both sides; all that is given must hold
+    /// Reset, on both sides, the sessions that match every given option; flows end
     #[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
     Kill {
-        /// The one with this id, as `maitred show sessions` has it
+        /// The session or flow with this id, as `maitred show sessions` shows it
         #[arg(group = "which", conflicts_with_all = ["pool", "backend", "client"])]
         id: Option<u64>,
-        /// Those in this pool
+        /// Sessions and flows of this pool
         #[arg(long, group = "which")]
         pool: Option<String>,
-        /// Those on the backend of this name
+        /// Sessions and flows on the backend with this name
         #[arg(long, group = "which")]
         backend: Option<String>,
-        /// Those of the client at this IP address
+        /// Sessions and flows of the client with this IP address
         #[arg(long, group = "which")]
         client: Option<IpAddr>,
         #[command(flatten)]

@@ -1,4 +1,5 @@
-//! `maitred show`: what a running maitred is doing, for people (table), scripts (JSON, as the API has it) and sheets (CSV).
+//! `maitred show`: what a running maitred is doing, for people (table), scripts (JSON, as the API has it) and
+//! spreadsheets (CSV).
 
 use std::process::ExitCode;
 
@@ -11,9 +12,9 @@ use crate::border::text::{commands, visible};
 /// Show what a running maitred is doing
 #[derive(Args, Debug)]
 pub struct Show {
-    /// What to show; listeners tell who was refused, and why
+    /// What to show; `listeners` also shows how many clients were refused, and why
     what: What,
-    /// In which form
+    /// Format of the output
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
     #[command(flatten)]
@@ -27,9 +28,9 @@ enum What {
     Pools,
     Sessions,
     Flows,
-    /// Every key with the value in force, as a file could say it
+    /// Every key with the value in force, as a configuration file would have it
     Config,
-    /// What happened lately
+    /// The last events
     Events,
 }
 
@@ -182,12 +183,12 @@ fn by_hand(backend: &Map<String, Value>) -> Value {
     each.collect::<Vec<_>>().join(", ").into()
 }
 
-/// Who answers may be anybody.
+/// The server that answers may not be maitred.
 fn name_of(pool: &Map<String, Value>) -> Value {
     pool.get("name").cloned().unwrap_or_default()
 }
 
-/// A pool without backends is not to be overlooked.
+/// A pool without backends must be visible, too.
 fn nobody(pool: &Map<String, Value>) -> Map<String, Value> {
     let why = pool.get("discovery").and_then(|it| it["why"].as_str());
     let why = why.unwrap_or("this pool has no backends");
@@ -241,7 +242,7 @@ fn visible_json(value: &Value) -> String {
     format!("{value:#}\n").chars().map(shown).collect()
 }
 
-/// RFC 4180, but for the line's end.
+/// RFC 4180, except for the line's end.
 fn csv(line: &[String]) -> String {
     let quoted = line.iter().map(|cell| match cell.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", cell.replace('"', "\"\"")),

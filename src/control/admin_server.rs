@@ -19,7 +19,7 @@ use crate::telemetry::history::{self, History};
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Sources;
 
-/// The admin server, which a reload may move, but for its socket.
+/// The admin server. A reload may move it, except for its socket.
 pub struct AdminServer {
     state: Arc<admin::State>,
     wanted: Option<SocketAddr>,
@@ -53,7 +53,7 @@ impl AdminServer {
         AdminServer { state: Arc::new(state), wanted: None, serving: None, socket: None, log }
     }
 
-    /// Binds another address, if another one is wanted; nothing is changed yet.
+    /// Binds another address, if another one is configured; nothing is changed yet.
     pub fn rebind(&self, wanted: Option<SocketAddr>) -> Result<Option<listen::Bound>, StartError> {
         match wanted {
             Some(address) if self.wanted != wanted => {
@@ -64,7 +64,7 @@ impl AdminServer {
         }
     }
 
-    /// Serves on `bound`; without one, goes on where it is, or stops if nothing is wanted.
+    /// Serves on `bound`. Without it, goes on where it is, or stops if no address is configured.
     pub fn serve(
         &mut self,
         wanted: Option<SocketAddr>,
@@ -81,14 +81,14 @@ impl AdminServer {
         Ok(())
     }
 
-    /// `Err`: why there is no socket, which is odd but no error.
+    /// `Err`: why there is no socket. That is unusual, but not an error.
     pub fn serve_socket(&mut self, bound: Result<Option<BoundSocket>, String>) {
         let bound = match bound {
             Ok(Some(bound)) => bound,
             Ok(None) => return,
             Err(why) => {
                 tracing::warn!(
-                    "no admin socket, so no changes but by signals ({why}); name one with `admin: {{socket: /path}}`, or \
+                    "no admin socket ({why}), so changes only by signals; set one with `admin: {{socket: /path}}`, or \
                      write `none`"
                 );
                 return;
@@ -104,7 +104,7 @@ impl AdminServer {
         }
     }
 
-    /// Of those who ask over TCP from now on.
+    /// The token for requests over TCP from now on.
     pub fn set_token(&self, token: Option<Token>) {
         self.state.token.store(token.map(Arc::new));
     }

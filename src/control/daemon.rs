@@ -1,5 +1,5 @@
-//! One process from a checked configuration to its exit: log, signals, supervisor, admin, and the life in
-//! between. `demo` shares the start and plays its own life.
+//! One process, from a checked configuration to its exit: log, signals, supervisor, admin server, and the run between
+//! them. `demo` shares the start and then runs in its own way.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ use crate::telemetry::events::EventKind;
 use crate::telemetry::log::{self, Log};
 use crate::telemetry::session_line;
 
-/// What may be asked before the first of it is answered.
+/// Questions to the supervisor that may wait at once.
 const ASKS: usize = 8;
 
 /// Descriptors that the control plane's event loop takes at most.
@@ -31,26 +31,27 @@ const EVENT_LOOP: usize = 8;
 
 const CONTROL: &str = "the control plane's event loop";
 
-/// Everything started, and nothing done with it yet.
+/// Everything is started, and nothing has been done with it yet.
 pub struct Started {
     pub runtime: Runtime,
     pub supervisor: Supervisor,
     pub admin: AdminServer,
     pub signals: Signals,
-    /// What the admin server is asked to do.
+    /// Requests of the admin server.
     pub asks: mpsc::Receiver<Ask>,
     pub log: &'static Log,
 }
 
-/// All that may take privileges.
+/// Everything that may need privileges.
 struct Bound {
     admin: Option<listen::Bound>,
-    /// `Err`: why there is none.
+    /// `Err`: why there is no socket.
     admin_socket: Result<Option<BoundSocket>, String>,
     sockets: Sockets,
 }
 
-/// Starts, serves, drains. `own` are the configuration's files, `files` those that it names; a reload reads both again.
+/// Starts, serves, drains. `own` are the configuration's files, `files` are those that it names; a reload reads both
+/// again.
 pub fn run(
     config: Config,
     own: Vec<PathBuf>,
@@ -63,10 +64,10 @@ pub fn run(
         warn_of_unreadable(&user, own.iter().chain(files));
     }
     let Started { runtime, supervisor, admin, signals, asks, log } = started;
-    // Without systemd there is nobody to tell.
+    // Without systemd there is no socket to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     runtime.block_on(life::live(supervisor, admin, signals, asks, source, own));
-    // Whoever still waits for a file system is not waited for.
+    // A thread that still waits for a file system is not waited for.
     runtime.shutdown_background();
     log.output.flush();
     Ok(())
@@ -74,8 +75,9 @@ pub fn run(
 
 /// Binds, becomes the user, starts workers and the control plane's tasks.
 pub fn start(config: Config) -> Result<Started, StartError> {
-    // Before the first thread, as is all down to the log's. Huge pages would round a small process up by megabytes,
-    // and there is nothing large here that they could make faster; a kernel that refuses costs memory, nothing else.
+    // Before the first thread, like everything down to the log's thread. Huge pages would round a small process up by
+    // megabytes, and nothing here is large enough to gain from them. A kernel that refuses this costs memory, nothing
+    // else.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     privileges::never_gain().map_err(|error| StartError::Io("no-new-privileges", error))?;
     let bound = bind(&config)?;
@@ -83,7 +85,7 @@ pub fn start(config: Config) -> Result<Started, StartError> {
     let log = log::start(config.log.format, config.log.level)
         .map_err(|error| StartError::Io("the log's thread", error))?;
     log.set_level(config.log.level);
-    // What hears of signals is made with it, and would panic.
+    // Signal handling is made with the runtime, and would panic without descriptors.
     limits::are_free(EVENT_LOOP).map_err(|error| StartError::Io(CONTROL, error))?;
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -108,7 +110,7 @@ pub fn start(config: Config) -> Result<Started, StartError> {
     admin.set_token(wanted.token);
     admin.serve(wanted.listen, bound.admin).map_err(|error| admin_error(wanted.listen, error))?;
     admin.serve_socket(bound.admin_socket);
-    // Else it would say that it is ready, and serve nobody.
+    // Otherwise it would say that it is ready, and serve no client.
     limits::are_free(http::RESERVE * 2 + 2)
         .map_err(|error| StartError::Io("what a first session takes", error))?;
     let version = env!("CARGO_PKG_VERSION");
@@ -118,7 +120,7 @@ pub fn start(config: Config) -> Result<Started, StartError> {
     Ok(Started { runtime, supervisor, admin, signals, asks, log })
 }
 
-/// Everything that may take privileges, which are then given up.
+/// Binds and opens everything that may need privileges; then they are given up.
 fn bind(config: &Config) -> Result<Bound, StartError> {
     let user = config.process.user.as_ref();
     user.map_or(Ok(()), privileges::may_become).map_err(StartError::User)?;
@@ -141,7 +143,7 @@ fn bind(config: &Config) -> Result<Bound, StartError> {
 }
 
 impl Bound {
-    /// What has a file is this user's, and so is the process.
+    /// A socket that has a file belongs to this user, and so does the process.
     fn become_user(&self, user: &User) -> Result<(), StartError> {
         if let Ok(Some(BoundSocket { file, .. })) = &self.admin_socket {
             file.give_to(user)
@@ -155,13 +157,13 @@ impl Bound {
     }
 }
 
-/// They were read by who started the program; a reload reads them as who it is now.
+/// The user who started the program has read these files; a reload reads them as the user that the process is now.
 fn warn_of_unreadable<'a>(user: &User, files: impl Iterator<Item = &'a PathBuf>) {
     for file in files {
         if let Some(error) = privileges::unreadable(file) {
             let file = file.display();
             tracing::warn!(
-                "user {} cannot read {file} ({error}): a reload would be refused; let it: `chgrp {} {file} && chmod g+r \
+                "user {} cannot read {file} ({error}): a reload would be refused; allow it: `chgrp {} {file} && chmod g+r \
                  {file}`, and `chmod a+x` on the folders above",
                 user.name,
                 user.gid

@@ -1,5 +1,5 @@
-//! The drain: take nothing new, finish the rest. readyz says 503 at once, accepting goes on for `delay` so
-//! that whoever routes to us can notice, then open sessions may end by themselves until the deadline.
+//! The drain: accept nothing new, finish the rest. readyz says 503 at once. Accepting goes on for `delay`, so that
+//! balancers in front of this one can notice; then open sessions may end by themselves until the deadline.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::control::supervisor::Supervisor;
 use crate::control::supervisor::sessions::wait_for_sessions;
 use crate::telemetry::events::EventKind;
 
-/// How long sessions get to notice that they were cut.
+/// How long sessions have to notice that they were cut.
 const CUT: Duration = Duration::from_secs(2);
 
 /// Drains and stops. A second SIGTERM or SIGINT cuts what is left at once.
@@ -30,7 +30,7 @@ pub async fn drain(
         ended = async {
             tokio::time::sleep(delay).await;
             let deadline = timeout.map(|timeout| Instant::now() + timeout);
-            // What is queued is accepted first, and at `max_sessions` that waits for sessions to end.
+            // Connections in the accept queue are accepted first; at `max_sessions` that waits for sessions to end.
             let stopped = supervisor.stop_accepting();
             match timeout {
                 None => stopped.await,
@@ -52,10 +52,10 @@ pub async fn drain(
     supervisor.stop();
 }
 
-/// Says that accepting goes on but readiness is over.
+/// Says that accepting goes on, but the process is no longer ready.
 fn announce(supervisor: &Supervisor) {
     supervisor.plane.draining.store(true, Relaxed);
-    // Without systemd there is nobody to tell.
+    // Without systemd there is no socket to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
 }
 

@@ -1,7 +1,8 @@
-//! Looks at the files that the configuration names (networks, certificates, keys, backends), and with `process.watch` at
-//! its own, once a second, and reads those that changed. What is made of it is the supervisor's. Looking works in every
-//! file system, also in those that tell nobody of a change, and through links that are set anew, as Kubernetes does it.
-//! Runs on a thread of its own, for a look into a network's file system may last for ever.
+//! Checks, once a second, the files that the configuration names (networks, certificates, keys, backends), and with
+//! `process.watch` the configuration files themselves, and reads those that changed. The supervisor decides what to
+//! do with the content. Polling works on every file system, also on those that report no changes, and through links
+//! that are switched, as Kubernetes does. It has a thread of its own, because a check on a network file system may
+//! block for ever.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::Metadata;
@@ -19,16 +20,16 @@ use crate::border::plane::Plane;
 use crate::config::{self, Answer, Config, Renewed};
 use crate::data::pool::finding::Failure;
 
-/// Between two looks.
+/// Between two checks.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Until somebody is to look once more, if there was no thread for it.
+/// If there was no thread for it: until it is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// A file that is another one than before.
+/// A file that has changed.
 pub struct Change {
     pub path: PathBuf,
-    /// What it holds; `Err` says what is wrong with it, and where.
+    /// Its content; `Err` says what is wrong with it, and where.
     pub content: Result<Content, String>,
 }
 
@@ -38,31 +39,32 @@ pub enum Content {
     Tls(Renewed),
 }
 
-/// What a look found.
+/// What a check found.
 pub struct Found {
-    /// Where the files are named. Once another one is in force they are read again, and this is void.
+    /// The configuration that names the files. When another one is in force, the files are read again, and this is
+    /// void.
     pub config: Arc<Config>,
     pub changes: Vec<Change>,
-    /// The configuration's own files hold another text: it is to be read anew.
+    /// The text of the configuration's own files has changed: reload it.
     pub configuration: bool,
 }
 
 /// What is known of each file.
 #[derive(Default)]
 pub struct Watch {
-    /// The configuration's own, in their order.
+    /// The configuration's own files, in their order.
     own: Vec<PathBuf>,
     own_seen: OwnSeen,
     seen: HashMap<PathBuf, Seen>,
     config: Option<Arc<Config>>,
 }
 
-/// Of the configuration's own files.
+/// The state of the configuration's own files.
 #[derive(Default)]
 struct OwnSeen {
     stamps: Vec<Option<Stamp>>,
     is_read: bool,
-    /// What was in force when they were read last, and what they held.
+    /// The configuration that was in force when they were last read, and their content then.
     known: Option<(String, String)>,
 }
 
@@ -71,7 +73,7 @@ struct Seen {
     is_read: bool,
 }
 
-/// Whatever is done to a file, or put in its place, changes one of these. `None`: it cannot be looked at.
+/// Any change of a file, or another file in its place, changes one of these. `None`: it cannot be checked.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Stamp {
     file: (u64, u64),
@@ -86,8 +88,8 @@ impl Watch {
         Watch { own, ..Watch::default() }
     }
 
-    /// Whether they hold another text than what is in force, for two looks, one after the other. What was refused once
-    /// is not tried again until it is yet another.
+    /// Whether they had another text than the one in force in two checks, one after the other. A text that was
+    /// refused once is not tried again until it changes.
     fn look_at_own(&mut self, config: &Config) -> bool {
         if self.own.is_empty() {
             return false;
@@ -110,9 +112,9 @@ impl Watch {
         is_other
     }
 
-    /// What became another one since the last looks. A file is read when it was the same in two looks, one after the
-    /// other: whoever writes it anew in its place may be in the middle, and half a `deny_file` opens the door. What was
-    /// never seen before is read, too: it may have changed since the configuration was.
+    /// The files that changed since the last checks. A file is read when two checks, one after the other, found it
+    /// the same: a program that overwrites it in place may be in the middle, and half a `deny_file` would let clients
+    /// in. A file that was never seen before is read, too: it may have changed since the configuration was read.
     pub fn look(&mut self, config: &Arc<Config>) -> Found {
         let is_other = self.config.as_ref().is_none_or(|known| !Arc::ptr_eq(known, config));
         self.config = Some(Arc::clone(config));
@@ -137,7 +139,7 @@ impl Watch {
             } else {
                 config.read_tls(path).map(Content::Tls)
             };
-            // Else it changed meanwhile, which the next look shows.
+            // Otherwise it changed meanwhile, which the next check shows.
             if stamp(path) == now {
                 seen.is_read = true;
                 changes.push(Change { path: path.to_owned(), content });
@@ -148,11 +150,11 @@ impl Watch {
     }
 }
 
-/// Of their texts, as the configuration has it; of a file that cannot be read, that it cannot.
+/// The hash of their texts, as the configuration has it; for a file that cannot be read, that it cannot.
 fn digest(files: &[PathBuf]) -> String {
     let mut hash = Sha256::new();
     for path in files {
-        // Within the same bounds as it is read in: it may have become a pipe, or be without end.
+        // Within the same bounds as a reload reads it: it may have become a pipe, or be endless.
         match config::read_text_file(path) {
             Ok(text) => hash.update(text),
             Err(why) => hash.update(why),
@@ -171,7 +173,7 @@ pub fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
-/// Changes, as they are found. Looked for from the first configuration on that names a file.
+/// Changes, as they are found. Checks begin with the first configuration that names a file.
 pub struct Changes {
     own: Vec<PathBuf>,
     /// There was no thread for it.
@@ -185,7 +187,7 @@ impl Changes {
         Changes { own, is_refused: false, found: None }
     }
 
-    /// Sees to it that somebody looks, if there is anything to look at.
+    /// Starts the thread, if there is anything to check.
     pub fn attend(&mut self, plane: &Arc<Plane>) {
         let config = Arc::clone(&plane.snapshot.load().config);
         let named = [config.net_files(), config.tls_files(), config.backend_files()];
@@ -194,14 +196,14 @@ impl Changes {
             match start(Arc::clone(plane), self.own.clone()) {
                 Ok(changes) => self.found = Some(changes),
                 Err(error) => {
-                    tracing::error!(%error, "no thread to look at files; it is tried again");
+                    tracing::error!(%error, "no thread to check files with; maitred tries again");
                     self.is_refused = true;
                 }
             }
         }
     }
 
-    /// The next one; `None`: it is time to `attend` again. May be dropped while it waits.
+    /// The next change; `None`: it is time to `attend` again. May be dropped while it waits.
     pub async fn next(&mut self) -> Option<Found> {
         match &mut self.found {
             Some(changes) => match changes.recv().await {

@@ -1,4 +1,5 @@
-//! The life of the process after its start: signals in, reloads and the drain out. Ends with the exit code.
+//! The life of the process after its start: handles signals and requests, reloads and drains. Ends with the exit
+//! code.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::sys::aside;
 use crate::sys::limits;
 use crate::telemetry::events::EventKind;
 
-/// Where a reload reads the configuration again; `Err` is the report for the operator.
+/// Reads the configuration again, for a reload; `Err` is the report for the operator.
 pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
 /// Serves until a signal ends it. `own` are the files of the configuration itself, which `process.watch` is about.
@@ -39,7 +40,7 @@ pub async fn live(
                 Ask::Drain => Signal::Drain,
                 Ask::Reload(answer) => {
                     let outcome = reload(&mut supervisor, &mut admin, &source).await;
-                    // Who asked may have left.
+                    // The client that asked may have left.
                     let _ = answer.send(outcome);
                     continue;
                 }
@@ -71,12 +72,12 @@ pub async fn live(
             }
         };
         if matches!(signal, Signal::Drain | Signal::DrainForever) {
-            // Nothing more can be asked.
+            // No further request can come.
             asks.close();
             while asks.recv().await.is_some() {}
         }
         match signal {
-            // The outcome is in log, events and metrics; a signal has nobody to answer.
+            // The outcome is in log, events and metrics; a signal gets no answer.
             Signal::Reload => drop(reload(&mut supervisor, &mut admin, &source).await),
             Signal::Ignored(name) => tracing::info!("{name} has no meaning yet and is ignored"),
             Signal::Drain => {
@@ -93,7 +94,7 @@ pub async fn live(
     }
 }
 
-/// Until that time of the wall clock, or at most a minute; for ever without one.
+/// Until that time of the wall clock, or for at most a minute; for ever if there is no time.
 async fn until(time: Option<SystemTime>) {
     const LOOK: Duration = Duration::from_secs(60);
     match time {
@@ -115,7 +116,7 @@ fn kill(
     let what = format!("{filter}");
     let mut counts = supervisor.kill(filter);
     let events = Arc::clone(&supervisor.events);
-    // Aside: a worker answers when it is done with what it is at.
+    // On another task: a worker answers only when it has finished its current work.
     tokio::spawn(async move {
         let mut killed = 0;
         while let Some(count) = counts.recv().await {
@@ -123,12 +124,12 @@ fn kill(
         }
         let plural = if killed == 1 { "" } else { "s" };
         events.note(EventKind::Kill, format!("{killed} session{plural} killed by {who}: {what}"));
-        // Who asked may have left.
+        // The client that asked may have left.
         let _ = answer.send(killed);
     });
 }
 
-/// Reads and applies the configuration. Reading happens aside: probes and admin go on meanwhile.
+/// Reads and applies the configuration. Another thread reads it, so that probes and admin server go on meanwhile.
 async fn reload(
     supervisor: &mut Supervisor,
     admin: &mut AdminServer,
@@ -136,12 +137,13 @@ async fn reload(
 ) -> Result<Vec<String>, String> {
     let source = Arc::clone(source);
     let begun = Instant::now();
-    // Meanwhile nothing else is done, not even what a signal asks for.
+    // Meanwhile nothing else is done, not even for a signal.
     const PATIENCE: Duration = Duration::from_secs(30);
     let read = match aside::run("reload", move || source()) {
-        Err(error) => {
-            Err(format!("no thread to read the configuration on: {error}{}", limits::hint(&error)))
-        }
+        Err(error) => Err(format!(
+            "no thread to read the configuration with: {error}{}",
+            limits::hint(&error)
+        )),
         Ok(reading) => match tokio::time::timeout(PATIENCE, reading).await {
             Ok(Ok(read)) => read,
             Ok(Err(_)) => Err("reading the configuration panicked".to_owned()),

@@ -1,5 +1,5 @@
-//! The control plane: everything that decides about the data plane and touches no byte of it. `daemon` starts it, `life` waits
-//! for what happens to it, `supervisor` changes what is in force.
+//! The control plane: everything that decides about the data plane and touches none of its bytes. `daemon` starts it,
+//! `life` handles its requests and signals, `supervisor` changes what is in force.
 
 pub mod daemon;
 pub mod life;

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 
-/// Keys that differ but only take effect at a start.
+/// Keys that differ but take effect only at a start.
 pub fn fixed_keys_changed(before: &Config, after: &Config) -> Vec<&'static str> {
     let mut keys = Vec::new();
     if before.process.workers != after.process.workers {
@@ -11,7 +11,7 @@ pub fn fixed_keys_changed(before: &Config, after: &Config) -> Vec<&'static str> 
     if before.admin.socket != after.admin.socket {
         keys.push("admin.socket");
     }
-    // Who it is, not how it is written; and the groups of a name are the machine's.
+    // The user itself, not how it is written; and the groups of a name come from the machine.
     let ids = |config: &Config| config.process.user.as_ref().map(|user| (user.uid, user.gid));
     match (ids(before), ids(after)) {
         (Some((before_uid, before_gid)), Some((uid, gid))) => {

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// What the outside asks of the process.
+/// Requests from outside the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM, SIGINT: drain; a second one ends at once.
@@ -27,7 +27,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From here on these signals no longer kill the process: to be called before anything is started.
+    /// From here on these signals no longer kill the process: call this before anything is started.
     pub fn catch() -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,

@@ -24,7 +24,7 @@ pub fn admin_error(wanted: Option<SocketAddr>, error: io::Error) -> StartError {
 }
 
 impl StartError {
-    /// For `maitred explain`.
+    /// The code for `maitred explain`.
     pub fn code(&self) -> &'static str {
         match self {
             StartError::Admin(..) => "E0101",
@@ -42,15 +42,15 @@ impl fmt::Display for StartError {
             StartError::Admin(address, error) => {
                 write!(
                     f,
-                    "cannot bind the admin address {address}: {error}\n  hint: another maitred may have it; \
+                    "cannot bind the admin address {address}: {error}\n  hint: another maitred may use it; \
                      choose another with `--admin ADDRESS` or `admin: {{listen: …}}`, or `none`"
                 )
             }
             StartError::AdminSocket(path, error) => {
                 write!(
                     f,
-                    "cannot bind the admin socket {}: {error}\n  hint: its folder must be there and writable, and no other \
-                     maitred have it; choose another with `admin: {{socket: …}}`, or `none`",
+                    "cannot bind the admin socket {}: {error}\n  hint: its folder must exist and be writable, and no other \
+                     maitred may use it; choose another with `admin: {{socket: …}}`, or `none`",
                     path.display()
                 )
             }

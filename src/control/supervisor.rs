@@ -1,5 +1,5 @@
-//! Wiring, the only place that knows both planes: opens sockets, starts workers, swaps Snapshots, drains.
-//! Runs on the control runtime; everything here is rare.
+//! The wiring, and the only place that knows both planes: opens sockets, starts workers, swaps Snapshots, drains.
+//! Runs on the control runtime; everything here happens rarely.
 
 mod bind;
 mod files;
@@ -60,7 +60,7 @@ pub struct Supervisor {
     source_ports: Arc<SourcePorts>,
     monitor: Monitor,
     finds: Finds,
-    /// What the files say and discovery found, without what hands set.
+    /// What the files say and discovery found, without what was set by hand.
     base: Config,
     hands: Hands,
     /// What is bound, by the address the configuration names.
@@ -75,7 +75,7 @@ impl Supervisor {
         Supervisor::start_on(bound, config, session_log)
     }
 
-    /// Starts the workers and accepts on what was bound for this configuration.
+    /// Starts the workers and accepts on the sockets that were bound for this configuration.
     pub fn start_on(
         bound: Sockets,
         config: Config,
@@ -95,7 +95,7 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    /// Every thread that it takes.
+    /// Starts every thread that the supervisor needs.
     fn prepare(
         bound: &Sockets,
         config: &Config,
@@ -132,12 +132,12 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    /// The threads that only some configurations need, as far as they do not run yet.
+    /// Starts the threads that only some configurations need, if they do not run yet.
     fn start_others(&mut self, config: &Config) -> Result<(), Lack> {
         let packets = self.packets.start(&self.plane, config);
         packets.map_err(|error| Lack::Thread("a worker's UDP side", error))?;
         let discovery = self.finds.discovery.start(config);
-        discovery.map_err(|error| Lack::Thread("the thread that asks for names", error))
+        discovery.map_err(|error| Lack::Thread("the DNS thread", error))
     }
 
     fn start_workers(&mut self, mails: Vec<Mail>) -> io::Result<()> {
@@ -160,12 +160,12 @@ impl Supervisor {
         self.workers.len()
     }
 
-    /// What is bound now, in the order of addresses.
+    /// The bound addresses, in order.
     pub fn served(&self) -> impl Iterator<Item = (&Bind, &Served)> {
         self.served.iter()
     }
 
-    /// The point of no return: the new Snapshot is read from here on, new sockets accept, unwanted ones finish.
+    /// The point of no return: from here on the new Snapshot is read, new sockets accept, and unwanted ones finish.
     fn swap(&mut self, config: Arc<Config>, opened: Opened) -> mpsc::Receiver<()> {
         let before = self.plane.snapshot.load_full();
         let departed = self.plane.departed.load_full();
@@ -203,8 +203,8 @@ impl Supervisor {
         self.monitor.apply(&snapshot);
         self.finds.attend(&snapshot);
         let packets = self.listen(&config, opened, (&before, &snapshot));
-        // What is closed takes what it has queued as the listener it was, and is no longer served afterwards. Its
-        // successor, which may have the same port, receives already.
+        // A socket that is closed still accepts its queue as the old listener, and is not served afterwards. Its
+        // successor, which may have the same port, already receives.
         let unwanted = self.unwanted(&config);
         self.keep_off_listeners();
         self.packets.renew(&snapshot, &self.served, packets);
@@ -213,7 +213,7 @@ impl Supervisor {
         self.close(unwanted)
     }
 
-    /// Has those sessions ended whose clients may not come in any more, by listeners where they are to end.
+    /// Ends the sessions whose clients are denied now, on those listeners that are configured to end them.
     fn look_again(&self, before: &Snapshot, now: &Snapshot) {
         let is_stricter = |listener: &&Arc<Listener>| {
             let before = before.listeners.get(&listener.config.name);
@@ -280,13 +280,13 @@ impl Supervisor {
         packets
     }
 
-    /// No source port is one that a client may want to come in by.
+    /// A source port must not be a port on which a client may come in.
     fn keep_off_listeners(&self) {
         let of_tcp = self.served.iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
         self.source_ports.keep_off(of_tcp.filter_map(|(_, it)| it.local.port()).collect());
     }
 
-    /// Takes out of what is served what `config` does not want.
+    /// Stops serving everything that `config` does not have.
     fn unwanted(&mut self, config: &Config) -> BTreeMap<Bind, Served> {
         let wanted: BTreeSet<Bind> = config
             .listeners
@@ -296,7 +296,7 @@ impl Supervisor {
         self.served.extract_if(.., |bind, _| !wanted.contains(bind)).collect()
     }
 
-    /// Stops accepting there; the answer ends when all those sockets are closed.
+    /// Stops accepting there; the answer comes when all those sockets are closed.
     fn close(&mut self, unwanted: BTreeMap<Bind, Served>) -> mpsc::Receiver<()> {
         let (done, closed) = mpsc::channel(1);
         let ours = bind::Ours::new(&self.served);
@@ -317,11 +317,11 @@ impl Supervisor {
 
     fn send(&self, worker: usize, command: Command) {
         if !self.workers[worker].send(command) {
-            tracing::error!(worker, "a worker is gone");
+            tracing::error!(worker, "a worker has ended");
         }
     }
 
-    /// Applies a new configuration. `Err` changes nothing. Answers what changed.
+    /// Applies a new configuration and returns what changed. `Err` changes nothing.
     pub fn reload(&mut self, config: Config) -> Result<Vec<String>, ReloadError> {
         let before = self.plane.snapshot.load_full();
         let fixed = reload::fixed_keys_changed(&before.config, &config);
@@ -340,7 +340,7 @@ impl Supervisor {
         Ok(changes)
     }
 
-    /// A reload from reading to its traces in log, events and metrics.
+    /// A whole reload, from reading the files to its entries in log, events and metrics.
     pub fn reload_with(
         &mut self,
         read: Result<Config, String>,
@@ -363,12 +363,13 @@ impl Supervisor {
             }
             Err(report) => {
                 let first = report.lines().next().unwrap_or_default();
-                // With its place, where it has one.
+                // With its place in the file, if it has one.
                 let place = report.lines().nth(1).map_or("", str::trim);
                 let place =
                     if place.starts_with("-->") { format!(" {place}") } else { String::new() };
                 self.reloads.was_refused(&format!("{first}{place}"));
-                let what = format!("reload refused, the configuration in force stays: {first}");
+                let what =
+                    format!("reload refused, the running configuration stays in force: {first}");
                 self.events.warn(EventKind::Reload, what);
                 tracing::error!("why the reload was refused:\n{report}");
             }
@@ -376,18 +377,18 @@ impl Supervisor {
         outcome
     }
 
-    /// Stops accepting everywhere: what the kernel has queued is accepted first. UDP sockets stay open for the flows
-    /// there, but nobody new is let in.
+    /// Stops accepting everywhere: connections in the accept queues are accepted first. UDP sockets stay open for
+    /// their flows, but no new client is admitted.
     pub async fn stop_accepting(&mut self) {
         self.packets.tell(|| udp::worker::Command::Drain);
         let is_tcp = |(protocol, _): &Bind, _: &mut Served| *protocol == Protocol::Tcp;
         let of_tcp = self.served.extract_if(.., is_tcp).collect();
-        // Nobody sends: the channel ends when every worker has closed its sockets.
+        // Nothing is ever sent: the channel ends when every worker has closed its sockets.
         let _ = self.close(of_tcp).recv().await;
         self.plane.served.store(Arc::default());
     }
 
-    /// Ends the workers; sessions still open then are dropped with them.
+    /// Ends the workers; sessions that are still open are dropped with them.
     pub fn stop(mut self) {
         self.monitor.stop();
         self.finds.discovery.stop();
@@ -428,7 +429,7 @@ impl fmt::Display for ReloadError {
 
 impl std::error::Error for ReloadError {}
 
-/// The first changes, and how many more.
+/// The first changes, and the number of the others.
 fn summary(changes: &[String]) -> String {
     const SHOWN: usize = 10;
     let mut text = changes[..changes.len().min(SHOWN)].join(", ");
@@ -438,7 +439,7 @@ fn summary(changes: &[String]) -> String {
     text
 }
 
-/// The monitor, which cuts the sessions of a dead backend through the workers' mailboxes.
+/// Starts the monitor, which cuts the sessions of a dead backend through the workers' mailboxes.
 fn start_monitor(
     events: &Arc<Events>,
     workers: &[Mailbox],
@@ -450,14 +451,14 @@ fn start_monitor(
     let workers: Box<[Mailbox]> = workers.into();
     let cut = move |filter: SessionFilter, reason| {
         for worker in &workers {
-            // A worker that is gone has no sessions.
+            // A worker that has ended has no sessions.
             worker.send(Command::Cut(Cut { filter: filter.clone(), reason, count: None }));
         }
     };
     let mailboxes = Arc::clone(&packets.mailboxes);
     let ask_others = move |filter: SessionFilter| {
         for mailbox in mailboxes.load().iter() {
-            // A thread that is gone has no flows.
+            // A thread that has ended has no flows.
             mailbox.send(udp::worker::Command::AskOthers(filter.clone()));
         }
     };
@@ -465,15 +466,15 @@ fn start_monitor(
     let in_flight = usize::try_from(in_flight).unwrap_or(1);
     let means = Means { cut: Box::new(cut), ask_others: Box::new(ask_others) };
     let monitor = Monitor::start(Arc::clone(events), means, in_flight);
-    monitor.map_err(|error| Lack::Thread("the thread of the probes", error))
+    monitor.map_err(|error| Lack::Thread("the probes' thread", error))
 }
 
-/// Of sessions and of flows.
+/// Limits of sessions and of flows.
 fn max_sessions(config: &Config, descriptors: u64) -> (u64, u64) {
     let has = |protocol| config.listeners.iter().any(|it| it.protocol == protocol);
     let flows =
         if has(Protocol::Udp) { limits::max_flows(descriptors, has(Protocol::Tcp)) } else { 0 };
-    // Without a TCP listener nobody takes any, and the figure is what one would get.
+    // Without a TCP listener there are no sessions, and this is the number that would be allowed.
     let beside = if has(Protocol::Tcp) { flows } else { 0 };
     let sessions = config.process.max_sessions;
     (sessions.unwrap_or_else(|| limits::auto_max_sessions(descriptors, beside)), flows)

@@ -1,5 +1,5 @@
-//! Who may come in: the limits a session is held against before anything is spent on it, and the permits
-//! that give the places back on drop.
+//! Admission: the limits that a session must pass before anything is spent on it, and the permits that give the
+//! places back on drop.
 
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -14,19 +14,19 @@ use crate::border::snapshot::{Listener, ListenerLive, Terms};
 /// One session's place in its listener's limit, and the terms on which it was accepted.
 pub struct ListenerPermit(Arc<Terms>);
 
-/// Who was let in: a place in the listener's limit, and one in the client's own where that is limited.
+/// An admitted client: a place in the listener's limit, and one in the client's own if that is limited.
 pub struct Admission {
     pub listener: ListenerPermit,
     pub client: Option<ClientPermit>,
-    /// Whose PROXY header is awaited, and by what the client it announces is judged.
+    /// A sender whose PROXY header is awaited, and the rules for the client that it announces.
     pub sender_of: Option<Arc<Listener>>,
 }
 
-/// The checks in order, cheap ones first. The process's own limit was taken before accept(), which pauses at it;
-/// the backend's is taken by the pick. A client of a unix socket has no address, so `allow`, `deny` and the limits of
-/// each client say nothing about it: who may use the socket is said by its file.
+/// The checks in order, cheap ones first. The process's own limit was taken before accept(), which pauses at it; the
+/// backend's is taken by the pick. A client of a unix socket has no address, so `allow`, `deny` and the limits per
+/// client do not apply to it: the socket file's permissions say which processes may use it.
 ///
-/// `now_ns`: on the clock that the listener's quotas are always asked with.
+/// `now_ns`: on the clock with which the listener's quotas are always used.
 pub fn admit(
     listener: Arc<Listener>,
     client: ClientAddr,
@@ -50,8 +50,8 @@ pub fn admit(
     Ok(Admission { listener: permit, client, sender_of: is_sender.then_some(listener) })
 }
 
-/// Whether a client may come in, and comes slowly enough. Its own rate before the listener's: who is over the one does
-/// not use up the other.
+/// Whether a client is admitted by the lists, and within the rates. The client's own rate comes before the
+/// listener's: a client over its own does not use up the other.
 pub fn look_at(listener: &Listener, ip: Option<IpAddr>, now_ns: u64) -> Result<(), CloseReason> {
     if ip.is_some_and(|ip| !listener.acl.allows(ip)) {
         return Err(CloseReason::Denied);
@@ -60,8 +60,8 @@ pub fn look_at(listener: &Listener, ip: Option<IpAddr>, now_ns: u64) -> Result<(
     listener_rate(listener, now_ns)
 }
 
-/// Whether who is in might come in now, with whoever announced it. `is_sender`: it is one of those, and has announced
-/// nobody yet.
+/// Whether the client of an open session would be admitted now, and the sender that announced it. `is_sender`: it is
+/// a trusted sender that has announced no client yet.
 pub fn may_stay(
     listener: &Listener,
     client: Option<IpAddr>,
@@ -73,8 +73,8 @@ pub fn may_stay(
     client.is_none_or(is_allowed) && sender.is_none_or(|ip| !acl.denies(ip))
 }
 
-/// Who is trusted to announce clients is turned away only by a `deny`: `allow` and the limits of each client speak of
-/// those it announces.
+/// Only a `deny` refuses a sender that is trusted to announce clients: `allow` and the limits per client apply to the
+/// clients that it announces.
 fn look_at_sender(listener: &Listener, ip: Option<IpAddr>, now_ns: u64) -> Result<(), CloseReason> {
     if ip.is_some_and(|ip| listener.acl.denies(ip)) {
         return Err(CloseReason::Denied);
@@ -82,8 +82,8 @@ fn look_at_sender(listener: &Listener, ip: Option<IpAddr>, now_ns: u64) -> Resul
     listener_rate(listener, now_ns)
 }
 
-/// What a client is held against that a trusted sender announced; the listener's own limits were held against the
-/// connection when it came.
+/// The rules for a client that a trusted sender announced; the listener's own limits were applied to the connection
+/// when it came.
 pub fn admit_announced(
     listener: &Listener,
     ip: IpAddr,
@@ -115,7 +115,7 @@ fn listener_rate(listener: &Listener, now_ns: u64) -> Result<(), CloseReason> {
     }
 }
 
-/// One of the client's own places, where they are limited.
+/// One of the client's own places, if they are limited.
 pub fn client_place(
     listener: &Listener,
     ip: Option<IpAddr>,

@@ -1,5 +1,5 @@
-//! The data plane: what touches a session's or a flow's bytes, and what decides about it on the way. Read `tcp` for the
-//! life of a connection, `udp` for that of a datagram.
+//! The data plane: what touches a session's or a flow's bytes, and what decides about them on the way. Read `tcp` for
+//! the life of a connection, `udp` for that of a datagram.
 
 pub mod tcp;
 pub mod udp;

@@ -1,5 +1,5 @@
-//! Built-in backends: each answers every byte `b` by `b ^ MASK` after its own thinking time. One has outages:
-//! it closes its socket and resets its sessions, and comes back on the same address.
+//! Built-in backends: each answers every byte `b` with `b ^ MASK` after a delay of its own. One has outages: it
+//! closes its socket, resets its sessions, and comes back on the same address.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -23,7 +23,7 @@ pub const MASK: u8 = 0x5a;
 /// Sessions a backend serves at once; far above what the clients open.
 const SESSIONS: usize = 1024;
 
-/// How long a flaky backend stays up and away.
+/// How long a flaky backend stays up, and how long it is away.
 #[derive(Clone, Copy)]
 pub struct Outage {
     pub up: Duration,
@@ -69,7 +69,7 @@ impl Backend {
 }
 
 impl Serving {
-    /// `serve` is to end soon after it is told to stop.
+    /// `serve` must end soon after it is told to stop.
     pub fn start(
         name: &str,
         serve: impl AsyncFnOnce(&AtomicBool) + Send + 'static,
@@ -87,7 +87,7 @@ impl Drop for Serving {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic there was printed there.
+            // The panic was printed by its thread.
             let _ = thread.join();
         }
     }

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Largest message.
 const LARGEST: usize = 32 * 1024;
 
-/// What all clients saw.
+/// What all clients counted.
 #[derive(Default)]
 pub struct Seen {
     sessions: AtomicU64,
@@ -66,7 +66,7 @@ impl Seen {
         self.datagrams.load(Relaxed)
     }
 
-    /// Datagrams without: the flaky backend had taken them when it went away.
+    /// Datagrams without an answer: the flaky backend had received them before an outage.
     pub fn datagrams_unanswered(&self) -> u64 {
         self.unanswered.load(Relaxed)
     }
@@ -87,7 +87,7 @@ pub struct Clients(JoinHandle<()>);
 
 impl Clients {
     pub fn join(self) {
-        // A panic there was printed there.
+        // The panic was printed by its thread.
         let _ = self.0.join();
     }
 }
@@ -111,7 +111,7 @@ pub fn start(
                 })
             });
             for client in clients.collect::<Vec<_>>() {
-                // A panic there was printed there.
+                // The panic was printed by its thread.
                 let _ = client.await;
             }
         });

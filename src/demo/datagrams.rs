@@ -16,13 +16,13 @@ use super::backends::{MASK, Outage, Serving, backend_config};
 use super::clients::Seen;
 use crate::config;
 
-/// Longest wait for an answer: a question that its backend took into the outage gets none.
+/// Longest wait for an answer: a datagram that its backend received just before an outage gets none.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Fits into one packet on any network.
 const LARGEST: usize = 1200;
 
-/// Between two questions of a client.
+/// Between two datagrams of a client.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// A backend on a thread of its own; ends on drop.
@@ -62,7 +62,7 @@ async fn serve(
         }
         let back = Instant::now() + outage.map_or(Duration::from_millis(100), |it| it.away);
         while Instant::now() < back && !stop.load(Relaxed) {
-            // Away, and looking whether to stop.
+            // Away, and checking whether to stop.
             sleep(Duration::from_millis(50)).await;
         }
     }
@@ -82,7 +82,7 @@ async fn answer(socket: &UdpSocket, until: Option<Instant>, stop: &AtomicBool) {
         for byte in &mut buffer[..count] {
             *byte ^= MASK;
         }
-        // A client that is gone needs no answer.
+        // A client that has left needs no answer.
         let _ = socket.send_to(&buffer[..count], from).await;
     }
 }
@@ -110,7 +110,7 @@ pub fn start(
                 })
             });
             for client in clients.collect::<Vec<_>>() {
-                // A panic there was printed there.
+                // The panic was printed by its thread.
                 let _ = client.await;
             }
         });

@@ -24,7 +24,7 @@ const CLIENTS: usize = 24;
 /// Clients that send datagrams.
 const ASKERS: usize = 8;
 
-/// What a demonstration showed.
+/// The result of a demonstration.
 pub struct Summary {
     pub seen: Arc<Seen>,
     pub lasted: Duration,
@@ -37,7 +37,7 @@ pub struct Stage {
     answerers: Vec<datagrams::Backend>,
 }
 
-/// Starts the backends and says how the balancer is to be configured.
+/// Starts the backends and returns the configuration for the balancer.
 pub fn set() -> io::Result<Stage> {
     let backends = vec![
         backends::Backend::start("swift", Duration::from_millis(1), None)?,
@@ -133,7 +133,7 @@ pub async fn play(
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     threads.join();
-    // A panic there was printed there.
+    // The panic was printed by its thread.
     let _ = askers.join();
     drop((stage.backends, stage.answerers));
     Ok(Summary { seen, lasted: started.elapsed() })

@@ -1,4 +1,4 @@
-//! The live table of the demonstration: drawn over itself on a terminal, one line a second elsewhere.
+//! The live table of the demonstration: redrawn in place on a terminal, one line a second elsewhere.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ pub struct Table {
     is_terminal: bool,
     balancer: SocketAddr,
     admin: Option<SocketAddr>,
-    /// Lines drawn last time, to be drawn over.
+    /// Lines drawn last time, which are overwritten.
     drawn: usize,
     sessions: Vec<u64>,
 }

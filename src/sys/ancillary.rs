@@ -1,18 +1,18 @@
-//! Control messages and socket addresses as the bytes the kernel exchanges: built and read without unsafe code.
-//! Layouts: cmsg(3), ip(7), ipv6(7), udp(7); all integers in the machine's byte order but ports.
+//! Control messages and socket addresses as the bytes that the kernel exchanges: built and read without unsafe code.
+//! Layouts: cmsg(3), ip(7), ipv6(7), udp(7); all integers in the machine's byte order, except ports.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-/// `UDP_SEGMENT` of <linux/udp.h>: the kernel cuts one send into datagrams of this size.
+/// `UDP_SEGMENT` of <linux/udp.h>: the kernel splits one send into datagrams of this size.
 const UDP_SEGMENT: i32 = 103;
-/// `UDP_GRO`: the size of the datagrams that one receive was put together from.
+/// `UDP_GRO`: the size of the datagrams that the kernel combined into one receive.
 const UDP_GRO: i32 = 104;
 
 /// Of `struct cmsghdr`: length, level, type.
 const HEADER: usize = size_of::<usize>() + 8;
 const ALIGN: usize = size_of::<usize>();
 
-/// A socket address, IPv4 or IPv6, exactly as the kernel gave it; sending back to it costs no conversion.
+/// A socket address, IPv4 or IPv6, exactly as the kernel gave it; sending back to it needs no conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C, align(8))]
 pub struct RawAddr {
@@ -44,7 +44,7 @@ impl RawAddr {
         raw
     }
 
-    /// `None` for what is neither IPv4 nor IPv6. Not canonical: a client of a socket for both families is mapped.
+    /// `None` if it is neither IPv4 nor IPv6. Not canonical: a client of a socket for both families is mapped.
     pub fn address(&self) -> Option<SocketAddr> {
         let bytes = self.bytes.get(..usize::try_from(self.length).ok()?)?;
         let port = u16::from_be_bytes(array(bytes, 2)?);
@@ -68,18 +68,18 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at.checked_add(N)?)?.try_into().ok()
 }
 
-/// What the kernel says beside a received message.
+/// What the kernel reports with a received message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
-    /// The message is several datagrams of this size, the last may be shorter.
+    /// The message is several datagrams of this size; the last may be shorter.
     pub segment: Option<usize>,
-    /// The address of ours it was sent to; of a broadcast, the one that answers for it.
+    /// Our address to which it was sent; for a broadcast, the address that answers for it.
     pub to: Option<IpAddr>,
     /// Every socket on the port has one.
     pub is_broadcast: bool,
-    /// The interface it came in by, if the address is good on that one alone (link-local); else 0.
+    /// The interface on which it came in, if the address is valid on that one alone (link-local); else 0.
     pub interface: u32,
-    /// Datagrams this socket had no room for since it was opened, modulo 2^32.
+    /// Datagrams for which this socket had no room since it was opened, modulo 2^32.
     pub overflow: Option<u32>,
 }
 
@@ -93,14 +93,14 @@ impl Received {
                     received.segment = size.and_then(|size| usize::try_from(size).ok());
                 }
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    // Interface, then the address of ours, then the one in the packet (perhaps a broadcast).
+                    // Interface, then our address, then the one in the packet (which may be a broadcast).
                     let (ours, dialled) = (array::<4>(data, 4), array::<4>(data, 8));
                     received.to = ours.map(|ip| Ipv4Addr::from(ip).into());
                     received.is_broadcast = ours != dialled;
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let ip = array::<16>(data, 0).map(Ipv6Addr::from);
-                    // On a socket for both families IPv4 has the other one, too, which knows of broadcasts.
+                    // On a socket for both families IPv4 has the other one, too, which handles broadcasts.
                     received.to = received.to.filter(IpAddr::is_ipv4).or(ip.map(IpAddr::from));
                     if ip.is_some_and(|ip| ip.is_unicast_link_local()) {
                         received.interface = array(data, 16).map_or(0, u32::from_ne_bytes);
@@ -127,7 +127,7 @@ fn next(control: &[u8]) -> Option<(i32, i32, &[u8], &[u8])> {
     Some((level, kind, data, rest))
 }
 
-/// What to tell the kernel beside a message to send.
+/// What to pass to the kernel with a message to send.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
 pub(super) struct Sent {
@@ -178,7 +178,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The kernel is trusted, and yet: no bytes at all make the reader panic or loop.
+        /// The kernel is trusted; still, no bytes at all make the reader panic or loop.
         #[test]
         fn any_bytes_can_be_read(control in proptest::collection::vec(any::<u8>(), 0..128)) {
             Received::read(&control);

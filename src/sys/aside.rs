@@ -1,5 +1,5 @@
-//! Work on a thread of its own, where it keeps nobody waiting. Not on tokio's blocking threads: asking for one panics when
-//! the system has none left, and the process would be gone with all its sessions.
+//! Work on a thread of its own, so that nothing else waits for it. Not on tokio's blocking threads: when the system
+//! has no threads left, spawning one panics, and the process would end with all its sessions.
 
 use std::io;
 use std::sync::mpsc;
@@ -8,21 +8,22 @@ use std::thread::{Builder, JoinHandle};
 use tokio::runtime::{self, LocalOptions, LocalRuntime};
 use tokio::sync::oneshot;
 
-/// The answer to come is an error if the work panics; the error here is that no thread can be made.
+/// The later answer is an error if the work panics; the error here is that no thread can be made.
 pub fn run<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<oneshot::Receiver<T>> {
     let (answer, outcome) = oneshot::channel();
     let work = move || {
-        // Who asked may have left.
+        // The caller may have left.
         let _ = answer.send(work());
     };
     Builder::new().name(name.to_owned()).spawn(work)?;
     Ok(outcome)
 }
 
-/// A thread that lives on, with an event loop of its own. It has one when this returns: without descriptors there is none.
+/// A long-lived thread with an event loop of its own. The loop exists when this returns: without descriptors this is
+/// an error.
 pub fn event_loop(
     name: &str,
     work: impl FnOnce(LocalRuntime) + Send + 'static,
@@ -34,7 +35,7 @@ pub fn event_loop(
             Ok(runtime) => (Some(runtime), Ok(())),
             Err(error) => (None, Err(error)),
         };
-        // Whoever started us waits for this.
+        // The starting thread waits for this.
         let _ = built.send(result);
         if let Some(runtime) = runtime {
             work(runtime);

@@ -13,7 +13,7 @@ pub fn coarse_ms() -> u64 {
     seconds * 1000 + milliseconds
 }
 
-/// A moment in eight bytes, where `Instant` has sixteen; for what there are very many of.
+/// A moment in eight bytes, where `Instant` has sixteen; for structures of which there are very many.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment(u64);
 

@@ -1,4 +1,5 @@
-//! What only the kernel knows of a connection: how much of it arrived, where its urgent data is, whether it is one at all.
+//! What only the kernel knows of a connection: how many bytes arrived, where its urgent data is, whether it is
+//! connected to itself.
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -10,8 +11,8 @@ use tokio::io::unix::AsyncFd;
 
 use super::socket::unsent_bytes;
 
-/// Registers a connection with the event loop of this thread: for bytes both ways, and for urgent data, which a
-/// readiness for bytes alone would not tell from a socket that has run dry.
+/// Registers a connection with the event loop of this thread: for bytes both ways, and for urgent data, which
+/// readiness for bytes alone would not distinguish from an empty socket.
 pub fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
     // Why not safe code: tokio made registering an arbitrary descriptor unsafe, and its TcpStream asks for no priority.
@@ -21,7 +22,7 @@ pub fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     watched.map_err(io::Error::from)
 }
 
-/// Whether the next byte to be read is one of urgent data.
+/// Whether the next byte to be read is urgent data.
 pub fn is_at_mark(socket: impl AsFd) -> bool {
     let mut at_mark: libc::c_int = 0;
     // Why not safe code: no crate in use wraps SIOCATMARK.
@@ -33,13 +34,13 @@ pub fn is_at_mark(socket: impl AsFd) -> bool {
     result == 0 && at_mark != 0
 }
 
-/// Of linux/sockios.h; the same on all architectures this runs on.
+/// From linux/sockios.h; the same on all architectures on which this runs.
 const SIOCATMARK: libc::Ioctl = 0x8905;
 
-/// What the far side has of what the kernel was given.
+/// How much of what the kernel was given the far side has received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Not there yet.
+    /// Bytes that have not arrived yet.
     pub is_pending: bool,
     /// Grows whenever something arrives.
     pub mark: u64,
@@ -47,25 +48,26 @@ pub struct Delivery {
 
 pub fn delivery(socket: impl AsFd) -> Delivery {
     let unsent = unsent_bytes(&socket).unwrap_or(0);
-    // Of a unix socket: nothing else is given to it between two looks that matter, so less unsent is more arrived.
+    // For a unix socket: nothing else is given to it between two relevant checks, so fewer unsent bytes means that
+    // more arrived.
     let mark = info(&socket).map_or(u64::MAX - u64::from(unsent), |info| info.tcpi_bytes_acked);
     Delivery { is_pending: unsent > 0, mark }
 }
 
-/// Whether the kernel holds bytes that were never on their way; still to be asked after a reset. One may be the FIN.
+/// Whether the kernel has bytes that were never sent; can still be asked after a reset. One of them may be the FIN.
 pub fn has_bytes_never_sent(socket: impl AsFd) -> bool {
     info(&socket).is_ok_and(|info| info.tcpi_notsent_bytes > 1)
 }
 
-/// Nobody listens at an address of this machine, and the kernel happened to choose its very port as ours: the socket
-/// reached itself, and connect() reports success.
+/// No process listens at an address of this machine, and the kernel happened to choose the same port as ours: the
+/// socket connected to itself, and connect() reports success.
 pub fn is_with_itself(socket: impl AsFd) -> bool {
     let near = rustix::net::getsockname(&socket).ok().map(SocketAddr::try_from);
     let far = rustix::net::getpeername(&socket).ok().flatten().map(SocketAddr::try_from);
     matches!((near, far), (Some(Ok(near)), Some(Ok(far))) if near == far)
 }
 
-/// Whether both ends agreed on TCP timestamps: only then may a port in TIME_WAIT be used again at once.
+/// Whether both ends agreed on TCP timestamps: only then can a port in TIME_WAIT be reused at once.
 pub fn timestamps_agreed(socket: impl AsFd) -> io::Result<bool> {
     const TCPI_OPT_TIMESTAMPS: u8 = 1;
     Ok(info(&socket)?.tcpi_options & TCPI_OPT_TIMESTAMPS != 0)

@@ -14,21 +14,21 @@ use super::ancillary::{RawAddr, Received, Sent};
 use super::socket::{Claim, set_int};
 use crate::border::addr::{ListenAddr, ZonedIp};
 
-/// Messages of one read.
+/// Messages per read.
 pub const BATCH: usize = 32;
 
 /// Room for each: a coalesced message has up to 64 KiB, and what does not fit is lost.
 pub const ROOM: usize = 65_536;
 
-/// For the control messages beside each.
+/// For the control messages of each.
 const CONTROL: usize = 128;
 
-/// The kernel's queue of a listening socket and of a flow's. A limit, not an allocation.
+/// The kernel's queue for a listening socket and for a flow's. A limit, not an allocation.
 pub const LISTENER_BUFFER: usize = 8 << 20;
 pub const FLOW_BUFFER: usize = 2 << 20;
 
 /// Binds a socket for `address` that receives nothing until `open`: the caller can still back out without having
-/// swallowed anything.
+/// received anything.
 pub fn bind(address: &ListenAddr, claim: Claim) -> io::Result<OwnedFd> {
     let socket = match address {
         ListenAddr::DualStack(port) => match dual_stack(*port, claim) {
@@ -47,7 +47,7 @@ pub fn bind(address: &ListenAddr, claim: Claim) -> io::Result<OwnedFd> {
         ListenAddr::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
     };
     if claim == Claim::First {
-        // Only now, so that the bind above could not slip into somebody else's group.
+        // Only now, so that the bind above could not join another program's group.
         socket.set_reuse_port(true)?;
     }
     Ok(socket.into())
@@ -84,16 +84,17 @@ fn unbound(domain: Domain, claim: Claim) -> io::Result<Socket> {
     // A kernel without it delivers datagrams one by one.
     let _ = set_int(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
     set_int(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-    // BPF_RET|BPF_K 0: let nothing in. A socket that is bound but not wanted yet would collect datagrams, and while
+    // BPF_RET|BPF_K 0: let nothing in. A socket that is bound but not in force yet would collect datagrams, and while
     // its group grows the kernel would spread the same client over different members.
     socket.attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])?;
     Ok(socket)
 }
 
-/// Each datagram comes with the address of ours that it was sent to; not for nothing, so only where there are several.
+/// Each datagram comes with our address to which it was sent. This has a cost, so it is used only if there are
+/// several addresses.
 fn tell_dialled(socket: &Socket, domain: Domain) -> io::Result<()> {
     if domain == Domain::IPV6 {
-        // Of IPv4 on a socket for both families only this tells of a broadcast which address of ours answers for it.
+        // On a socket for both families, only this option says which address of ours answers for an IPv4 broadcast.
         let _ = set_int(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1);
         set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
     } else {
@@ -114,8 +115,8 @@ pub fn shut(socket: impl AsFd) -> io::Result<()> {
     socket2::SockRef::from(&socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])
 }
 
-/// A socket that only `backend` can answer, and that hears of its ICMP errors. From a port that is given others of ours
-/// may be connected to other backends; without one the kernel chooses.
+/// A socket on which only `backend` can answer, and which gets its ICMP errors. If a port is given, other sockets of
+/// ours on it may be connected to other backends; without one the kernel chooses.
 pub fn connect(
     backend: SocketAddr,
     source: Option<ZonedIp>,
@@ -140,14 +141,15 @@ pub fn connect(
         socket.bind(&source.at(0).into())?;
     }
     socket.connect(&backend.into())?;
-    // Nobody listens, and the kernel happened to choose the very port as our own: the socket would answer itself.
+    // No process listens there, and the kernel happened to choose the same port as ours: the socket would answer
+    // itself.
     if socket.local_addr()?.as_socket() == Some(backend) {
         return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
     }
     Ok(socket.into())
 }
 
-/// Whether an address is one of this host's: only such a one is reached from itself. Nothing is sent.
+/// Whether an address belongs to this host: only such an address is reached from itself. Nothing is sent.
 pub fn is_ours(ip: IpAddr) -> bool {
     let address = SocketAddr::new(ip, 9);
     let from = || {
@@ -155,21 +157,21 @@ pub fn is_ours(ip: IpAddr) -> bool {
         socket.connect(&address.into())?;
         socket.local_addr()
     };
-    // Without a route, a descriptor or a port, nobody there is answered.
+    // Without a route, a descriptor or a port, it cannot be answered either.
     from().is_ok_and(|from| from.as_socket().map(|from| from.ip()) == Some(ip))
 }
 
-/// Whether no connection can come from this address, as it is none of this machine's.
+/// Whether no connection can come from this address, because this machine does not have it.
 pub fn is_absent(ip: ZonedIp) -> bool {
     let address = ip.at(0);
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.cloexec(), None);
-    // Without a descriptor or a family, that is not known.
+    // Without a descriptor or the address family, this is not known.
     let bound = socket.and_then(|socket| socket.bind(&address.into()));
     bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
-/// A connected socket hears of a port that nobody listens on by itself; with this also of hosts and networks that
-/// cannot be reached.
+/// A connected socket gets errors about closed ports by default; with this also about hosts and networks that cannot
+/// be reached.
 pub fn hear_of_icmp(socket: &Socket, domain: Domain) -> io::Result<()> {
     if domain == Domain::IPV6 {
         set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)
@@ -178,19 +180,19 @@ pub fn hear_of_icmp(socket: &Socket, domain: Domain) -> io::Result<()> {
     }
 }
 
-/// Throws away the particulars of ICMP errors, which the kernel keeps in the room for datagrams.
+/// Discards the details of ICMP errors, which the kernel keeps in the room for datagrams.
 pub fn forget_icmp(socket: impl AsFd) {
     const MOST: usize = 256;
     let flags = RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT;
     for _ in 0..MOST {
-        // Of the datagram that was refused, nothing is of interest.
+        // The datagram that was refused is not needed.
         if rustix::net::recv(&socket, &mut [0_u8; 1][..], flags).is_err() {
             return;
         }
     }
 }
 
-/// As large as wanted if we may, else as large as `net.core.rmem_max` and `wmem_max` allow.
+/// As large as wanted if we have the privilege, else as large as `net.core.rmem_max` and `wmem_max` allow.
 fn set_buffers(socket: &Socket, size: usize) {
     set_buffers_as(socket, size, true);
 }
@@ -202,21 +204,21 @@ fn set_buffers_as(socket: &Socket, size: usize, may_force: bool) {
         [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
     {
         if !may_force || set_int(fd, libc::SOL_SOCKET, forced, wanted).is_err() {
-            // Never refused: the kernel takes what it may.
+            // Never refused: the kernel takes as much as is allowed.
             let _ = set_int(fd, libc::SOL_SOCKET, plain, wanted);
         }
     }
 }
 
-/// Bytes of the receive and the send buffer that the kernel grants of `LISTENER_BUFFER`. It keeps as much again for its
-/// own use. `may_force`: with this process's capabilities, if it has any.
+/// The receive and the send buffer, in bytes, that the kernel grants if `LISTENER_BUFFER` is asked for. It keeps as
+/// much again for its own use. `may_force`: with this process's capabilities, if it has any.
 pub fn granted_buffers(may_force: bool) -> io::Result<(usize, usize)> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), None)?;
     set_buffers_as(&socket, LISTENER_BUFFER, may_force);
     Ok((socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2))
 }
 
-/// Room for one batch of messages, and what the last read put there.
+/// Room for one batch of messages, and the result of the last read.
 pub struct Inbox {
     payload: Box<[u8]>,
     names: Box<[RawAddr]>,
@@ -226,13 +228,13 @@ pub struct Inbox {
     count: usize,
 }
 
-/// One received message: a datagram, or several of one size that the kernel put together.
+/// One received message: a datagram, or several of one size that the kernel combined.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     pub payload: &'a [u8],
     pub from: RawAddr,
     pub beside: Received,
-    /// It was longer than there was room: the rest is lost.
+    /// It was longer than the room for it: the rest is lost.
     pub is_truncated: bool,
 }
 
@@ -243,7 +245,7 @@ impl Message<'_> {
         self.beside.segment.filter(|segment| *segment > 0).map_or(size, |segment| segment.min(size))
     }
 
-    /// How many datagrams it is; an empty one is one, too.
+    /// How many datagrams it is; an empty one counts, too.
     pub fn datagrams(&self) -> usize {
         self.payload.len().div_ceil(self.segment().max(1)).max(1)
     }
@@ -266,8 +268,8 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// Reads up to `most` messages without waiting. Fewer than that says that the queue was empty then.
-    /// An error is one of the socket (an ICMP error, for a connected one), and takes nothing from the queue.
+    /// Reads up to `most` messages without waiting. Fewer than that means that the queue was empty then. An error is
+    /// one of the socket (an ICMP error, for a connected one), and takes nothing from the queue.
     pub fn receive(&mut self, socket: impl AsFd, most: usize) -> io::Result<usize> {
         let most = most.min(BATCH);
         self.count = 0;
@@ -286,10 +288,10 @@ impl Inbox {
             header.msg_controllen = CONTROL;
             header.msg_flags = 0;
         }
-        // Why not safe code: no crate in use wraps recvmmsg with control messages. By its number, for the C library's
-        // function is a point of cancellation, which costs as much as some of the work.
-        // SAFETY: each of the first `most` headers was just pointed at buffers of the lengths it states, which
-        // `self` owns and lends to nobody until this call returns; no timeout is passed.
+        // Why not safe code: no crate in use wraps recvmmsg with control messages. By its number, because the C
+        // library's function is a cancellation point, which costs as much as some of the work. SAFETY: each of the
+        // first `most` headers was just pointed at buffers of the lengths it states, which `self` owns and lends to
+        // nothing else until this call returns; no timeout is passed.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_recvmmsg,
@@ -311,14 +313,15 @@ impl Inbox {
         }
         for (name, header) in self.names.iter_mut().zip(&self.headers).take(self.count) {
             name.length = header.msg_hdr.msg_namelen;
-            // A shorter address leaves the end of an earlier, longer one there, and the same one must be equal.
+            // A shorter address would leave the end of an earlier, longer one there, and equal addresses must compare
+            // equal.
             let length = usize::try_from(name.length).unwrap_or(RawAddr::ROOM).min(RawAddr::ROOM);
             name.bytes[length..].fill(0);
         }
         Ok(self.count)
     }
 
-    /// One of those that were read.
+    /// One of the messages that were read.
     pub fn message(&self, index: usize) -> Message<'_> {
         debug_assert!(index < self.count, "only what was read is there");
         let header = &self.headers[index];
@@ -344,14 +347,14 @@ impl Inbox {
     }
 }
 
-/// Where a message goes and how.
+/// Where a message goes, and how.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Parcel<'a> {
     /// `None` on a connected socket.
     pub to: Option<&'a RawAddr>,
-    /// The address of ours it leaves from, and the interface, as `Received` had them; `None`: the socket's own.
+    /// Our address from which it leaves, and the interface, as `Received` had them; `None`: the socket's own.
     pub from: Option<(IpAddr, u32)>,
-    /// It is several datagrams of this size, the last may be shorter.
+    /// It is several datagrams of this size; the last may be shorter.
     pub segment: Option<u16>,
 }
 
@@ -371,15 +374,14 @@ pub fn send(socket: impl AsFd, pieces: &[IoSlice<'_>], parcel: &Parcel<'_>) -> i
         header.msg_controllen = beside.length;
     }
     let (fd, header, flags) = (socket.as_fd().as_raw_fd(), &raw const header, libc::MSG_DONTWAIT);
-    // Why not safe code: rustix's sendmsg knows neither UDP_SEGMENT nor the addresses of PKTINFO. By its number for the
-    // reason above.
-    // SAFETY: name, pieces and control are borrowed for the length of this call, with the lengths stated; sendmsg
-    // only reads them. IoSlice is guaranteed to have the layout of iovec.
+    // Why not safe code: rustix's sendmsg supports neither UDP_SEGMENT nor the addresses of PKTINFO. By its number
+    // for the reason above. SAFETY: name, pieces and control are borrowed for the length of this call, with the
+    // lengths stated; sendmsg only reads them. IoSlice is guaranteed to have the layout of iovec.
     let result = unsafe { libc::syscall(libc::SYS_sendmsg, fd, header, flags) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Makes the kernel refuse trains on this socket, as some devices and ways do: it cuts none apart without checksums.
+/// Makes the kernel refuse trains on this socket, as some devices and paths do: it splits none without checksums.
 #[cfg(test)]
 pub fn refuse_trains(socket: impl AsFd) {
     set_int(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();

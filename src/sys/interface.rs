@@ -1,13 +1,13 @@
-//! Names of network interfaces and their numbers, which is what the kernel calls them. By a name IPv6 addresses of a link
-//! are written, by the number they are dialled.
+//! Names and numbers of network interfaces; the kernel uses the numbers. IPv6 addresses of a link are written with
+//! the name and dialled with the number.
 
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-/// `None`: there is none of that name here.
+/// `None`: there is no interface with that name.
 pub fn number(name: &str) -> Option<u32> {
     let (kind, flags) = (SocketType::DGRAM, SocketFlags::CLOEXEC);
-    // Whichever family there is: the question is the same.
+    // Any available address family: the question is the same.
     let mut families = [AddressFamily::INET6, AddressFamily::UNIX].into_iter();
     let socket = families.find_map(|family| socket_with(family, kind, flags, None).ok())?;
     name_to_index(socket, name).ok()

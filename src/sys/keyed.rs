@@ -1,5 +1,5 @@
-//! The hash of tables whose keys clients choose: cheap, and under keys of this process's own. They are drawn by the
-//! standard library, which asks the kernel itself; ahash would open /dev/urandom, which an empty root has not.
+//! The hash of tables whose keys clients choose: cheap, and with keys of this process's own. The standard library
+//! draws them from the kernel itself; ahash would open /dev/urandom, which an empty root does not have.
 
 use std::hash::{BuildHasher, RandomState};
 

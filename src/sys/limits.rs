@@ -1,45 +1,44 @@
-//! The descriptor limit: raised to the hard one at start, and what `auto` limits make of it.
+//! The descriptor limit: raised to the hard one at the start; the `auto` limits are computed from it.
 
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// More sessions than this are never allowed by `auto`, whatever the descriptor limit.
+/// `auto` never allows more sessions than this, whatever the descriptor limit.
 const AUTO_MAX: u64 = 1_000_000;
 
 /// Raises the soft descriptor limit to the hard one; returns the limit in force.
 pub fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        // A refusal leaves the soft limit, which is then the one in force.
+        // If this is refused, the soft limit stays in force.
         let _ =
             setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
     getrlimit(Resource::Nofile).current.unwrap_or(AUTO_MAX * 3)
 }
 
-/// Whether so many descriptors can be had now.
+/// Whether this many descriptors are available now.
 pub fn are_free(count: usize) -> io::Result<()> {
     let files = (0..count).map(|_| std::fs::File::open("/dev/null"));
     files.collect::<io::Result<Vec<_>>>().map(drop)
 }
 
-/// What to do about an error that says that the system gives us no more of something; empty for others.
+/// The hint for an error that says that a resource of the system has run out; empty for other errors.
 pub fn hint(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EMFILE) => {
             let limit = getrlimit(Resource::Nofile).current.unwrap_or(AUTO_MAX * 3);
             format!(
-                "\n  hint: {limit} descriptors are allowed, and they do not suffice; allow more: `ulimit -n`, or \
-                 `LimitNOFILE=` of systemd"
+                "\n  hint: the limit of {limit} descriptors is too low; raise it: `ulimit -n`, or `LimitNOFILE=` of systemd"
             )
         }
         Some(libc::ENFILE) => {
             "\n  hint: the machine has no descriptors left: `sysctl fs.file-nr`".to_owned()
         }
         Some(libc::EAGAIN) => {
-            "\n  hint: if no thread can be made, allow more: `ulimit -u`, `TasksMax=` of systemd, or the limit of pids of \
-             the container"
+            "\n  hint: if a thread cannot be made, raise the limit: `ulimit -u`, `TasksMax=` of systemd, or the container's \
+             pids limit"
                 .to_owned()
         }
         _ => String::new(),
@@ -51,7 +50,7 @@ pub fn kept_back(descriptors: u64) -> u64 {
     (descriptors / 16).max(64)
 }
 
-/// What `max_sessions: auto` is: two descriptors a session, after the reserve and what `flows` may take.
+/// The value of `max_sessions: auto`: two descriptors per session, after the reserve and what `flows` may take.
 pub fn auto_max_sessions(descriptors: u64, flows: u64) -> u64 {
     (free(descriptors).saturating_sub(flows) / 2).clamp(1, AUTO_MAX)
 }
@@ -67,14 +66,14 @@ pub fn free(descriptors: u64) -> u64 {
     descriptors.saturating_sub(kept_back(descriptors))
 }
 
-/// The smallest limit that leaves so many free.
+/// The lowest limit that leaves this many free.
 pub fn limit_for(wanted: u64) -> u64 {
-    // What is kept back is rounded down, so that one less may do.
+    // The reserve is rounded down, so that one less may be enough.
     let enough = wanted.saturating_add(wanted.div_ceil(15).max(64));
     if free(enough - 1) >= wanted { enough - 1 } else { enough }
 }
 
-/// Pipes of all workers together: two descriptors each, out of half of what is kept back.
+/// Pipes of all workers together: two descriptors each, out of half of the reserve.
 pub fn pipes(descriptors: u64) -> u64 {
     kept_back(descriptors) / 4
 }

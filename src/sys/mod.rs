@@ -1,5 +1,5 @@
-//! The border to the kernel and the only place for unsafe code: what neither std, rustix nor socket2 offers,
-//! behind safe functions that say what they keep.
+//! The border to the kernel and the only place for unsafe code: what neither std, rustix nor socket2 offers, behind
+//! safe functions that state what they guarantee.
 #![allow(unsafe_code)]
 
 pub mod ancillary;

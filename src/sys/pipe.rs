@@ -1,5 +1,5 @@
-//! Kernel pipes for splice(2), and a worker's small stock of them. A pipe is borrowed only while bytes are in
-//! flight: `fs.pipe-user-pages-soft` is a budget per user, and past it new pipes are two pages long.
+//! Kernel pipes for splice(2), and a worker's small stock of them. A pipe is borrowed only while bytes are in flight:
+//! `fs.pipe-user-pages-soft` is a budget per user, and beyond it new pipes are two pages long.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,11 +8,11 @@ use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
 
-/// Bytes of a pipe, asked of the kernel; more did not help, and should stay within the cache.
+/// The size of a pipe that is asked of the kernel; more did not help, and the bytes should stay within the cache.
 pub const WANTED: usize = 256 * 1024;
-/// Below this a pipe costs more calls than it saves copies.
+/// A smaller pipe costs more calls than it saves copies.
 const LEAST: usize = 64 * 1024;
-/// Empty pipes a worker keeps for later.
+/// Empty pipes that a worker keeps for later.
 const STOCK: usize = 32;
 
 /// A pipe and how many bytes are in it. The kernel may hold more than the nominal size.
@@ -26,7 +26,7 @@ pub struct Pipe {
 impl Pipe {
     fn new() -> io::Result<Pipe> {
         let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        // A refusal is judged by the size read back.
+        // A refusal is noticed by the size that is read back.
         let _ = fcntl_setpipe_size(&write, WANTED);
         if fcntl_getpipe_size(&write)? < LEAST {
             return Err(io::ErrorKind::QuotaExceeded.into());
@@ -38,7 +38,7 @@ impl Pipe {
         self.bytes
     }
 
-    /// Socket → pipe. `Ok(0)` is the end of the stream; WouldBlock means the source is dry, for the caller
+    /// Socket → pipe. `Ok(0)` is the end of the stream; WouldBlock means that the source is empty, because the caller
     /// fills an empty pipe only.
     pub fn fill(&mut self, source: impl AsFd, most: usize) -> io::Result<usize> {
         debug_assert_eq!(self.bytes, 0, "EAGAIN is unambiguous only with an empty pipe");
@@ -48,7 +48,7 @@ impl Pipe {
         Ok(moved)
     }
 
-    /// Pipe → socket. WouldBlock means the sink is full, for the pipe is not empty.
+    /// Pipe → socket. WouldBlock means that the sink is full, because the pipe is not empty.
     pub fn drain(&mut self, sink: impl AsFd) -> io::Result<usize> {
         debug_assert!(self.bytes > 0, "EAGAIN is unambiguous only with bytes in the pipe");
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
@@ -57,7 +57,7 @@ impl Pipe {
         Ok(moved)
     }
 
-    /// Reads everything out of the pipe, where it cannot be spliced on.
+    /// Reads everything out of the pipe, if it cannot be spliced on.
     pub fn take_all(&mut self) -> io::Result<Vec<u8>> {
         let mut all = vec![0; self.bytes];
         let mut taken = 0;
@@ -110,7 +110,7 @@ impl PipeStock {
         Some(pipe)
     }
 
-    /// Takes a pipe back; one with bytes left is closed, for they belong to a session that is over.
+    /// Takes a pipe back; one with bytes left is closed, because they belong to a session that is over.
     pub fn give_back(&mut self, pipe: Pipe) {
         self.lent -= 1;
         if pipe.bytes == 0 && self.idle.len() < STOCK {
@@ -118,7 +118,7 @@ impl PipeStock {
         }
     }
 
-    /// Closes the pipes nobody uses: an idle process holds no descriptors for them.
+    /// Closes the unused pipes: an idle process holds no descriptors for them.
     pub fn close_idle(&mut self) {
         self.idle.clear();
     }
@@ -133,7 +133,7 @@ impl PipeStock {
     }
 }
 
-/// Whether this error of splice says "not here" rather than "not now" or "broken connection".
+/// Whether this error of splice means "not here" rather than "not now" or "broken connection".
 pub fn is_unsupported(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -1,4 +1,4 @@
-//! The ports this host gives out by itself, as the sysctls say, and which of them maitred may hand out instead.
+//! The ports from which this host's kernel chooses, by the sysctls, and which of them maitred may choose instead.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
@@ -11,7 +11,7 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// Reads the sysctls; the kernel's own defaults where there is no /proc.
+    /// Reads the sysctls; without /proc, the kernel's own defaults.
     pub fn of_this_host() -> PortRange {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
         let reserved = read("ip_local_reserved_ports").unwrap_or_default();
@@ -39,12 +39,13 @@ impl PortRange {
         self.range.is_empty()
     }
 
-    /// Those that the kernel may choose: the range without the reserved ones.
+    /// The ports that the kernel may choose: the range without the reserved ones.
     pub fn choosable(&self) -> impl Iterator<Item = u16> {
         self.range.clone().filter(|port| !self.reserved.contains(port))
     }
 
-    /// Ours, beginning at a place of the destination's own so that few sockets share one port.
+    /// The ports that maitred may choose, beginning at a place of the destination's own so that few sockets share one
+    /// port.
     pub fn own(&self, start: u64) -> VecDeque<u16> {
         let first = *self.range.start();
         let mut ports: VecDeque<u16> =
@@ -68,7 +69,7 @@ fn parse_ports(text: &str) -> BTreeSet<u16> {
     ports
 }
 
-/// The same, from ports: what the sysctl is to be set to.
+/// The same, from ports: the value for the sysctl.
 pub fn write_ports(ports: &BTreeSet<u16>) -> String {
     let mut runs: Vec<RangeInclusive<u16>> = Vec::new();
     for port in ports {

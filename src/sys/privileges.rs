@@ -1,5 +1,5 @@
-//! Giving up privileges. The kernel keeps them for each thread: all of this is for the first one, before there is any
-//! other, as every later one has what its maker has.
+//! Giving up privileges. The kernel keeps them for each thread: this is all done on the first one, before there is
+//! any other, because each later thread inherits those of its creator.
 
 use std::fmt;
 use std::io;
@@ -14,11 +14,11 @@ use rustix::thread::{
 use rustix::{fs, io::Errno};
 use rustix::{process::Gid, process::Uid};
 
-/// What a reload needs that another user has not: ports below 1024. Larger UDP buffers than `net.core.rmem_max` would take
-/// CAP_NET_ADMIN, with which one can do anything to the network: a sysctl is the better price.
+/// What a reload needs and another user does not have: ports below 1024. Larger UDP buffers than `net.core.rmem_max`
+/// would need CAP_NET_ADMIN, which allows everything with the network: raising a sysctl is better.
 const KEPT: CapabilitySet = CapabilitySet::NET_BIND_SERVICE;
 
-/// Who the process becomes once it has bound what only root may bind.
+/// The user that the process becomes once it has bound what only root may bind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
     /// As the configuration writes it.
@@ -32,9 +32,9 @@ pub struct User {
 /// Why the process cannot become the user it should.
 #[derive(Debug)]
 pub enum Refused {
-    /// Who it is, and what it lacks.
+    /// The user that it is, and the capabilities that it lacks.
     NotAllowed { user: User, own: (u32, u32), lacks: &'static str },
-    /// The kernel did not say why.
+    /// The kernel gave no reason.
     Failed { user: User, step: &'static str, error: io::Error },
 }
 
@@ -43,7 +43,7 @@ pub fn never_gain() -> io::Result<()> {
     Ok(set_no_new_privs(true)?)
 }
 
-/// Whether `become_user` can succeed; to be asked first, for the clearest answer.
+/// Whether `become_user` can succeed; to be asked first, for the clearest message.
 pub fn may_become(user: &User) -> Result<(), Refused> {
     let own = (getuid().as_raw(), getgid().as_raw());
     let held = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
@@ -57,8 +57,8 @@ pub fn may_become(user: &User) -> Result<(), Refused> {
     Err(Refused::NotAllowed { user: user.clone(), own, lacks })
 }
 
-/// Becomes this user, for good: real, effective and saved ids, groups, and no capability but those of `KEPT` that were
-/// held. Also if it is that user already, root included.
+/// Becomes this user, for good: real, effective and saved ids, groups, and no capability except those of `KEPT` that
+/// were held. Also if it is that user already, including root.
 pub fn become_user(user: &User) -> Result<(), Refused> {
     may_become(user)?;
     let step = |step| {
@@ -71,7 +71,7 @@ pub fn become_user(user: &User) -> Result<(), Refused> {
     }
     set_keep_capabilities(true).map_err(step("keep CAP_NET_BIND_SERVICE"))?;
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    // Who may not change its groups is the user already, and has those it was started with.
+    // A process that may not change its groups is the user already, and keeps the groups with which it was started.
     if held.effective.contains(CapabilitySet::SETGID) {
         let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         set_thread_groups(&groups).map_err(step("set its groups"))?;
@@ -89,7 +89,7 @@ pub fn become_user(user: &User) -> Result<(), Refused> {
     }
 }
 
-/// No program that this one might start gets back what is not `kept`.
+/// No program that this one might start gets back a capability that is not `kept`.
 fn shrink_bounding_set(kept: CapabilitySet) -> Result<(), Errno> {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
@@ -98,7 +98,7 @@ fn shrink_bounding_set(kept: CapabilitySet) -> Result<(), Errno> {
                 remove_capability_from_bounding_set(capability)?;
             }
             Ok(_) => {}
-            // Beyond the last one that this kernel knows.
+            // Beyond the last capability that this kernel has.
             Err(_) => break,
         }
     }
@@ -107,7 +107,7 @@ fn shrink_bounding_set(kept: CapabilitySet) -> Result<(), Errno> {
 
 /// Why this process cannot read a file, if it cannot.
 pub fn unreadable(path: &std::path::Path) -> Option<io::Error> {
-    // Opening could wait for ever, if somebody has put a pipe there.
+    // Opening could wait for ever, if the file is a pipe.
     fs::access(path, fs::Access::READ_OK).err().map(io::Error::from)
 }
 
@@ -119,7 +119,7 @@ impl fmt::Display for Refused {
             Refused::NotAllowed { own: (uid, gid), lacks, .. } => write!(
                 f,
                 "started as uid {uid}, gid {gid}, without {lacks}\n  hint: start it as root, or write \
-                 `process: {{user: {uid}, group: {gid}}}` or neither key: then it stays who it is"
+                 `process: {{user: {uid}, group: {gid}}}` or neither key: then the user does not change"
             ),
             Refused::Failed { step, error, .. } => write!(f, "cannot {step}: {error}"),
         }
@@ -132,7 +132,7 @@ impl std::error::Error for Refused {}
 mod tests {
     use super::*;
 
-    /// Threads of their own, as nothing of this can be taken back.
+    /// Threads of their own, because none of this can be undone.
     fn aside<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
         std::thread::spawn(run).join().unwrap()
     }
@@ -163,7 +163,7 @@ mod tests {
         let User { uid, gid, .. } = own();
         let expected = format!(
             "cannot become user other (uid {}, gid {gid}): started as uid {uid}, gid {gid}, without CAP_SETUID\n  hint: \
-             start it as root, or write `process: {{user: {uid}, group: {gid}}}` or neither key: then it stays who it is",
+             start it as root, or write `process: {{user: {uid}, group: {gid}}}` or neither key: then the user does not change",
             uid + 1
         );
         assert_eq!(message, expected);

@@ -19,7 +19,7 @@ use crate::border::addr::{BackendAddr, ClientAddr, ListenAddr, LocalAddr};
 /// Whether another program must not hold the address already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// The first socket of an address: fails if anybody listens there, even with SO_REUSEPORT.
+    /// The first socket of an address: fails if any program listens there, even with SO_REUSEPORT.
     First,
     /// A further socket of our own group.
     Further,
@@ -54,7 +54,7 @@ pub fn bind(address: &ListenAddr, claim: Claim) -> io::Result<OwnedFd> {
         ListenAddr::Unix(path) => bind_unix(path, Permissions::from_mode(0o660))?,
     };
     if claim == Claim::First && !matches!(address, ListenAddr::Unix(_)) {
-        // Only now, so that the bind above could not slip into somebody else's group.
+        // Only now, so that the bind above could not join another program's group.
         socket.set_reuse_port(true)?;
     }
     Ok(socket.into())
@@ -76,7 +76,7 @@ fn any_v4(port: u16, claim: Claim) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket file nobody answers on is left over from a crash and replaced; one that answers is an error.
+/// A socket file on which nothing answers is left over from a crash and is replaced; one that answers is an error.
 pub fn bind_unix(path: &Path, mode: Permissions) -> io::Result<Socket> {
     let address = SockAddr::unix(path)?;
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
@@ -97,7 +97,7 @@ pub fn bind_unix(path: &Path, mode: Permissions) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// How a socket is to listen, and what accepted ones inherit.
+/// The options for listening, and those that accepted sockets inherit.
 #[derive(Clone, Debug, Default)]
 pub struct Listening {
     /// `None`: off.
@@ -120,22 +120,22 @@ pub fn listen(socket: &OwnedFd, options: &Listening) -> io::Result<()> {
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
 }
 
-/// Gives a socket back the buffers of a new one, which the kernel sizes as it sees fit.
+/// Gives a socket the default buffers again, which the kernel tunes.
 pub fn free_buffers(socket: &OwnedFd) -> io::Result<()> {
-    // Neither libc nor a crate in use knows it (Linux 5.14).
+    // Neither libc nor a crate in use has it (Linux 5.14).
     const SO_BUF_LOCK: libc::c_int = 72;
     let socket = SockRef::from(socket);
     let new = Socket::new(socket.domain()?, Type::STREAM.cloexec(), None)?;
-    // The kernel doubles what it is told.
+    // The kernel doubles the given value.
     socket.set_recv_buffer_size(new.recv_buffer_size()? / 2)?;
     socket.set_send_buffer_size(new.send_buffer_size()? / 2)?;
-    // An older kernel does without sizing them to the connection.
+    // An older kernel then does not tune them.
     let _ = set_int(&*socket, libc::SOL_SOCKET, SO_BUF_LOCK, 0);
     Ok(())
 }
 
-/// From here on nothing new finds this listening socket, although it has its port still; what began before goes on. It
-/// takes an interface that there is not.
+/// From here on no new connection finds this listening socket, although it still has its port; handshakes that began
+/// before go on. It is bound to an interface that does not exist.
 pub fn leave_lookup(socket: &OwnedFd) -> io::Result<()> {
     set_int(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, libc::c_int::MAX)
 }
@@ -147,7 +147,7 @@ fn set_keepalive(socket: &SockRef<'_>, keepalive: Option<&TcpKeepalive>) -> io::
     }
 }
 
-/// Both of them, as large as the kernel allows.
+/// Both buffers, as large as the kernel allows.
 fn set_buffers(socket: &SockRef<'_>, size: u64) -> io::Result<()> {
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     socket.set_recv_buffer_size(size)?;
@@ -156,9 +156,9 @@ fn set_buffers(socket: &SockRef<'_>, size: u64) -> io::Result<()> {
 
 /// Registers a listening socket with the event loop of this thread.
 pub fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // Why not safe code: tokio made registering an arbitrary descriptor for reads alone unsafe.
-    // SAFETY: `socket` is an OwnedFd, which the AsyncFd takes over whole: it stays open and the same
-    // descriptor until the AsyncFd itself is dropped, for nothing here takes it out or replaces it.
+    // Why not safe code: tokio made registering an arbitrary descriptor for reads alone unsafe. SAFETY: `socket` is
+    // an OwnedFd, which the AsyncFd takes over whole: it stays open and the same descriptor until the AsyncFd itself
+    // is dropped, because nothing here takes it out or replaces it.
     let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
     watched.map_err(io::Error::from)
 }
@@ -174,19 +174,19 @@ fn inet(address: SocketAddrAny) -> Option<SocketAddr> {
     SocketAddr::try_from(address).ok()
 }
 
-/// The address of ours that this connected or listening socket has.
+/// Our address of this connected or listening socket.
 pub fn local_addr(socket: impl AsFd) -> LocalAddr {
     rustix::net::getsockname(socket).ok().and_then(inet).map_or(LocalAddr::Unix, LocalAddr::new)
 }
 
-/// How an outgoing connection is to be made.
+/// The options of an outgoing connection.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     pub keepalive: Option<TcpKeepalive>,
     pub buffer: Option<u64>,
     pub user_timeout: Option<Duration>,
-    /// There is something to send at once: the handshake's ACK waits for it and rides along, one packet less. The
-    /// kernel acknowledges at once again from then on.
+    /// There is something to send at once: the handshake's ACK waits for it and goes with it, one packet less. After
+    /// that the kernel acknowledges at once again.
     pub sends_first: bool,
 }
 
@@ -211,7 +211,7 @@ pub fn outgoing(address: &SockAddr, options: &Outgoing) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The address to hand to connect(): `None` for a portless backend behind a unix listener.
+/// The address for connect(): `None` for a portless backend behind a unix listener.
 pub fn backend_sockaddr(address: &BackendAddr, dialled: LocalAddr) -> io::Result<Option<SockAddr>> {
     match address {
         BackendAddr::Unix(path) => SockAddr::unix(path).map(Some),
@@ -219,7 +219,7 @@ pub fn backend_sockaddr(address: &BackendAddr, dialled: LocalAddr) -> io::Result
     }
 }
 
-/// What peeking at a connected socket and its poll flags tells, without taking anything.
+/// The result of peeking at a connected socket and its poll flags, without reading anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peeked {
     /// Bytes wait, and whether a FIN follows them.
@@ -232,7 +232,7 @@ pub enum Peeked {
     Reset,
 }
 
-/// Looks at what a client did while nobody reads from it. A reset is seen even behind unread bytes.
+/// Checks what a client did while nothing reads from it. A reset is seen even behind unread bytes.
 pub fn peek(socket: impl AsFd) -> Peeked {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::new(&socket, PollFlags::IN | PollFlags::RDHUP)];
@@ -241,7 +241,7 @@ pub fn peek(socket: impl AsFd) -> Peeked {
         return Peeked::Nothing;
     }
     let flags = fds[0].revents();
-    // HUP alone is no reset: a unix client that closed has it too.
+    // HUP alone is not a reset: a unix client that closed has it, too.
     if flags.contains(PollFlags::ERR) {
         return Peeked::Reset;
     }
@@ -265,7 +265,7 @@ pub fn has_bytes(socket: impl AsFd) -> bool {
     matches!(looked, Ok((1, _)))
 }
 
-/// Bytes handed to the kernel that the far side has not acknowledged (TCP) or taken (unix).
+/// Bytes given to the kernel that the far side has not acknowledged (TCP) or read (unix).
 pub fn unsent_bytes(socket: impl AsFd) -> io::Result<u32> {
     let mut bytes: libc::c_int = 0;
     // Why not safe code: no crate in use wraps SIOCOUTQ (TIOCOUTQ by another name).
@@ -280,7 +280,7 @@ pub fn unsent_bytes(socket: impl AsFd) -> io::Result<u32> {
     Ok(u32::try_from(bytes).unwrap_or(0))
 }
 
-/// Bind to an address alone: the kernel picks the port at connect(), per destination.
+/// Bind to an address alone: the kernel chooses the port at connect(), per destination.
 pub fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
     set_int(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
@@ -292,9 +292,8 @@ pub(super) fn set_int(
     value: libc::c_int,
 ) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
-    // Why not safe code: neither socket2 nor rustix knows these options.
-    // SAFETY: the descriptor is open for the length of the borrow; the kernel reads `length` bytes from `value`,
-    // which lives on this stack frame.
+    // Why not safe code: neither socket2 nor rustix has these options. SAFETY: the descriptor is open for the length
+    // of the borrow; the kernel reads `length` bytes from `value`, which lives on this stack frame.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
@@ -307,10 +306,10 @@ pub(super) fn set_int(
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// What a refused client may have sent already is read before the close, up to this.
+/// How much of what a refused client may have sent is read before the close.
 const POLITE: usize = 256 * 1024;
 
-/// Sends the FIN and takes what can be taken without waiting: closing with unread bytes would reset.
+/// Sends the FIN and reads what can be read without waiting: closing with unread bytes would reset.
 pub fn end_politely(socket: impl AsFd, scratch: &mut [u8]) {
     // A socket that is gone already needs no FIN.
     let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
@@ -325,7 +324,7 @@ pub fn end_politely(socket: impl AsFd, scratch: &mut [u8]) {
 
 /// From now on, closing this socket resets the connection and discards what is unsent.
 pub fn reset_on_close(socket: impl AsFd) {
-    // Fails only on a socket that is no socket; then there is nothing to reset.
+    // Fails only if this is not a socket; then there is nothing to reset.
     let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
 }
 

@@ -1,11 +1,10 @@
-//! What happened lately: health transitions, reloads, drains. A bounded ring for API and page; each event is
-//! logged as it is noted.
+//! The last events: health transitions, reloads, drains. A bounded ring for API and page; each event is also logged.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
-/// Events kept.
+/// How many events are kept.
 const KEPT: usize = 256;
 
 #[derive(Clone, Debug)]
@@ -50,13 +49,13 @@ impl Events {
         self.push(Event { time: SystemTime::now(), kind, pool: None, backend: None, message });
     }
 
-    /// The same for what somebody should look at.
+    /// The same for events that an operator should look at.
     pub fn warn(&self, kind: EventKind, message: String) {
         tracing::warn!(kind = kind.as_str(), "{message}");
         self.push(Event { time: SystemTime::now(), kind, pool: None, backend: None, message });
     }
 
-    /// Of what discovery found for a pool.
+    /// About what discovery found for a pool.
     pub fn note_pool(&self, pool: &str, message: String) {
         tracing::info!(kind = "discovery", pool, "{message}");
         let (kind, pool) = (EventKind::Discovery, Some(pool.into()));

@@ -1,5 +1,5 @@
-//! What was, in the last hour: looked at every ten seconds, kept in memory, bounded. For page and API, which want rates; a
-//! scraper makes its own from the counters. `keep` runs on the control plane; nothing here touches the byte path.
+//! The last hour: sampled every ten seconds, kept in memory, bounded. For page and API, which need rates; a scraper
+//! computes its own from the counters. `keep` runs on the control plane; nothing here touches the byte path.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,16 +16,17 @@ use crate::data::pool::backend::Live;
 /// Between two points.
 pub const STEP: Duration = Duration::from_secs(10);
 
-/// An hour of them.
+/// One hour of them.
 pub const POINTS: usize = 360;
 
-/// Pools with a history of their own: 10 KiB each, so that with any configuration all of it takes half a megabyte, and some
-/// 80 bytes for each backend. The first in the order of the file; the others count in the whole.
+/// Pools with a history of their own: 10 KiB each, so that with any configuration all of it takes half a megabyte,
+/// and some 80 bytes for each backend. The first ones in the file; the others only count in the history of
+/// everything.
 pub const POOLS: usize = 50;
 
 const REASONS: usize = CloseReason::ALL.len();
 
-/// Where things stood at one time, and how fast they went in the ten seconds before, by the second.
+/// The figures at one time, and the rates of the ten seconds before, per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Point {
     /// Exact: there are never more than a million.
@@ -33,7 +34,7 @@ pub struct Point {
     pub rates: Rates,
 }
 
-/// By the second. *Received* is from, *sent* is to, the side whose rates they are.
+/// Per second. *Received* is from, *sent* is to, the side whose rates they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
     pub sessions: f32,
@@ -54,11 +55,11 @@ struct Counts {
     failures: u64,
 }
 
-/// A std lock: held for a look or a page, never across an await.
+/// A std lock: held for a sample or a page, never across an await.
 pub struct History(Mutex<Kept>);
 
 pub struct Kept {
-    /// Of the newest point, or when it all began.
+    /// The time of the newest point, or of the start.
     pub end: SystemTime,
     looked: Instant,
     pub all: Series,
@@ -70,8 +71,8 @@ pub struct Kept {
     failure_rates: [f32; REASONS],
 }
 
-/// What each had counted at the last look, and its rates then. By the identity of the counters, so that what a reload
-/// replaces by another of its name begins anew; the weak reference keeps the address from being given to another.
+/// The counts of each at the last sample, and its rates then. By the identity of the counters, so that an object of
+/// the same name after a reload begins anew; the weak reference keeps its address from being reused.
 type Recent<T> = HashMap<usize, (Weak<T>, Counts, Rates)>;
 
 impl History {
@@ -92,13 +93,14 @@ impl History {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a look, at this time.
+    /// Takes a sample, at this time.
     pub fn look(&self, plane: &Plane, now: Instant, wall: SystemTime) {
         self.kept().look(plane, now, wall);
     }
 }
 
-/// Looks for as long as anybody could ask: a few microseconds for each ten backends, on the control runtime.
+/// Samples for as long as the page or the API could ask: a few microseconds for each ten backends, on the control
+/// runtime.
 pub async fn keep(history: Arc<History>, plane: Arc<Plane>) {
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + STEP, STEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -109,7 +111,7 @@ pub async fn keep(history: Arc<History>, plane: Arc<Plane>) {
 }
 
 impl Kept {
-    /// Of the last ten seconds. `None`: not looked at yet.
+    /// Over the last ten seconds. `None`: not sampled yet.
     pub fn backend(&self, live: &Arc<Live>) -> Option<Rates> {
         self.backends.get(&identity(live)).map(|(_, _, rates)| *rates)
     }
@@ -118,14 +120,14 @@ impl Kept {
         self.listeners.get(&identity(live)).map(|(_, _, rates)| *rates)
     }
 
-    /// How many sessions a second ended for this reason, in the last ten seconds.
+    /// How many sessions a second ended with this reason, over the last ten seconds.
     pub fn failing(&self, reason: CloseReason) -> Option<f32> {
         self.all.back().map(|_| self.failure_rates[reason as usize])
     }
 
     fn look(&mut self, plane: &Plane, now: Instant, wall: SystemTime) {
         let elapsed = now.duration_since(self.looked);
-        // A look that is late stands for all the time since the one before.
+        // A late sample stands for all the time since the one before.
         let steps = (elapsed.as_secs_f32() / STEP.as_secs_f32()).round().max(1.0);
         let lasted = elapsed.as_secs_f32().max(f32::EPSILON);
         let times = (1..POINTS).find(|it| *it as f32 >= steps).unwrap_or(POINTS);
@@ -180,7 +182,7 @@ impl Kept {
                 self.pools.push((Arc::clone(&pool.name), series));
             }
         }
-        // No series of its own, but what comes back is to know where it was.
+        // It has no history of its own, but if it comes back its last counts must be known.
         for pool in departed {
             look_at_pool(pool, &self.backends, &mut fresh, lasted);
         }
@@ -188,7 +190,7 @@ impl Kept {
     }
 }
 
-/// Sessions open on it, and what was counted since the last look.
+/// Sessions open on it, and the counts since the last sample.
 fn look_at_pool(
     pool: &Pool,
     before: &Recent<Live>,
@@ -205,7 +207,7 @@ fn look_at_pool(
     (active, all)
 }
 
-/// Keeps what was counted for the next look; returns what is new.
+/// Keeps the counts for the next sample; returns what is new.
 fn note<T>(
     before: &Recent<T>,
     fresh: &mut Recent<T>,
@@ -214,7 +216,7 @@ fn note<T>(
     lasted: f32,
 ) -> Counts {
     let known = before.get(&identity(of)).map(|(_, counts, _)| *counts);
-    // What was not there at the last look began to count since.
+    // A counter that did not exist at the last sample began at 0 since.
     let more = counts.since(known.unwrap_or_default());
     fresh.insert(identity(of), (Arc::downgrade(of), counts, more.by_the_second(lasted)));
     more
@@ -233,7 +235,7 @@ fn push(series: &mut Series, point: Point, times: usize) {
     }
 }
 
-/// Failures are those of `log.sessions: failures`.
+/// Failures are sessions that `log.sessions: failures` logs.
 fn counts_of_listener(listener: &Terms, failed: &mut [u64; REASONS]) -> Counts {
     let mut counts = Counts::default();
     for cell in listener.live.counters.cells() {
@@ -248,7 +250,7 @@ fn counts_of_listener(listener: &Terms, failed: &mut [u64; REASONS]) -> Counts {
     counts
 }
 
-/// Failures are attempts to connect that failed.
+/// Failures are failed connection attempts.
 fn counts_of_backend(live: &Live) -> Counts {
     let mut counts = Counts::default();
     for cell in live.counters.cells() {

@@ -1,6 +1,6 @@
-//! The program's own log, on standard output: text on a terminal, JSON elsewhere. Neither plane ever waits for
-//! a reader of it: lines go through a bounded queue to one writing thread; what does not fit, or what the output refuses,
-//! is dropped and counted.
+//! The program's own log, on standard output: text on a terminal, JSON elsewhere. Neither plane ever waits for its
+//! reader: lines go through a bounded queue to one writing thread; lines that do not fit, or cannot be written, are
+//! dropped and counted.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -16,7 +16,7 @@ use super::sink::Sink;
 use crate::border::counters::SharedCounter;
 use crate::config::{LogFormat, LogLevel};
 
-/// Lines waiting for a slow reader of our output.
+/// Lines that wait for a slow reader of our output.
 const QUEUE: usize = 4096;
 
 /// The queue to the writing thread; one for the process.
@@ -63,11 +63,11 @@ impl Output {
         }
     }
 
-    /// Waits until what was logged is written, at most a second: at the end of the process.
+    /// Waits until everything that was logged is written, at most a second: at the end of the process.
     pub fn flush(&self) {
         let (done, written) = sync_channel(1);
         if self.queue.try_send(Message::Flush(done)).is_ok() {
-            // Whoever does not read in time loses the rest.
+            // If the reader is too slow, the rest is lost.
             let _ = written.recv_timeout(std::time::Duration::from_secs(1));
         }
     }
@@ -94,7 +94,7 @@ pub fn start(format: LogFormat, level: LogLevel) -> io::Result<&'static Log> {
         let color = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         layer.with_ansi(color).with_filter(filter).boxed()
     };
-    // A second subscriber can only be a test's own.
+    // Only a test could have set one before.
     let _ = tracing_subscriber::registry().with(layer).try_init();
     Ok(LOG.get_or_init(|| Log { output, is_json, level }))
 }

@@ -1,4 +1,4 @@
-//! Every metric there is, by name: what it counts, in the words a scrape shows.
+//! Every metric, by name, with the help text that a scrape shows.
 
 use Kind::{Counter, Distribution, Value};
 
@@ -9,12 +9,12 @@ pub enum Kind {
     Value,
 }
 
-/// Name, kind and help of every metric but the standard `process_*`.
+/// Name, kind and help text of every metric except the standard `process_*`.
 pub const METRICS: &[(&str, Kind, &str)] = &[
     (
         "maitred_access_file_last_read_successful",
         Value,
-        "1 if allow_file or deny_file could be read when it last changed; if 0, what was read before is in force.",
+        "1 if allow_file or deny_file could be read when it last changed; if 0, its last good content is in force.",
     ),
     ("maitred_accept_errors_total", Counter, "Connections that could not be accepted, by reason."),
     ("maitred_backend_connect_duration_seconds", Distribution, "Time to connect to a backend."),
@@ -26,28 +26,32 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (
         "maitred_backend_first_byte_duration_seconds",
         Distribution,
-        "Time from connected, or from the client's first bytes if they came first, to the backend's first byte.",
+        "Time from connecting to a backend, or from the client's last bytes before it answered, to the backend's first byte.",
     ),
     ("maitred_backend_received_bytes_total", Counter, "Payload bytes received from a backend."),
     (
         "maitred_backend_retries_total",
         Counter,
-        "Further attempts elsewhere that this backend's failure caused.",
+        "Retries on another backend, caused by a failure of this one.",
     ),
     ("maitred_backend_sent_bytes_total", Counter, "Payload bytes sent to a backend."),
-    ("maitred_backend_sessions_active", Value, "Sessions connecting to or relayed with a backend."),
-    ("maitred_backend_sessions_limit", Value, "max_sessions of a backend; +Inf if none."),
-    ("maitred_backend_sessions_total", Counter, "Sessions connected to a backend."),
+    (
+        "maitred_backend_sessions_active",
+        Value,
+        "Sessions that connect to a backend or are relayed to it.",
+    ),
+    ("maitred_backend_sessions_limit", Value, "max_sessions of a backend; +Inf if not limited."),
+    ("maitred_backend_sessions_total", Counter, "Sessions that connected to a backend."),
     ("maitred_backend_state", Value, "1 for the state a backend is in, 0 for the others."),
     (
         "maitred_backend_transitions_total",
         Counter,
-        "Changes of a backend's state, by the state it came into.",
+        "Changes of a backend's state, by the new state.",
     ),
     (
         "maitred_backend_weight",
         Value,
-        "Weight of a backend as it counts now: 0 if it takes no new sessions, less than configured during slow start.",
+        "Weight of a backend now: 0 if it gets no new sessions, less than configured during slow start.",
     ),
     ("maitred_build_info", Value, "Always 1; the version is in the label."),
     (
@@ -68,57 +72,69 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (
         "maitred_discovery_failures_total",
         Counter,
-        "Times that looking for a pool's backends failed, by reason; what was found before stays.",
+        "Failed discoveries of a pool's backends, by reason; the last good answer stays.",
     ),
     (
         "maitred_discovery_last_success_timestamp_seconds",
         Value,
-        "When a pool's backends were last found, by the name or file where that is longest ago; 0: not all yet.",
+        "When discovery of a pool last succeeded: the oldest success among its names and files; 0: not all have succeeded yet.",
     ),
-    ("maitred_draining", Value, "1 from the signal to drain on."),
+    ("maitred_draining", Value, "1 while the process drains."),
     ("maitred_listener_received_bytes_total", Counter, "Payload bytes received from clients."),
     (
         "maitred_listener_refused_total",
         Counter,
-        "Sessions that ended before a backend was asked, by reason.",
+        "Sessions that ended before any backend was tried, by reason.",
     ),
     ("maitred_listener_sent_bytes_total", Counter, "Payload bytes sent to clients."),
     ("maitred_listener_sessions_active", Value, "Open sessions of a listener."),
     (
         "maitred_listener_sessions_limit",
         Value,
-        "Most sessions or flows of a listener at once; +Inf if not limited.",
+        "The most sessions or flows of a listener at once; +Inf if not limited.",
     ),
-    ("maitred_listener_sessions_total", Counter, "Connections accepted, refused ones too."),
+    (
+        "maitred_listener_sessions_total",
+        Counter,
+        "Accepted connections, including those refused later.",
+    ),
     (
         "maitred_log_dropped_total",
         Counter,
-        "Log lines dropped because nobody read them in time, or because the output refused them.",
+        "Log lines dropped because they were not read in time or could not be written.",
     ),
     ("maitred_pool_backends", Value, "Backends of a pool, by state."),
-    ("maitred_pool_held_sessions", Value, "Sessions waiting for a backend."),
-    ("maitred_pool_no_backend_total", Counter, "Times no backend was up for a session."),
-    ("maitred_probe_duration_seconds", Distribution, "Time a health probe took."),
+    ("maitred_pool_held_sessions", Value, "Sessions that wait for a backend."),
+    ("maitred_pool_no_backend_total", Counter, "Sessions for which no backend was up."),
+    ("maitred_probe_duration_seconds", Distribution, "Duration of health probes."),
     ("maitred_probes_total", Counter, "Health probes, by result."),
     ("maitred_reloads_total", Counter, "Reloads, by result."),
-    ("maitred_session_bytes_total", Counter, "Payload bytes passed on, by the way they went."),
-    ("maitred_session_closed_total", Counter, "Endings, by stage and reason."),
+    ("maitred_session_bytes_total", Counter, "Payload bytes passed on, by path."),
+    (
+        "maitred_session_closed_total",
+        Counter,
+        "Ended sessions, flows and refusals, by stage and reason.",
+    ),
     (
         "maitred_session_duration_seconds",
         Distribution,
         "Time from accept to close of sessions that were relayed.",
     ),
     ("maitred_sessions_limit", Value, "max_sessions of the process."),
-    ("maitred_source_ports_exhausted_total", Counter, "Connections that found no source port."),
+    (
+        "maitred_source_ports_exhausted_total",
+        Counter,
+        "Connection attempts that found no free source port.",
+    ),
     (
         "maitred_source_ports_in_use",
         Value,
-        "Source ports handed out by maitred rather than the kernel.",
+        "Source ports in use that maitred chose rather than the kernel.",
     ),
     (
         "maitred_tls_certificate_expiry_timestamp_seconds",
         Value,
-        "When a listener's certificate expires, the earliest of several.",
+        "When a listener's certificate expires; with several, the earliest.",
     ),
     (
         "maitred_tls_files_last_read_successful",
@@ -130,12 +146,12 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Counter,
         "Datagrams received from and sent to clients and backends, by direction.",
     ),
-    ("maitred_udp_dropped_total", Counter, "Datagrams that went nowhere, by reason."),
+    ("maitred_udp_dropped_total", Counter, "Dropped datagrams, by reason."),
     ("maitred_udp_flows_active", Value, "Open flows of a listener."),
-    ("maitred_udp_flows_total", Counter, "Flows that were given a backend."),
+    ("maitred_udp_flows_total", Counter, "Flows that got a backend."),
     (
         "maitred_worker_busy_seconds_total",
         Counter,
-        "Time a worker spent running rather than waiting.",
+        "Time that a worker spent working rather than waiting.",
     ),
 ];

@@ -1,5 +1,5 @@
-//! Every metric there is, by name, and how a scrape fills it. Names are API: dashboards are written against
-//! them. Labels come from the configuration alone, never from a client.
+//! Every metric, by name, and how a scrape fills it. Names are API: dashboards are written against them. Labels come
+//! from the configuration and discovery, never from a client.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub use super::metric_table::METRICS;
 pub struct Sources {
     pub plane: Arc<Plane>,
     pub reloads: Arc<Reloads>,
-    /// Dropped lines of the program's own log; the session log's are the plane's.
+    /// Dropped lines of the program's own log; those of the session log are in the plane.
     pub log_dropped: Arc<crate::border::counters::SharedCounter>,
 }
 
@@ -66,7 +66,7 @@ pub fn exposition(sources: &Sources) -> String {
     }
 }
 
-/// Families being filled.
+/// Families that are being filled.
 #[derive(Default)]
 struct Page {
     families: BTreeMap<&'static str, Vec<Metric>>,
@@ -305,7 +305,7 @@ impl Page {
         self.distribution("maitred_session_duration_seconds", name, &SESSION_BOUNDS, &session);
     }
 
-    /// Of a pool that does not list all its backends.
+    /// For a pool that does not list all its backends.
     fn discovery(&mut self, pool: &Pool, labels: Labels) {
         let finding = &pool.shared.finding;
         let Some(last) = finding.last() else { return };
@@ -319,7 +319,7 @@ impl Page {
         }
     }
 
-    /// What only a backend of the configuration has.
+    /// Metrics that only a configured backend has.
     fn backend(&mut self, backend: &Backend, now: BackendState) {
         let (pool, name): (&str, &str) = (&backend.pool, &backend.name);
         let labels: Labels = &[("pool", pool), ("backend", name)];
@@ -334,7 +334,7 @@ impl Page {
         self.live(pool, name, &backend.live);
     }
 
-    /// What counts on until the last session on a backend has ended.
+    /// Metrics that go on until the last session on a backend has ended.
     fn live(&mut self, pool: &str, name: &str, live: &Live) {
         let labels: Labels = &[("pool", pool), ("backend", name)];
         let sum = |read: fn(&crate::data::pool::backend::BackendCounters) -> u64| {

@@ -1,4 +1,4 @@
-//! What maitred says about itself: records, metrics, logs.
+//! What maitred reports about itself: events, history, metrics, logs.
 
 pub mod events;
 pub mod history;

@@ -1,4 +1,4 @@
-//! How reloads went: counts, when the last one succeeded, why it was refused, and which files are older than they should be.
+//! Outcomes of reloads: counts, when the last one succeeded, why it was refused, and which files are out of date.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ pub struct Reloads {
     pub last_success: AtomicU64,
     /// Why the last one was refused, if it was.
     refusal: Mutex<Option<String>>,
-    /// Files of networks that could not be read when they changed, and why.
+    /// Files of networks that changed and could not be read, and why.
     stale_files: Mutex<BTreeMap<PathBuf, String>>,
 }
 

@@ -1,4 +1,4 @@
-//! A Record as one line: JSON for machines, text for people. Keys are the contract's.
+//! A Record as one line: JSON for machines, text for people. Its keys are fixed.
 
 use std::fmt::Write;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! Where log lines go: whole, or not at all as far as that can be. Whoever shares our output may have made it non-blocking
-//! (pipes and terminals have one set of flags for all), so a full one is waited for, but not for long.
+//! Where log lines go: whole, or not at all, as far as that is possible. Another process that shares our output may
+//! have made it non-blocking (pipes and terminals have one set of flags for all), so maitred waits while it is full,
+//! but not for long.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -7,14 +8,14 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, write};
 
-/// For a reader of an output that is full, before lines are given up.
+/// How long to wait for the reader of a full output before lines are dropped.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 pub(super) struct Sink<F> {
     output: F,
-    /// A line was cut off in its middle: the next one begins on a line of its own.
+    /// A line was truncated: the next one begins on a line of its own.
     is_torn: bool,
-    /// It was waited for in vain: no line waits again until one is written.
+    /// The last wait was in vain: no line waits again until one is written.
     is_stuck: bool,
 }
 
@@ -23,7 +24,7 @@ impl<F: AsFd> Sink<F> {
         Sink { output, is_torn: false, is_stuck: false }
     }
 
-    /// Says whether the line is written, the whole of it.
+    /// Returns whether the whole line is written.
     pub fn line(&mut self, line: &[u8]) -> bool {
         if self.is_torn {
             match self.write(b"\n") {
@@ -51,18 +52,18 @@ impl<F: AsFd> Sink<F> {
                 Err(Errno::AGAIN) if !self.is_stuck => {
                     self.is_stuck = !self.wait(PATIENCE.saturating_sub(since.elapsed()));
                 }
-                // Nowhere is left to tell that nobody can be told.
+                // There is no other place to report this.
                 Err(_) => break,
             }
         }
         written
     }
 
-    /// Until it takes more; false if it does not in time.
+    /// Until it accepts more; false if it does not in time.
     fn wait(&self, patience: Duration) -> bool {
         let mut outputs = [PollFd::new(&self.output, PollFlags::OUT)];
         let patience = Timespec::try_from(patience).ok();
-        // Interrupted: it is tried again.
+        // Interrupted: try again.
         patience.is_some_and(|it| {
             it.tv_sec + it.tv_nsec > 0 && !matches!(poll(&mut outputs, Some(&it)), Ok(0))
         })
@@ -95,7 +96,7 @@ mod tests {
         let mut read = vec![0; 8192];
         let count = File::from(reader.try_clone().unwrap()).read(&mut read).unwrap();
         assert_eq!(count, 4000);
-        // A long one is torn; what follows is a line again.
+        // A long one is truncated; what follows is a line again.
         assert!(!sink.line(&[b'y'; 6000]));
         let torn = File::from(reader.try_clone().unwrap()).read(&mut read).unwrap();
         assert!(torn > 0 && read[..torn].iter().all(|byte| *byte == b'y'));

@@ -351,7 +351,7 @@ fn a_body_that_does_not_come_is_given_up() {
     let head =
         "PATCH /api/v1/pools/main/backends/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n";
     write!(stream, "{head}Content-Length: 20\r\n\r\n{{\"state\"").unwrap();
-    assert_eq!(answer(&mut stream), (408, "the body does not come\n".to_owned()));
+    assert_eq!(answer(&mut stream), (408, "the body did not arrive in time\n".to_owned()));
 }
 
 /// The real binary, which reads its configuration again.

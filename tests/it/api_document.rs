@@ -167,7 +167,7 @@ fn answers() -> BTreeMap<String, Vec<Value>> {
         answer
     };
     for (route, why) in [
-        ("GET /api/v1/history?pool=absent", "there is no such pool, or no history of it is kept"),
+        ("GET /api/v1/history?pool=absent", "there is no such pool, or it has no history"),
         ("GET /api/v1/pools/absent", "there is no pool `absent`"),
     ] {
         assert_eq!(ask_socket(&admin.socket(), route), (404, json!({ "error": why })));

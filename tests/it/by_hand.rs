@@ -175,7 +175,7 @@ fn what_is_set_on_one_that_is_gone_can_be_lifted() {
     program.write(&format!("backends: [{{address: \"{}\", name: b}}]", b.address));
     program.does(&["reload"]);
     let said = program.does(&["backend", "up", "main", "a"]);
-    assert_eq!(said, "main/a is not there now; what was set by hand is lifted\n");
+    assert_eq!(said, "main/a does not exist now; what was set by hand is lifted\n");
     program.write(&pools(&a, &b, ""));
     program.does(&["reload"]);
     assert_ne!(program.backend("a")["state"], "drain");
@@ -267,7 +267,7 @@ fn who_takes_the_last_one_out_is_warned() {
     let program = Program::start(&pools(&a, &b, ""));
     let set = |arguments: &[&str]| program.maitred(&[&["backend"], arguments].concat());
     assert_eq!(set(&["drain", "main", "a"]).err, "");
-    let says = "warning: nobody in pool main takes new sessions now\n";
+    let says = "warning: no backend of pool main takes new sessions now\n";
     for last in [&["maintenance", "main", "b"][..], &["weight", "0", "main", "b"]] {
         let outcome = set(last);
         assert_eq!((outcome.code, &*outcome.err), (0, says), "{last:?}");
@@ -276,7 +276,7 @@ fn who_takes_the_last_one_out_is_warned() {
     }
     let log = fs::read_to_string(program.dir.path().join("out")).unwrap();
     let warned = log.lines().filter(|line| {
-        line.contains("WARN") && line.contains("nobody in pool main takes new sessions now")
+        line.contains("WARN") && line.contains("no backend of pool main takes new sessions now")
     });
     assert_eq!(warned.count(), 2, "{log}");
 }
@@ -386,7 +386,7 @@ fn who_names_something_wrong_is_told_what_to_write() {
         (&["backend", "weight", "300", "main", "a"], 2, "0..=256"),
         (&["backend", "weight", "main", "a", "lots"], 2, "backend weight N POOL BACKEND"),
         (&["backend", "drain", "main", "a", "--until", "soon"], 2, "or a duration like 30m"),
-        (&["show", "pools", "--admin", "nowhere"], 2, "error[E0120]: `nowhere` is no address"),
+        (&["show", "pools", "--admin", "nowhere"], 2, "error[E0120]: `nowhere` is not an address"),
         (&["show", "pools", "--admin", "127.0.0.1:1"], 1, "error[E0122]: no maitred answers here"),
     ] {
         let outcome = program.maitred(arguments);

@@ -385,7 +385,7 @@ fn a_reload_that_asks_in_another_way_takes_nobody_away_before_there_is_an_answer
     echo(&mut TcpStream::connect(balancer.address()).unwrap());
     let told: Vec<String> =
         balancer.supervisor().events.all().iter().map(|it| it.message.clone()).collect();
-    let stays = "main: 1 backend stays until the names in their place were answered for";
+    let stays = "main: 1 backend stays until the names that replace them are resolved";
     assert_eq!(told.iter().filter(|it| *it == stays).count(), 2, "{told:?}");
 }
 

@@ -93,7 +93,8 @@ fn the_loss_of_a_pools_last_backend_says_so() {
     for index in [0, 1] {
         wait_until(&balancer, index, BackendState::Up);
     }
-    let says = |message: &String| message.ends_with("; nobody in pool main takes new sessions now");
+    let says =
+        |message: &String| message.ends_with("; no backend of pool main takes new sessions now");
     let [first, second] = servers;
     let _first = first.kill();
     wait_until(&balancer, 0, BackendState::Down);
@@ -293,7 +294,7 @@ fn our_own_lack_is_no_verdict() {
     wait_for("probes", || backend(&balancer, 0).live.probes.local_error.value() >= 3);
     assert_eq!(status(&balancer, 0).state, BackendState::Starting);
     let told = status(&balancer, 0).told(std::time::Instant::now());
-    assert!(told.contains("`source` 192.0.2.1 is no address of this machine"), "{told}");
+    assert!(told.contains("`source` 192.0.2.1 is not an address of this machine"), "{told}");
 }
 
 #[test]

@@ -115,7 +115,7 @@ fn with_few_descriptors_it_serves_or_says_what_it_lacks() {
         } else {
             let error = program.said("error");
             assert!(error.contains("error[E010"), "{descriptors}: {error}");
-            let hint = format!("hint: {descriptors} descriptors are allowed");
+            let hint = format!("hint: the limit of {descriptors} descriptors is too low");
             assert!(error.contains(&hint), "{descriptors}: {error}");
         }
     }
@@ -172,7 +172,7 @@ fn a_reload_for_which_there_is_no_thread_is_refused_and_sessions_go_on() {
         lines.find(|line| line.contains("reload refused"))
     };
     wait_for("the refusal", || refusal().is_some());
-    assert!(refusal().unwrap().contains("no thread to read the configuration on"));
+    assert!(refusal().unwrap().contains("no thread to read the configuration with"));
     client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     client.write_all(b"y").unwrap();
     client.read_exact(&mut [0]).unwrap();

@@ -99,9 +99,9 @@ fn without_a_script_it_is_a_table_that_is_fetched_again() {
     let page = render(&state);
     assert!(page.contains("<noscript><meta http-equiv=refresh content=5></noscript>"));
     assert!(page.starts_with("<!doctype html><html lang=en>"));
-    assert_eq!(between(&page, "<title>", "<"), "maitred: nobody up in main");
+    assert_eq!(between(&page, "<title>", "<"), "maitred: no backend up in main");
     let visible = between(&page, "<main", "</main>");
-    assert!(visible.contains("Nobody up in pool main; 1 of 1 backend down"), "{visible}");
+    assert!(visible.contains("No backend up in pool main; 1 of 1 backend down"), "{visible}");
     assert!(visible.contains(&address.to_string()) && visible.contains("✕ down"));
     // Nothing was looked at yet: that is no 0.
     let row = between(visible, "<tbody role=rowgroup>", "</tr>");
@@ -188,7 +188,7 @@ fn an_empty_pool_and_a_drain_are_said() {
     let page = render(&state);
     assert_eq!(page.matches("This pool has no backends.").count(), 2);
     state.sources.plane.draining.store(true, Relaxed);
-    assert!(render(&state).contains("Draining: nobody new is let in"));
+    assert!(render(&state).contains("Draining: no new sessions"));
 }
 
 /// WCAG 2: relative luminance.

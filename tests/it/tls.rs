@@ -355,13 +355,13 @@ fn without_another_backend_the_cause_is_told() {
             let mut backend = StreamOwned::new(files.accept_state("other"), stream);
             assert!(backend.conn.complete_io(&mut backend.sock).is_err());
         }),
-        ("it closed amid the handshake", |_, mut stream| {
+        ("it closed during the handshake", |_, mut stream| {
             let mut seen = [0; 512];
             assert!(stream.read(&mut seen).unwrap() > 0);
             stream.shutdown(Shutdown::Write).unwrap();
             while stream.read(&mut seen).is_ok_and(|count| count > 0) {}
         }),
-        ("what came is no TLS", |_, mut stream| {
+        ("what it sent is not valid TLS", |_, mut stream| {
             stream.write_all(b"SSH-2.0-OpenSSH_10\r\n").unwrap();
             while stream.read(&mut [0; 512]).is_ok_and(|count| count > 0) {}
         }),
@@ -417,7 +417,7 @@ fn who_does_not_fit_is_turned_away_and_the_log_says_why() {
     let reasons: Vec<_> = told.iter().map(|(reason, _)| *reason).collect();
     assert_eq!(reasons, [ClientClosed, PrereadTimeout, TlsFailed, TlsFailed, TlsFailed]);
     let causes: Vec<&str> = told.iter().filter_map(|(_, cause)| *cause).collect();
-    for expected in ["no certificates", "known protocol", "what came is no TLS"] {
+    for expected in ["no certificates", "known protocol", "what it sent is not valid TLS"] {
         assert!(causes.iter().any(|cause| cause.contains(expected)), "{expected}: {causes:?}");
     }
     assert!(endings.iter().all(|record| record.stage == Stage::Preread));

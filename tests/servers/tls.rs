@@ -267,7 +267,7 @@ pools:
             assert!(psql(port, way, big) == expected, "{way}");
         }
         let told = psql(port, "sslmode=disable", "select 1");
-        assert!(told.contains("this address is for TLS: connect with sslmode=require"), "{told}");
+        assert!(told.contains("this address needs TLS: connect with sslmode=require"), "{told}");
     }
     no_failure_by(&maitred, || {
         for port in [plain, both, through] {

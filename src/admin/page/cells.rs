@@ -14,12 +14,12 @@ pub(super) fn heads(columns: &[(&str, &str)]) -> String {
     columns.iter().map(head).collect()
 }
 
-/// A cell with what it is, for the narrow page, where a row is a card.
+/// A cell with its name, for the narrow page, where a row is a card.
 pub(super) fn cell(page: &mut String, name: &str, class: &str, text: &str) -> std::fmt::Result {
     write!(page, "<td role=cell data-l=\"{name}\" class=\"{class}\">{text}</td>")
 }
 
-/// The same, and on a narrow page it is not worth its room if it says nothing.
+/// The same, but a narrow page leaves it out if it says nothing.
 pub(super) fn spare_cell(
     page: &mut String,
     name: &str,
@@ -30,7 +30,7 @@ pub(super) fn spare_cell(
     cell(page, name, &if says_nothing { format!("{class} nil") } else { class.to_owned() }, text)
 }
 
-/// How long ago that was, with the time itself for whoever points at it.
+/// How long ago that was, with the time itself as a tooltip.
 pub(super) fn since_then(then: &str, now: SystemTime) -> String {
     let ago = then.parse::<jiff::Timestamp>().ok().map(SystemTime::from);
     let ago = ago.map(|then| age(now.duration_since(then).unwrap_or_default()));

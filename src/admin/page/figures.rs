@@ -1,8 +1,8 @@
-//! How the page writes texts and figures: whatever comes from outside goes through `escape`. Pure.
+//! How the page writes texts and figures: everything from outside goes through `escape`. Pure.
 
 use std::time::Duration;
 
-/// Nothing is known, which is something else than 0.
+/// Unknown, which is not the same as 0.
 pub const UNKNOWN: &str = "–";
 
 pub fn escape(text: &str) -> String {
@@ -19,7 +19,7 @@ pub fn escape(text: &str) -> String {
     })
 }
 
-/// By thousands, with a narrow blank that does not break.
+/// In groups of thousands, with a narrow no-break space.
 pub fn count(count: u64) -> String {
     grouped(&count.to_string())
 }
@@ -35,7 +35,7 @@ fn grouped(digits: &str) -> String {
     text
 }
 
-/// Of something in a second. What happened at all is never 0.
+/// Per second. Anything that happened at all is never shown as 0.
 pub fn rate(rate: f32) -> String {
     if rate <= 0.0 {
         "0".to_owned()

@@ -1,5 +1,6 @@
-//! The status page: one self-contained document. Rust writes all of it, so that it works without JavaScript; the script
-//! fetches it again, changes what differs, draws the charts and asks for changes. Everything from a configuration is escaped.
+//! The status page: one self-contained document. Rust writes all of it, so that it works without JavaScript; the
+//! script fetches it again, updates what differs, draws the charts and requests changes. Everything from a
+//! configuration is escaped.
 
 mod cells;
 mod figures;
@@ -26,7 +27,7 @@ use verdict::{Found, Verdict, judge};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
-/// Where a change is asked for; the script opens it.
+/// The dialog for a change; the script opens it.
 const DIALOG: &str = include_str!("dialog.html");
 
 pub fn render(state: &State) -> String {
@@ -116,7 +117,7 @@ fn header(page: &mut String, state: &State, info: &Value, verdict: &Verdict) -> 
     )?;
     let mut notes = verdict.notes.clone();
     if info["draining"] == true {
-        notes.push("Sessions that are open have the time of process.shutdown to end.".to_owned());
+        notes.push("Open sessions have until process.shutdown.timeout to end.".to_owned());
     }
     if !notes.is_empty() {
         page.push_str("<ul class=notes>");
@@ -145,7 +146,7 @@ fn facts(
         |text: fn(f32) -> String, rate: Option<f32>| rate.map_or_else(|| UNKNOWN.to_owned(), text);
     let rates = newest.map(|point| point.rates);
     let since = |then: SystemTime| age(now.duration_since(then).unwrap_or_default());
-    // Without a UDP listener there are none, and never will be.
+    // Without a UDP listener there are no flows, and never will be.
     let has_flows =
         info["flows_limit"].as_u64().unwrap_or(0) + info["flows_active"].as_u64().unwrap_or(0) > 0;
     let flows = if has_flows { of("flows_active", "flows_limit") } else { String::new() };

@@ -1,5 +1,5 @@
-//! What a browser may do with the page: run the one script and use the one style that are in it, and ask this maitred.
-//! Both are named by the digest of their very text.
+//! What a browser may do with the page: run the one script and use the one style that are in it, and send requests to
+//! this maitred. Both are named by the digest of their text.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! Pools and their backends on the page: those in trouble first, and at most so many rows.
+//! Pools and their backends on the page: those with a problem first, and a limited number of rows.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::data::pool::Pool;
 use crate::data::pool::backend::{Backend, BackendState};
 use crate::telemetry::history::{Kept, Rates};
 
-/// Rows of backends, and heads of pools, on one page: a browser that fetches them every two seconds stays quick.
+/// Rows of backends, and heads of pools, on one page: a browser that fetches them every two seconds stays fast.
 const ROWS: usize = 500;
 
-/// A pool and those of its backends that are shown, in the order they are shown in.
+/// A pool and those of its backends that are shown, in the order in which they are shown.
 struct Shown<'a> {
     pool: &'a Pool,
     rows: Vec<&'a Arc<Backend>>,
@@ -58,7 +58,7 @@ pub(super) fn rank(state: BackendState) -> u8 {
     }
 }
 
-/// What is shown, pools in trouble first, and how many backends are not. A pool's head takes a row as well.
+/// What is shown, pools with a problem first, and how many backends are not. A pool's head takes a row as well.
 fn choose<'a>(pools: &[&'a Pool], rows: usize) -> (Vec<Shown<'a>>, usize) {
     let mut all: Vec<(u8, usize, &'a Pool, &'a Arc<Backend>)> = Vec::new();
     let mut states = vec![[0; BackendState::ALL.len()]; pools.len()];
@@ -66,14 +66,14 @@ fn choose<'a>(pools: &[&'a Pool], rows: usize) -> (Vec<Shown<'a>>, usize) {
         for backend in &pool.backends {
             let state = backend.status().state;
             states[index][state as usize] += 1;
-            // Who stands by in a pool that nobody serves is in trouble, too.
+            // In a pool that no backend serves, a standby is a problem, too.
             let is_missed = state == BackendState::Standby && pool.is_deserted();
             let worst = rank(BackendState::Down);
             all.push((if is_missed { worst } else { rank(state) }, index, pool, backend));
         }
     }
     let total = all.len();
-    // Stable: in the order of the file where the trouble is the same.
+    // Stable: in the order of the file if the problem is the same.
     all.sort_by_key(|(rank, ..)| *rank);
     let mut shown: Vec<Option<Shown>> = pools.iter().map(|_| None).collect();
     let mut order = Vec::new();
@@ -81,7 +81,7 @@ fn choose<'a>(pools: &[&'a Pool], rows: usize) -> (Vec<Shown<'a>>, usize) {
     let empty = pools.iter().enumerate().filter(|(_, pool)| pool.backends.is_empty());
     let empty = empty.map(|(index, pool)| (index, *pool, None));
     let rows = all.into_iter().map(|(_, index, pool, backend)| (index, pool, Some(backend)));
-    // Those without any come last: a thousand of them are not to hide what is in trouble.
+    // Pools without backends come last: a thousand of them must not hide a problem.
     for (index, pool, backend) in rows.chain(empty) {
         let cost = usize::from(shown[index].is_none()) + usize::from(backend.is_some());
         if room < cost {
@@ -116,7 +116,7 @@ fn section(page: &mut String, shown: &Shown, kept: &Kept, now: SystemTime) -> st
     }
     let none_up = pool.shared.no_backend.value();
     if none_up > 0 {
-        words.push(format!("nobody was up {} times", count(none_up)));
+        words.push(format!("no backend up for {} sessions", count(none_up)));
     }
     write!(
         page,
@@ -160,7 +160,7 @@ fn section(page: &mut String, shown: &Shown, kept: &Kept, now: SystemTime) -> st
     Ok(())
 }
 
-/// One backend as the API tells of it.
+/// One backend as the API describes it.
 fn row(
     page: &mut String,
     pool: &str,
@@ -209,7 +209,7 @@ fn row(
     spare_cell(page, "bytes", "n", &bytes.unwrap_or_else(none))?;
     spare_cell(page, "connect p50", "n", &quantiles(&backend["connect_ms"]))?;
     let retries = backend["retries"].as_u64().filter(|retries| *retries > 0);
-    let retries = retries.map(|retries| small(&format!("tried again {}", count(retries))));
+    let retries = retries.map(|retries| small(&format!("retried {}", count(retries))));
     let failed = reasons(&backend["connect_failures"]) + &retries.unwrap_or_default();
     spare_cell(page, "failed", "any", &failed)?;
     change(page, pool, backend)?;
@@ -217,7 +217,7 @@ fn row(
     Ok(())
 }
 
-/// The button; the dialog has the choice, and begins with what is likeliest.
+/// The button; the dialog has the choice, and begins with the likeliest one.
 fn change(page: &mut String, pool: &str, backend: &Value) -> std::fmt::Result {
     let (pool, name) = (escape(pool), escape(backend["name"].as_str().unwrap_or_default()));
     let act = if backend["set_by_hand"].is_object() { "up" } else { "drain" };
@@ -229,7 +229,7 @@ fn change(page: &mut String, pool: &str, backend: &Value) -> std::fmt::Result {
     cell(page, "change", "act", &button)
 }
 
-/// Beside word and colour.
+/// In addition to word and colour.
 fn symbol(state: &str) -> &'static str {
     match state {
         "up" => "●",
@@ -264,7 +264,7 @@ fn by_hand(set: &Value, now: SystemTime) -> Option<String> {
     (!words.is_empty()).then(|| words.join("; "))
 }
 
-/// Upper bounds of what was measured.
+/// Upper bounds of measured times.
 fn quantiles(connect: &Value) -> String {
     let bound = |key: &str| connect[key].as_f64();
     match (bound("p50"), bound("p99")) {
@@ -344,7 +344,7 @@ mod tests {
         }));
         assert!(page.contains(">12<small>of 400</small><small>most 41</small></td>"), "{page}");
         assert!(page.contains("<small>down 12\u{a0}min in all</small>"), "{page}");
-        assert!(page.contains(">refused 2<small>tried again 3</small></td>"), "{page}");
+        assert!(page.contains(">refused 2<small>retried 3</small></td>"), "{page}");
     }
 
     #[test]

@@ -39,7 +39,7 @@ async function refresh() {
   busy = true;
   try {
     const answer = await fetch('./', {cache: 'no-store', signal: AbortSignal.timeout(PATIENCE)});
-    if (!answer.ok) throw new Error(`it answers ${answer.status}`);
+    if (!answer.ok) throw new Error(`it answered ${answer.status}`);
     const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');
     const main = fresh.getElementById('page');
     if (!main) throw new Error('something else answers');
@@ -74,7 +74,7 @@ function lost(error) {
 function age() {
   const link = $('link');
   if (document.title !== 'maitred: no connection') return;
-  link.textContent = `Last seen ${Math.round((Date.now() - seen) / 1000)} s ago (${link.dataset.why}). What stands below is old.`;
+  link.textContent = `Last seen ${Math.round((Date.now() - seen) / 1000)} s ago (${link.dataset.why}). The figures below are old.`;
   link.hidden = false;
 }
 
@@ -167,7 +167,7 @@ async function history() {
   let answer = await ask(select.value);
   // A pool that a reload removed.
   if (answer.status === 404) answer = await ask(select.value = '');
-  if (!answer.ok) throw new Error(`it answers ${answer.status}`);
+  if (!answer.ok) throw new Error(`it answered ${answer.status}`);
   kept = await answer.json();
   const options = ['', ...kept.pools];
   if (options.join('\n') !== [...select.options].map((it) => it.value).join('\n')) {
@@ -181,10 +181,10 @@ async function history() {
 const quoted = (word) => /^[\w.:/-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 
 const CHOICES = {
-  drain: ['Drain it', 'It gets no new sessions, also after a reload, until somebody takes it back. Those that are open go on.'],
-  maintenance: ['Take it out', 'It gets no new sessions and is not probed, also after a reload, until somebody takes it back. What happens to open ones is up to on_down of its pool. Taken back, it is probed at once and takes nothing until that decides.'],
-  weight: ['Set the weight', 'Its share of new sessions, instead of the configured one, until somebody takes it back; 0: none.'],
-  up: ['Take it back', 'What was set by hand is lifted, state and weight; from then on its probes decide.'],
+  drain: ['Drain it', 'It gets no new sessions, also after a reload, until somebody lifts this. Open sessions go on.'],
+  maintenance: ['Take it out', 'It gets no new sessions and no probes, also after a reload, until somebody lifts this. Open sessions follow on_down of its pool. When this is lifted, it is probed at once and gets no sessions until that probe has decided.'],
+  weight: ['Set the weight', 'Its share of new sessions, instead of the configured weight, until somebody lifts this; 0: none.'],
+  up: ['Lift it', 'Lifts the state and the weight that were set by hand; then its probes decide.'],
 };
 
 function ask({act, pool, backend, weight}) {
@@ -204,8 +204,8 @@ function choose() {
   $('secret').hidden = $('go').hidden = way !== 'token';
   $('command').hidden = way === 'token';
   $('command').firstChild.textContent = way === 'socket'
-    ? 'This maitred takes changes over its unix socket only (no admin.token_file is set). On its machine:'
-    : 'This maitred takes no changes: it has neither admin.socket nor admin.token_file. With either, it would be:';
+    ? 'This maitred accepts changes only over its unix socket (admin.token_file is not set). On its machine:'
+    : 'This maitred accepts no changes: it has neither admin.socket nor admin.token_file. With either, the command would be:';
   const what = act === 'weight' ? `weight ${Number($('weight').value)}` : act;
   $('command').lastChild.textContent = `maitred backend ${what} ${quoted(wanted.pool)} ${quoted(wanted.backend)}`;
   $('go').textContent = name;

@@ -1,4 +1,4 @@
-//! What stands on the page below the pools: listeners, errors by reason, the last events. Each bounded.
+//! The part of the page below the pools: listeners, errors by reason, the last events. Each is bounded.
 
 use std::fmt::Write;
 use std::time::SystemTime;
@@ -104,7 +104,7 @@ fn routes(row: &Value) -> String {
     text
 }
 
-/// Sessions and flows that failed, and datagrams dropped, by reason; only those there are.
+/// Failed sessions and flows, and dropped datagrams, by reason; only reasons that occurred.
 pub fn errors(page: &mut String, snapshot: &Snapshot, kept: &Kept) -> std::fmt::Result {
     let listeners = || snapshot.listeners.values();
     let failed = CloseReason::ALL.into_iter().map(|reason| {
@@ -128,7 +128,7 @@ pub fn errors(page: &mut String, snapshot: &Snapshot, kept: &Kept) -> std::fmt::
     }
     write!(
         page,
-        "<div class=\"card wide\"><table><caption>Sessions that failed and datagrams that were dropped, by reason</caption>\
+        "<div class=\"card wide\"><table><caption>Failed sessions and dropped datagrams, by reason</caption>\
          <thead><tr>{}</tr></thead><tbody>",
         heads(&[("reason", ""), ("since the start", "n"), ("a second now", "n")])
     )?;

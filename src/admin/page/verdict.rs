@@ -1,23 +1,23 @@
-//! Whether all is well, in words: the first line of the page and its title. Pure: from what was found to sentences.
+//! Whether all is well, in words: the first line of the page and its title. Pure: from findings to sentences.
 
 use super::figures::several;
 use crate::data::pool::backend::BackendState;
 
-/// What there is to judge.
+/// The findings.
 #[derive(Default)]
 pub struct Found {
     pub draining: bool,
-    /// Servers, by the worst state in any pool, in the order of `BackendState::ALL`: who stands by in one and serves in
-    /// another is up.
+    /// Servers, by the worst state in any pool, in the order of `BackendState::ALL`: a server that is a standby in
+    /// one and serves in another is up.
     pub states: [usize; BackendState::ALL.len()],
     /// Pools of which no backend takes sessions.
     pub deserted: Vec<String>,
-    /// Servers that stand by in each of several pools: whoever is meant to serve in one or the other serves nobody.
+    /// Servers that are a standby in each of several pools: they serve none of them.
     pub unused: Vec<String>,
     /// Listeners at their limit.
     pub full: Vec<String>,
     pub reload_refused: Option<String>,
-    /// Files that could not be read when they changed, and why.
+    /// Files that changed and could not be read, and why.
     pub stale: Vec<(String, String)>,
 }
 
@@ -30,14 +30,14 @@ pub enum Level {
 
 pub struct Verdict {
     pub level: Level,
-    /// What the browser's tab says.
+    /// The title of the browser's tab.
     pub title: String,
     pub sentence: String,
-    /// What else there is to know, each a sentence.
+    /// Further notes, each a sentence.
     pub notes: Vec<String>,
 }
 
-/// Names in one sentence; more are counted.
+/// Names in one sentence; the others are counted.
 const NAMED: usize = 5;
 
 impl Level {
@@ -49,7 +49,7 @@ impl Level {
         }
     }
 
-    /// Beside the colour, for whoever does not see it.
+    /// In addition to the colour, for people who do not see it.
     pub fn symbol(self) -> &'static str {
         match self {
             Level::Good => "●",
@@ -63,14 +63,14 @@ pub fn judge(found: &Found) -> Verdict {
     let [starting, up, standby, down, ejected, drained, maintenance] = found.states;
     let all: usize = found.states.iter().sum();
     let backends = if all == 1 { "backend" } else { "backends" };
-    // The count of all stands with the first.
+    // The count of all is with the first.
     let mut counts: Vec<String> = Vec::new();
     for (count, word) in [
         (down, "down"),
         (ejected, "ejected"),
         (drained, "drained by hand"),
         (maintenance, "in maintenance by hand"),
-        (starting, "not decided on yet"),
+        (starting, "starting"),
     ] {
         if count > 0 {
             let of_all = format!("{count} of {all} {backends} {word}");
@@ -79,10 +79,10 @@ pub fn judge(found: &Found) -> Verdict {
         }
     }
     let counts = counts.join(", ");
-    // No failure, and so not among the counts.
+    // Not a failure, and so not among the counts.
     let spare = if standby > 0 { format!(", {standby} standby") } else { String::new() };
     let deserted = (!found.deserted.is_empty()).then(|| {
-        format!("nobody up in {} {}", plural(&found.deserted, "pool"), named(&found.deserted))
+        format!("no backend up in {} {}", plural(&found.deserted, "pool"), named(&found.deserted))
     });
     let is_odd = found.reload_refused.is_some()
         || !found.stale.is_empty()
@@ -96,7 +96,7 @@ pub fn judge(found: &Found) -> Verdict {
         () if is_odd => Level::Odd,
         () => Level::Good,
     };
-    let drain = found.draining.then(|| "draining: nobody new is let in".to_owned());
+    let drain = found.draining.then(|| "draining: no new sessions".to_owned());
     let parts: Vec<String> =
         [drain, deserted, Some(counts).filter(|it| !it.is_empty())].into_iter().flatten().collect();
     let sentence = match () {
@@ -112,7 +112,7 @@ fn title(found: &Found) -> String {
     let [starting, up, standby, down, ejected, drained, maintenance] = found.states;
     let word = match () {
         () if found.draining => "draining".to_owned(),
-        () if !found.deserted.is_empty() => format!("nobody up in {}", named(&found.deserted)),
+        () if !found.deserted.is_empty() => format!("no backend up in {}", named(&found.deserted)),
         () if down > 0 => format!("{down} down"),
         () if ejected > 0 => format!("{ejected} ejected"),
         () if found.reload_refused.is_some() => "reload refused".to_owned(),
@@ -132,12 +132,12 @@ fn notes(found: &Found) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(why) = &found.reload_refused {
         notes.push(format!(
-            "The last reload was refused; the configuration before it stays in force: {why}"
+            "The last reload was refused; the previous configuration stays in force: {why}"
         ));
     }
     if !found.unused.is_empty() {
         notes.push(format!(
-            "Standby in every pool, and so of use in none: {}. Does the server behind it run?",
+            "Standby in every pool, so it serves none: {}. Is the server behind it running?",
             named(&found.unused)
         ));
     }
@@ -147,12 +147,12 @@ fn notes(found: &Found) -> Vec<String> {
     }
     for (path, why) in found.stale.iter().take(NAMED) {
         notes.push(format!(
-            "{path} could not be read when it changed; what was read before stays in force: {why}"
+            "{path} changed and could not be read; its last good content stays in force: {why}"
         ));
     }
     if found.stale.len() > NAMED {
         notes.push(format!(
-            "The same of {}",
+            "The same for {}",
             several(found.stale.len() - NAMED, "more file", "more files")
         ));
     }
@@ -198,13 +198,13 @@ mod tests {
         let sentence = "2 of 5 backends down, 1 drained by hand";
         assert_eq!(judged(&found), (Level::Bad, "maitred: 2 down".into(), sentence.into()));
         found.deserted = vec!["db".into()];
-        let sentence = "Nobody up in pool db; 2 of 5 backends down, 1 drained by hand";
+        let sentence = "No backend up in pool db; 2 of 5 backends down, 1 drained by hand";
         assert_eq!(
             judged(&found),
-            (Level::Bad, "maitred: nobody up in db".into(), sentence.into())
+            (Level::Bad, "maitred: no backend up in db".into(), sentence.into())
         );
         found.draining = true;
-        assert!(judge(&found).sentence.starts_with("Draining: nobody new is let in; nobody up"));
+        assert!(judge(&found).sentence.starts_with("Draining: no new sessions; no backend up"));
         assert_eq!(judge(&found).title, "maitred: draining");
     }
 
@@ -215,7 +215,7 @@ mod tests {
         let (level, title, sentence) = judged(&found);
         assert_eq!((level, &*title), (Level::Odd, "maitred: 1 standby in every pool"));
         assert_eq!(sentence, "2 of 3 backends up, 1 standby, but see below");
-        assert!(judge(&found).notes[0].contains("of use in none: 10.0.0.3:5432."));
+        assert!(judge(&found).notes[0].contains("it serves none: 10.0.0.3:5432."));
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
         let verdict = judge(&found);
         assert_eq!(
             verdict.sentence,
-            "Nobody up in pools pool-0, pool-1, pool-2, pool-3, pool-4 and 995 more"
+            "No backend up in pools pool-0, pool-1, pool-2, pool-3, pool-4 and 995 more"
         );
         assert_eq!(verdict.notes.len(), 2 + NAMED);
         assert!(verdict.notes.iter().all(|note| note.len() < 200));

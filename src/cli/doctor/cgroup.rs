@@ -1,4 +1,4 @@
-//! What the control groups of this process allow: the least of its own group and of all above it, in version 1 and 2.
+//! The limits of this process's control groups: the lowest of its own group and of all above it, in version 1 and 2.
 
 use std::path::{Component, Path};
 
@@ -16,7 +16,7 @@ pub struct Cgroup {
 const MOUNT: &str = "/sys/fs/cgroup";
 
 pub fn read(root: &Path) -> Reading<Cgroup> {
-    // `id:controllers:path` a line; version 2 is the one without controllers.
+    // `id:controllers:path` per line; version 2 is the one without controllers.
     let groups = text(root, "/proc/self/cgroup")?;
     let mount = root.join(MOUNT.trim_start_matches('/'));
     std::fs::read_dir(mount).map_err(|error| Unread::new(MOUNT, error))?;
@@ -69,7 +69,7 @@ impl Cgroup {
     }
 }
 
-/// A group's folder and those above it. A container sees only its own as the mount, whatever path it is told.
+/// A group's folder and those above it. A container sees only its own group as the mount, whatever path is given.
 fn lineage(mount: &str, path: &str) -> Vec<String> {
     let mut folder = mount.to_owned();
     let mut lineage = vec![folder.clone()];

@@ -1,5 +1,5 @@
-//! What this machine says of itself. Plain data, read below a root directory, so that a test can hand in a tree of its
-//! own; nothing is judged here.
+//! Facts about this machine. Plain data, read below a root directory, so that a test can pass a tree of its own;
+//! nothing is judged here.
 
 use std::collections::HashMap;
 use std::io;
@@ -30,20 +30,20 @@ pub struct Facts {
     pub somaxconn: Reading<u64>,
     pub tw_reuse: Reading<u64>,
     pub timestamps: Reading<u64>,
-    /// Bytes of the receive and the send buffer that a UDP socket got of those a listener asks for. Asked of the kernel
-    /// itself: what counts besides the sysctls is who we are.
+    /// The receive and the send buffer, in bytes, that a UDP socket got when it asked for those of a listener. The
+    /// kernel is asked, because the result depends on more than the sysctls: also on our privileges.
     pub udp_buffers: Reading<(usize, usize)>,
-    /// Those of the pools' `source` that are none of this machine's. Asked of the kernel, too.
+    /// Addresses of the pools' `source` that this machine does not have. The kernel is asked for this, too.
     pub absent_sources: Vec<ZonedIp>,
 }
 
-/// What `/proc/self/status` says of who we are.
+/// The process's user and capabilities, from `/proc/self/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     pub user: u64,
     /// The effective set, a bit each.
     pub capabilities: u64,
-    /// Those of the affinity mask.
+    /// Number of CPUs in the affinity mask.
     pub cpus: u64,
 }
 
@@ -87,7 +87,7 @@ impl Facts {
 }
 
 impl Process {
-    /// `process.user` is in force: what it gives up is gone.
+    /// `process.user` is in force: the capabilities that it gives up are gone.
     pub fn after_becoming(self, user: u32) -> Process {
         let kept = self.capabilities & 1 << Capability::NetBindService as u8;
         Process { user: user.into(), capabilities: kept, ..self }
@@ -100,7 +100,7 @@ impl Process {
 
 fn parsed<T: FromStr>(root: &Path, file: &str) -> Reading<T> {
     let text = text(root, file)?;
-    text.trim().parse().map_err(|_| Unread::new(file, format!("`{}` is no number", text.trim())))
+    text.trim().parse().map_err(|_| Unread::new(file, format!("`{}` is not a number", text.trim())))
 }
 
 fn descriptors(root: &Path) -> Reading<u64> {
@@ -129,7 +129,7 @@ fn process(root: &Path) -> Reading<Process> {
     let user = field("Uid")?.split_whitespace().nth(1).and_then(|user| user.parse().ok());
     let capabilities = u64::from_str_radix(field("CapEff")?, 16);
     let allowed = count(field("Cpus_allowed_list")?);
-    // The mask may allow processors that the machine does not have.
+    // The mask may include CPUs that the machine does not have.
     let online = self::text(root, "/sys/devices/system/cpu/online").ok();
     let online = online.and_then(|online| count(online.trim()));
     let cpus = allowed.map(|allowed| allowed.min(online.unwrap_or(allowed)));
@@ -167,5 +167,6 @@ fn ports(root: &Path) -> Reading<PortRange> {
     const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
     let range = text(root, RANGE)?;
     let reserved = text(root, "/proc/sys/net/ipv4/ip_local_reserved_ports")?;
-    PortRange::parse(&range, &reserved).ok_or_else(|| Unread::new(RANGE, "it has no two ports"))
+    PortRange::parse(&range, &reserved)
+        .ok_or_else(|| Unread::new(RANGE, "it does not have two ports"))
 }

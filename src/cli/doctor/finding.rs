@@ -1,11 +1,11 @@
-//! What `doctor` found about one thing, and how bad it is.
+//! The result of `doctor` for one check, and how bad it is.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Something breaks once a limit of the configuration is reached, or at the start.
+    /// Something fails once a limit of the configuration is reached, or at the start.
     WillBreak,
     WillHurt,
-    /// It could not be looked at.
+    /// It could not be checked.
     Unknown,
     Well,
 }
@@ -22,24 +22,24 @@ impl Severity {
     }
 }
 
-/// What was found about one thing.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub id: &'static str,
     pub severity: Severity,
-    /// What there is, with what is counted.
+    /// The figure of this machine, with its unit.
     pub figure: String,
-    /// What there should be. Empty, like the rest, if it is well.
+    /// The figure that is needed. Empty, like the rest, if all is well.
     pub needed: String,
     pub why: String,
-    /// The command, or what else is to be done.
+    /// The command, or what else to do.
     pub mend: String,
 }
 
 /// A finding whose id is in the table.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// The configuration has nothing to do with it.
+    /// The check does not matter for this configuration.
     NotAsked,
     Well(String),
     Ill {

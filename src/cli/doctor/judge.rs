@@ -1,5 +1,5 @@
-//! From facts and needs to findings. Pure. What is looked at, and under which id, is the table below; ids are for
-//! programs and do not change.
+//! From facts and needs to findings. Pure. The table below has all checks and their ids; ids are for programs and do
+//! not change.
 
 use super::facts::Facts;
 use super::finding::{Finding, Severity, Verdict};
@@ -27,7 +27,7 @@ pub const RULES: [(&str, Rule); 15] = [
     ("udp_buffers", network::udp_buffers),
 ];
 
-/// The worst first; what is equally bad, in the order of the table.
+/// The worst first; equally bad ones in the order of the table.
 pub fn judge(facts: &Facts, needs: &Needs) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         RULES.iter().filter_map(|(id, rule)| finding(id, rule(facts, needs))).collect();

@@ -1,7 +1,8 @@
-//! `maitred doctor`: what on this machine will hurt, each with the figure, why, and the command that mends it.
+//! `maitred doctor`: what on this machine will fail or hurt, each with the figure, why, and the command that fixes
+//! it.
 //!
-//! `facts` reads the machine, `needs` the configuration, `judge` compares them; this prints. Who runs it matters: limits
-//! and capabilities are those of this very process.
+//! `facts` reads the machine, `needs` the configuration, `judge` compares them; this prints. The user who runs it
+//! matters: limits and capabilities are those of this process.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,10 +28,11 @@ mod judge;
 mod room;
 mod network;
 
-/// Say what on this machine will hurt, why, and what mends it
+/// Check whether this machine is fit for the configuration: what will fail or hurt, why, and what fixes it
 ///
-/// Judges against the configuration; without any, against the defaults. Run it as maitred will run: as the same user,
-/// with the same limits, in the same container. Exit 1 if something will break at the configured limits, else 0.
+/// Compares this machine with the configuration, or with the defaults if there is none. Run it in the same way as
+/// maitred: as the same user, with the same limits, in the same container. Exits with 1 if something will break at the
+/// configured limits, else with 0.
 #[derive(Args, Debug)]
 pub struct Doctor {
     #[command(flatten)]
@@ -48,7 +50,7 @@ enum Format {
     Json,
 }
 
-/// What the findings are true for.
+/// What was checked, and for what.
 struct Judged {
     configuration: Option<Vec<String>>,
     needs: Needs,
@@ -80,14 +82,14 @@ impl Doctor {
         if breaks { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 
-    /// The files and what they need; no file is only needed if none is named.
+    /// The files and what they need; the default file may be missing if none is given.
     fn needs(&self) -> Result<(Option<Vec<String>>, Needs), Report> {
         if self.files.are_absent() {
             return Ok((None, Needs::of_defaults()));
         }
         let loaded = self.files.load()?;
         let warnings = loaded.warnings_report();
-        // Not into the JSON: a warning is no finding about the machine.
+        // Not into the JSON: a warning is not a finding about the machine.
         eprint!("{}", warnings.render(color_on_stderr()));
         let names = self.files.paths().iter().map(|path| path.display().to_string()).collect();
         Ok((Some(names), Needs::of(&loaded.config)))

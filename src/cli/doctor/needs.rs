@@ -1,4 +1,4 @@
-//! What a configuration asks of a machine.
+//! What a configuration needs from a machine.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use crate::sys::limits;
 
 #[derive(Clone, Debug)]
 pub struct Needs {
-    /// Who the process becomes, if it does.
+    /// The user that the process becomes, if it does.
     pub user: Option<u32>,
     /// `None` = auto.
     pub workers: Option<u64>,
@@ -28,12 +28,12 @@ pub struct Needs {
     pub splices: bool,
     /// The `source` of every pool.
     pub sources: BTreeSet<ZonedIp>,
-    /// How far from here the pools are for which the kernel chooses source ports.
+    /// Where the pools are for which the kernel chooses source ports: on loopback or on a network.
     pub kernel_ports: Option<Reach>,
     /// Backends of TCP listeners that have a `max_sessions` and need source ports.
     pub limited_backends: Vec<LimitedBackend>,
-    /// Pairs of a source address and a backend's address, each of which has every source port once. `None`: nothing is
-    /// known of the backends, or one is a unix socket, which needs none.
+    /// Pairs of a source address and a backend's address, each of which has every source port once. `None`: the
+    /// backends are not known, or one is a unix socket, which needs no ports.
     pub pairs: Option<u64>,
 }
 
@@ -114,7 +114,7 @@ impl Needs {
         }
     }
 
-    /// What may be there at once with so many descriptors; the supervisor's arithmetic.
+    /// The most at once with this many descriptors; the same arithmetic as the supervisor's.
     pub fn load(&self, descriptors: u64) -> Load {
         let allowed = if self.has_udp { limits::max_flows(descriptors, self.has_tcp) } else { 0 };
         let flows = if self.flows.is_whole { self.flows.given.min(allowed) } else { allowed };
@@ -153,7 +153,7 @@ fn reach(address: &BackendAddr) -> Option<Reach> {
     Some(if ip.is_loopback() { Reach::Loopback } else { Reach::Network })
 }
 
-/// The pools of TCP listeners, and the ports that clients dial to come to them.
+/// The pools of TCP listeners, and the ports that clients dial to reach them.
 fn served(config: &Config) -> impl Iterator<Item = (&Pool, BTreeSet<u16>)> {
     config.pools.iter().filter_map(|pool| {
         let is_theirs =
@@ -201,7 +201,7 @@ fn pairs(pool: &Pool, backend: &Backend, dialled: &BTreeSet<u16>) -> Option<BTre
     Some(addresses.into_iter().flat_map(from).collect())
 }
 
-/// Those of the address's family; any, if there is none.
+/// The sources of the address's family; any, if there is none.
 fn sources(pool: &Pool, to: SocketAddr) -> Vec<Option<ZonedIp>> {
     let fitting = pool.source.iter().filter(|source| source.is_ipv4() == to.is_ipv4());
     let fitting: Vec<Option<ZonedIp>> = fitting.map(|source| Some(*source)).collect();

@@ -11,25 +11,25 @@ use crate::border::addr::ZonedIp;
 use crate::sys::datagram::{FLOW_BUFFER, LISTENER_BUFFER};
 use crate::sys::port_range::write_ports;
 
-/// Fewer source ports than this are few; the kernel's own range has 28 232.
+/// Fewer source ports than this count as few; the kernel's default range has 28 232.
 const FEW_PORTS: u64 = 16_384;
 
-/// Seconds that a connection closed by us keeps its port from being used again; the kernel's TIME_WAIT.
+/// Seconds for which a port cannot be reused after we closed its connection; the kernel's TIME_WAIT.
 const REST: u64 = 60;
 
-/// Below this the kernel lets only the privileged bind, unless told otherwise.
+/// Below this the kernel lets only privileged processes bind, unless configured otherwise.
 const FIRST_UNPRIVILEGED: u64 = 1024;
 
 pub fn privileged_ports(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
     let start = match (&facts.unprivileged_port_start, needs.ports.first()) {
         (_, None) => return Ok(Verdict::NotAsked),
-        // Every kernel without the sysctl has this border.
+        // Every kernel without the sysctl has this limit.
         (Err(_), Some(least)) if u64::from(*least) >= FIRST_UNPRIVILEGED => FIRST_UNPRIVILEGED,
         (start, _) => start.clone()?,
     };
     if start == 0 {
         // As container runtimes set it.
-        return Ok(Verdict::Well("any port may be bound by anybody".to_owned()));
+        return Ok(Verdict::Well("every user may bind every port".to_owned()));
     }
     let low: BTreeSet<u16> =
         needs.ports.iter().copied().filter(|port| u64::from(*port) < start).collect();
@@ -43,7 +43,7 @@ pub fn privileged_ports(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread>
     Ok(Verdict::Ill {
         severity: WillBreak,
         figure: format!("no CAP_NET_BIND_SERVICE, and ports below {start} are privileged"),
-        needed: format!("the right to bind port {ports}"),
+        needed: format!("the privilege to bind port {ports}"),
         why: "binding is refused (permission denied), and maitred does not start".to_owned(),
         mend: format!(
             "`AmbientCapabilities=CAP_NET_BIND_SERVICE` in a systemd unit, `--cap-add NET_BIND_SERVICE` for a container \
@@ -58,7 +58,9 @@ pub fn listener_ports(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
     let is_open = |port: &u16| ports.range.contains(port) && !ports.reserved.contains(port);
     let open: BTreeSet<u16> = needs.ports.iter().copied().filter(is_open).collect();
     if open.is_empty() {
-        return Ok(Verdict::Well("no listener's port is one that the kernel gives out".to_owned()));
+        return Ok(Verdict::Well(
+            "no listener's port is in the kernel's range of source ports".to_owned(),
+        ));
     }
     let reserved: BTreeSet<u16> = ports.reserved.union(&open).copied().collect();
     let open = write_ports(&open);
@@ -70,8 +72,8 @@ pub fn listener_ports(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
             ports.range.end()
         ),
         needed: format!("port {open} in net.ipv4.ip_local_reserved_ports"),
-        why: "any program's connection may have the port when maitred starts or reloads; then binding fails (address in \
-              use)"
+        why: "when maitred starts or reloads, a connection of any program may use the port; then binding fails (address \
+              in use)"
             .to_owned(),
         mend: format!("`sysctl -w net.ipv4.ip_local_reserved_ports={}`", write_ports(&reserved)),
     })
@@ -83,7 +85,7 @@ pub fn somaxconn(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
     }
     let most = facts.somaxconn.clone()?;
     let backlog = needs.backlog;
-    let figure = format!("{most} connections in a queue");
+    let figure = format!("{most} connections in an accept queue");
     if most >= backlog {
         return Ok(Verdict::Well(figure));
     }
@@ -91,8 +93,8 @@ pub fn somaxconn(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
         severity: WillHurt,
         figure,
         needed: format!("{backlog} connections: the `backlog` of a listener"),
-        why: "each worker has a queue of its own for each address; in a rush of clients what does not fit waits a second \
-              and longer for its next try"
+        why: "each worker has an accept queue for each address; in a rush, clients that do not fit wait a second or \
+              longer for their next try"
             .to_owned(),
         mend: format!("`sysctl -w net.core.somaxconn={backlog}`, or a lower `backlog`"),
     })
@@ -115,8 +117,8 @@ pub fn source_ports(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
         figure: figure.clone(),
         needed,
         why: format!(
-            "so many sessions at once to one backend from one source address, further ones fail (no_source_port); and of \
-             those that maitred closed first, where the kernel chooses, {} a second",
+            "only so many sessions at once can go to one backend from one source address, further ones fail \
+             (no_source_port); if the kernel chooses ports and maitred closes first, {} connections a second",
             ports / REST
         ),
         mend: "`sysctl -w net.ipv4.ip_local_port_range=\"10240 60999\"`, or several addresses in the pool's `source`"
@@ -164,13 +166,10 @@ pub fn source_addresses(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread>
     let absent = list(facts.absent_sources.iter().map(ZonedIp::to_string).collect());
     Ok(Verdict::Ill {
         severity: WillBreak,
-        figure: format!("{absent}: no address of this machine"),
+        figure: format!("{absent}: not an address of this machine"),
         needed: "every address of a pool's `source` on an interface of this machine".to_owned(),
-        why: "nobody is connected to from there, by sessions (no_source_port) or by probes (local_error)".to_owned(),
-        mend: format!(
-            "`ip address add {}/32 dev …`, or another `source`",
-            facts.absent_sources[0]
-        ),
+        why: "sessions (no_source_port) and probes (local_error) cannot connect from it".to_owned(),
+        mend: format!("`ip address add {}/32 dev …`, or another `source`", facts.absent_sources[0]),
     })
 }
 
@@ -191,10 +190,10 @@ pub fn tw_reuse(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
         1 => "for every connection",
         _ => "on loopback only",
     };
-    let figure = format!("{reuse} (ports in TIME_WAIT are used again {meaning})");
+    let figure = format!("{reuse} (ports in TIME_WAIT are reused {meaning})");
     let is_enough = match needs.kernel_ports {
         None => {
-            return Ok(Verdict::Well(format!("{figure}; `source_ports: auto` needs none of it")));
+            return Ok(Verdict::Well(format!("{figure}; `source_ports: auto` does not need it")));
         }
         Some(Reach::Loopback) => reuse != 0,
         Some(Reach::Network) => reuse == 1,
@@ -206,10 +205,10 @@ pub fn tw_reuse(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
     Ok(Verdict::Ill {
         severity: WillHurt,
         figure,
-        needed: "1, for a pool has `source_ports: kernel`".to_owned(),
+        needed: "1, because a pool has `source_ports: kernel`".to_owned(),
         why: format!(
-            "with {ports} source ports, more than {} connections a second to one backend that maitred closes first use \
-             them up, and then each costs milliseconds of CPU or fails (no_source_port)",
+            "if maitred closes first, more than {} connections a second to one backend use up the {ports} source ports; \
+             then each connection costs milliseconds of CPU time or fails (no_source_port)",
             ports / REST
         ),
         mend: "`sysctl -w net.ipv4.tcp_tw_reuse=1`, or `source_ports: auto` in the pool".to_owned(),
@@ -230,8 +229,8 @@ pub fn timestamps(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
         figure: "0 (TCP timestamps are off)".to_owned(),
         needed: "1".to_owned(),
         why: format!(
-            "without them a source port that maitred closed first rests for {REST} s: at most {} connections a second \
-             to one backend in the long run",
+            "without them a source port cannot be reused for {REST} s after maitred closed first: at most {} connections \
+             a second to one backend in the long run",
             ports / REST
         ),
         mend: "`sysctl -w net.ipv4.tcp_timestamps=1`; backends need them as well".to_owned(),
@@ -262,7 +261,7 @@ pub fn conntrack(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
         severity,
         figure,
         needed: format!(
-            "{wanted} entries: 2 for each of {} sessions and {} flows, and room for what else is tracked",
+            "{wanted} entries: 2 for each of {} sessions and {} flows, and room for other connections",
             load.sessions, load.flows
         ),
         why: "when the table is full, the kernel drops packets of new connections: clients and probes see timeouts"
@@ -285,7 +284,7 @@ pub fn udp_buffers(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
     }
     let or = match needs.user {
         None => ", or give maitred CAP_NET_ADMIN",
-        // It would be given up.
+        // The capability would be given up.
         Some(_) => "",
     };
     Ok(Verdict::Ill {

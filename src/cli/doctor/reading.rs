@@ -1,14 +1,14 @@
-//! Reading what this machine says of itself: a file's text, or why there is none.
+//! Reads facts about this machine: a file's text, or why it cannot be read.
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// A figure, or why there is none.
+/// A figure, or why it is unknown.
 pub type Reading<T> = Result<T, Unread>;
 
-/// A file that should say something and does not.
+/// A file that should have a value and does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unread {
     pub file: String,
@@ -29,10 +29,10 @@ impl fmt::Display for Unread {
 
 /// The text of a file, named by its path from the root of the machine.
 pub fn text(root: &Path, file: &str) -> Reading<String> {
-    optional(root, file)?.ok_or_else(|| Unread::new(file, "it is not there"))
+    optional(root, file)?.ok_or_else(|| Unread::new(file, "it does not exist"))
 }
 
-/// `None`: there is no such file.
+/// `None`: the file does not exist.
 pub fn optional(root: &Path, file: &str) -> Reading<Option<String>> {
     match fs::read_to_string(root.join(file.trim_start_matches('/'))) {
         Ok(text) => Ok(Some(text)),

@@ -1,4 +1,4 @@
-//! Judges what a process may have: descriptors, memory, CPUs, pipes. Each rule is pure.
+//! Judges the resources of a process: descriptors, memory, CPUs, pipes. Each rule is pure.
 
 use super::facts::{Capability, Facts};
 use super::finding::Severity::{WillBreak, WillHurt};
@@ -10,14 +10,14 @@ use crate::sys::{limits, pipe};
 /// Fewer descriptors than this are used up by a few thousand sessions.
 const FEW_DESCRIPTORS: u64 = 65_536;
 
-/// What the kernel lets a limit of descriptors be, unless told otherwise (`fs.nr_open`).
+/// The kernel's highest descriptor limit, unless configured otherwise (`fs.nr_open`).
 const MOST_DESCRIPTORS: u64 = 1 << 20;
 
-/// Bytes of an idle session, of which 9 KiB are the kernel's for its two sockets; and of a flow, of which 3 KiB are.
+/// Bytes of an idle session, of which 9 KiB are in the kernel for its two sockets; and of a flow, of which 3 KiB are.
 const SESSION: u64 = 10 << 10;
 const FLOW: u64 = 4 << 10;
 
-/// Pipes at once that are worth asking for; a pipe holds up to 256 KiB of memory while its receiver is slow.
+/// Pipes at once that are worth having; a pipe holds up to 256 KiB of memory while its receiver is slow.
 const MANY_PIPES: u64 = 1024;
 
 pub fn descriptors(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
@@ -28,10 +28,10 @@ pub fn descriptors(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
     let for_both = match (needs.has_udp, needs.flows.is_whole) {
         (false, _) => for_sessions,
         (true, true) => for_sessions.saturating_add(given),
-        // Flows that nobody limits get half.
+        // Flows without a limit get half.
         (true, false) => for_sessions.saturating_mul(2),
     };
-    // Flows never get more than half beside TCP, whatever is configured.
+    // Beside TCP, flows never get more than half, whatever is configured.
     let for_flows = if needs.has_tcp { given.saturating_mul(2) } else { given };
     let wanted = limits::limit_for(for_both.max(for_flows));
     let figure = format!("{descriptors} descriptors (hard limit)");
@@ -46,7 +46,7 @@ pub fn descriptors(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
                 limits::kept_back(wanted)
             ),
             why: format!(
-                "before the configured limits are reached, {} fail for lack of descriptors (no_descriptors)",
+                "before the configured limits are reached, {} fail because descriptors run out (no_descriptors)",
                 match (needs.has_tcp, needs.has_udp) {
                     (_, false) => "connections and probes",
                     (true, true) => "connections, probes and new flows",
@@ -71,8 +71,8 @@ pub fn descriptors(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
         figure,
         needed: format!("{wanted} descriptors"),
         why: format!(
-            "a session takes 2, a UDP flow 1: `auto` makes of them {} sessions and {} flows at once, then clients wait \
-             or are dropped",
+            "a session takes 2, a UDP flow 1: `auto` allows {} sessions and {} flows at once; beyond that clients wait or \
+             are dropped",
             load.sessions, load.flows
         ),
         mend: mend_descriptors(wanted.max(MOST_DESCRIPTORS)),
@@ -83,7 +83,7 @@ fn for_flows_text(needs: &Needs) -> String {
     match (needs.has_udp, needs.flows) {
         (false, _) => "none for flows".to_owned(),
         (true, Flows { given, is_whole: true }) => format!("1 for each of {given} flows"),
-        (true, _) => "half for flows, which may be as many (max_flows: auto)".to_owned(),
+        (true, _) => "the same for flows (max_flows: auto)".to_owned(),
     }
 }
 
@@ -121,7 +121,7 @@ pub fn memory(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
             load.sessions,
             load.flows
         ),
-        why: "the kernel counts its own memory for sockets too, and kills the process at the limit, all sessions with it"
+        why: "the kernel counts socket memory too; at the limit it kills the process, and all sessions are lost"
             .to_owned(),
         mend: format!(
             "`MemoryMax={whole}M` in a systemd unit, `--memory {whole}m` for a container, or {}",
@@ -139,7 +139,7 @@ fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
-/// What `workers: auto` is: the CPUs of the affinity mask, no more than the quota has whole ones.
+/// The value of `workers: auto`: the CPUs of the affinity mask, at most the whole CPUs of the quota.
 fn workers(facts: &Facts, needs: &Needs) -> Result<u64, Unread> {
     if let Some(workers) = needs.workers {
         return Ok(workers);
@@ -163,7 +163,7 @@ pub fn cpu_quota(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
         severity: WillHurt,
         figure,
         needed: format!("{workers} CPUs: one for each worker"),
-        why: "when the quota is used up, every session stands still for the rest of the period, commonly up to 100 ms"
+        why: "when the quota is used up, every session stalls for the rest of the period, usually up to 100 ms"
             .to_owned(),
         mend: format!(
             "`CPUQuota={}%` in a systemd unit, `--cpus {workers}` for a container{lower}",
@@ -180,7 +180,7 @@ pub fn cpus(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
             severity: WillHurt,
             figure,
             needed: format!("{workers} CPUs: one for each worker"),
-            why: "connections are dealt to workers evenly; those that share a CPU serve theirs slower".to_owned(),
+            why: "workers get equal shares of connections; workers that share a CPU serve theirs slower".to_owned(),
             mend: "`process: {workers: auto}`, or give it the CPUs: `taskset`, `CPUAffinity=` in a systemd unit, \
                    `--cpuset-cpus` for a container"
                 .to_owned(),
@@ -203,7 +203,8 @@ pub fn pipe_user_pages(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> 
     let wanted = pipes * of_pipe;
     let is_exempt = process.has(Capability::SysResource) || process.has(Capability::SysAdmin);
     if is_exempt || pages == 0 || pages >= wanted {
-        let for_us = if is_exempt { "not for this process, by its capabilities" } else { "a user" };
+        let for_us =
+            if is_exempt { "this process is exempt by its capabilities" } else { "a user" };
         return Ok(Verdict::Well(format!("{pages} pages of pipes ({for_us})")));
     }
     Ok(Verdict::Ill {
@@ -211,8 +212,8 @@ pub fn pipe_user_pages(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> 
         figure: format!("{pages} pages of pipes for all processes of user {}", process.user),
         needed: format!("{wanted} pages: {pipes} pipes of {} KiB", pipe::WANTED >> 10),
         why: format!(
-            "bulk takes a pipe for each direction whose receiver is slower than its sender; from {} on they are too \
-             small and bytes are copied, which costs CPU",
+            "splice needs a pipe for each direction whose receiver is slower than its sender; beyond {} pipes they are \
+             too small and bytes are copied, which costs CPU time",
             pages / of_pipe
         ),
         mend: format!("`sysctl -w fs.pipe-user-pages-soft={wanted}`"),
@@ -233,7 +234,7 @@ pub fn pipe_max_size(facts: &Facts, needs: &Needs) -> Result<Verdict, Unread> {
         severity: WillHurt,
         figure,
         needed: format!("{wanted} bytes"),
-        why: "with smaller pipes bulk takes more system calls, or is copied".to_owned(),
+        why: "with smaller pipes splice needs more system calls, or bytes are copied".to_owned(),
         mend: format!("`sysctl -w fs.pipe-max-size={wanted}`"),
     })
 }

@@ -1,4 +1,4 @@
-//! Each finding on both sides of its border, and what a tree of files is read as.
+//! Each finding on both sides of its threshold, and how a tree of files is read.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ const NET_BIND_SERVICE: u64 = 1 << 10;
 const SYS_ADMIN: u64 = 1 << 21;
 const SYS_RESOURCE: u64 = 1 << 24;
 
-/// A machine that nothing is wrong with, as a user without capabilities.
+/// A machine without any problem, as a user without capabilities.
 fn facts() -> Facts {
     Facts {
         descriptors: Ok(1 << 20),
@@ -137,7 +137,7 @@ fn memory_must_hold_the_sessions() {
     is(Well, &machine(1000 * 10_240), &sessions(1000), "memory");
     is(WillBreak, &machine(1000 * 10_240 - 1), &sessions(1000), "memory");
     is(Well, &machine(1000 * 4096), &flows(1000), "memory");
-    // Nobody asked for so many.
+    // The configuration did not ask for so many.
     let auto = Needs { has_udp: false, ..needs() };
     let all = limits::auto_max_sessions(1 << 20, 0) * 10_240;
     is(Well, &machine(all), &auto, "memory");
@@ -281,7 +281,7 @@ fn connection_tracking_holds_two_entries_for_each() {
     is(Well, &machine(1, 20_000), &sessions(10_000), "conntrack");
     is(WillBreak, &machine(1, 19_999), &sessions(10_000), "conntrack");
     is(WillBreak, &machine(1, 19_999), &flows_and(5000, 5000), "conntrack");
-    // Nothing is tracked here, as far as can be seen.
+    // Nothing is tracked here, as far as this process can see.
     is(WillHurt, &machine(0, 19_999), &sessions(10_000), "conntrack");
     is(WillHurt, &machine(1, 19_999), &needs(), "conntrack");
     is(Well, &machine(0, 19_999), &needs(), "conntrack");
@@ -325,7 +325,8 @@ fn what_cannot_be_read_is_said() {
     assert_eq!(findings.len(), RULES.len());
     let judged = Judged { configuration: None, needs, facts };
     let text = text(&judged, &findings);
-    let line = "unknown: somaxconn: /proc/sys/net/core/somaxconn cannot be read: it is not there\n";
+    let line =
+        "unknown: somaxconn: /proc/sys/net/core/somaxconn cannot be read: it does not exist\n";
     assert!(text.contains(line), "{text}");
     assert_eq!(to_json(&judged, &findings)["unknown"].as_array().unwrap().len(), RULES.len() - 2);
 }
@@ -381,7 +382,7 @@ fn a_tree_is_read_as_it_is() {
     assert_eq!(facts.conntrack, None);
     assert!(judge(&facts, &needs()).iter().all(|finding| finding.severity != Unknown));
     write(root.path(), "proc/sys/net/netfilter/nf_conntrack_max", "262144\n");
-    let unread = Unread::new("/proc/sys/net/netfilter/nf_conntrack_count", "it is not there");
+    let unread = Unread::new("/proc/sys/net/netfilter/nf_conntrack_count", "it does not exist");
     assert_eq!(read(&root).conntrack, Some(Err(unread)));
     write(root.path(), "proc/sys/net/netfilter/nf_conntrack_count", "5\n");
     assert_eq!(read(&root).conntrack, Some(Ok(Conntrack { count: 5, max: 262_144 })));
@@ -489,7 +490,7 @@ fn findings_are_shown_worst_first() {
     assert_eq!(json["judged"]["sessions"], 1000);
 }
 
-/// Ids are for programs: whoever reads one finds it there.
+/// Ids are for programs: each can be looked up there.
 #[test]
 fn every_finding_is_documented() {
     let document = include_str!("../../../docs/doctor.md");

@@ -1,6 +1,6 @@
-//! What an operator may ask for in `top`, and the question before it.
+//! The actions of an operator in `top`, and the question before each.
 
-/// What maitred is to do.
+/// What maitred must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     Set { pool: String, backend: String, state: &'static str },

@@ -1,12 +1,12 @@
-//! Which columns `top` shows on a terminal of some width, and how wide. A figure is shown whole or not at all, for one without
-//! its first digits is another figure; words may lose their ends. Pure.
+//! Which columns `top` shows on a terminal of some width, and how wide. A figure is shown whole or not at all,
+//! because without its first digits it is another figure; words may lose their ends. Pure.
 
 use super::model::Sort;
 
 pub struct Column {
     pub title: &'static str,
     pub sort: Sort,
-    /// Of figures what the largest take; of words what they get where there is room.
+    /// For figures, the width of the largest; for words, the width if there is room.
     width: u16,
     /// Words may be cut to this.
     least: u16,
@@ -35,10 +35,10 @@ pub const COLUMNS: [Column; 11] = [
     words("WHY", Sort::Name, 10, 10),
 ];
 
-/// What is left out first. The whole of the selected row's reason stands below.
+/// The columns that are left out, in this order. The whole reason of the selected row is shown below the table.
 const LEFT_OUT: [&str; 8] = ["WHY", "P50", "WEIGHT", "P99", "OUT/S", "IN/S", "NEW/S", "OPEN"];
 
-/// Places in `COLUMNS`, and widths. The last words take what is left.
+/// Indices in `COLUMNS`, and widths. The last column of words gets the remaining width.
 pub fn fitting(width: u16) -> Vec<(usize, u16)> {
     let mut left_out = LEFT_OUT.iter();
     let mut shown: Vec<usize> = (0..COLUMNS.len()).collect();

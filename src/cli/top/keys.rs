@@ -1,4 +1,4 @@
-//! What a key does: to what is shown, or to what is balanced, and then only after a question. Pure.
+//! What a key does: to the view, or to maitred, and then only after a question. Pure.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -12,7 +12,7 @@ pub enum Step {
     Stay,
 }
 
-/// Letters of a filter; no name or reason is longer.
+/// The most letters of a filter; no name or reason is longer.
 const LONGEST: usize = 100;
 
 impl Model {
@@ -32,7 +32,7 @@ impl Model {
                 match key.code {
                     KeyCode::Char('y' | 'Y') => Step::Act(act),
                     _ => {
-                        self.said = "nothing was done".to_owned();
+                        self.said = "nothing changed".to_owned();
                         Step::Stay
                     }
                 }
@@ -91,7 +91,7 @@ impl Model {
         match self.selected_row() {
             Some(row) if !row.backend.is_empty() => {
                 let act = act(row.pool.clone(), row.backend.clone());
-                // What is asked about stays selected whatever the next sample brings.
+                // The row that the question is about stays selected whatever the next sample brings.
                 self.selected = Some((row.pool.clone(), row.backend.clone()));
                 self.mode = Mode::Confirm(act);
             }

@@ -1,5 +1,6 @@
 //! `maitred top`: live rates, sessions, latency and health of a running maitred, and draining and killing from the
-//! keyboard. What is shown is in `model` (pure), how in `view`, what a key does in `keys`; here are terminal and threads.
+//! keyboard. `model` has what is shown (pure), `view` how, `keys` what a key does; this file has the terminal and
+//! threads.
 
 mod act;
 mod columns;
@@ -25,7 +26,7 @@ use model::{Model, Sample};
 /// Watch backends live: rates, sessions, latency, health; drain and kill from the keyboard
 #[derive(Args, Debug)]
 pub struct Top {
-    /// How often to look
+    /// How often to refresh
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
     interval: Duration,
     #[command(flatten)]
@@ -41,15 +42,15 @@ fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// How long a key may wait to be seen; also how often what was read is taken over.
+/// How long a key may wait to be handled; also how often new samples are shown.
 const TURN: Duration = Duration::from_millis(50);
 
-/// What the looking thread has to tell.
+/// A message of the thread that asks.
 enum News {
     Sample(Box<Sample>),
     /// Why there is no sample.
     Lost(String),
-    /// How what a key asked for went.
+    /// The outcome of an action.
     Done(String),
 }
 
@@ -61,17 +62,17 @@ impl Top {
             );
             return ExitCode::from(2);
         }
-        // Before the screen is taken: a wrong address is to be read.
+        // Before the screen is taken: an error about the address must be readable.
         if let Err(error) = self.at.json("GET", "/api/v1/info", None) {
             return error.report();
         }
         let (acts, wanted) = sync_channel(1);
         let (teller, news) = sync_channel(4);
         let (at, interval) = (self.at.clone(), self.interval);
-        // Ends when nobody listens any more; never joined, for it may wait for an answer.
+        // Ends when its receiver is gone; never joined, because it may wait for an answer.
         let asker = std::thread::Builder::new().name("ask".into());
         if let Err(error) = asker.spawn(move || look(&at, interval, &wanted, &teller)) {
-            eprintln!("error[E0132]: no thread to ask from: {error}");
+            eprintln!("error[E0132]: no thread to send requests with: {error}");
             return ExitCode::FAILURE;
         }
         let mut terminal = match ratatui::try_init() {
@@ -93,7 +94,7 @@ impl Top {
     }
 }
 
-/// Until somebody quits.
+/// Until the operator quits.
 fn show(
     terminal: &mut DefaultTerminal,
     news: &Receiver<News>,
@@ -123,14 +124,14 @@ fn show(
             Step::Quit => return Ok(()),
             Step::Act(act) => {
                 if acts.try_send(act).is_err() {
-                    model.said = "still busy with what was asked before".to_owned();
+                    model.said = "the last change is still under way".to_owned();
                 }
             }
         }
     }
 }
 
-/// Looks at each interval, and does between two looks what keys ask for.
+/// Takes a sample at each interval, and does the actions of keys in between.
 fn look(at: &Where, interval: Duration, wanted: &Receiver<Act>, teller: &SyncSender<News>) {
     loop {
         let news = match sample(at) {

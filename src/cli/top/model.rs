@@ -27,7 +27,7 @@ pub struct Row {
     pub why: String,
     pub weight: u64,
     pub open: u64,
-    /// A second, since the sample before.
+    /// Per second, since the sample before.
     pub sessions: f64,
     pub received: f64,
     pub sent: f64,
@@ -38,7 +38,7 @@ pub struct Row {
     counted: Counted,
 }
 
-/// Counters, of which rates are made.
+/// Counters, from which rates are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Counted {
     sessions: u64,
@@ -46,7 +46,7 @@ struct Counted {
     sent: u64,
 }
 
-/// What is known of all together.
+/// Figures of the whole process.
 #[derive(Clone, Debug, Default)]
 pub struct Total {
     pub sessions: f64,
@@ -83,14 +83,14 @@ impl Sort {
     }
 }
 
-/// What the keyboard is for at the moment.
+/// What the keyboard does at the moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Mode {
     #[default]
     List,
-    /// The text of the filter is being written.
+    /// The text of the filter is being typed.
     Filter,
-    /// Whether to do this.
+    /// Whether to do this action.
     Confirm(Act),
     Help,
 }
@@ -106,11 +106,11 @@ pub struct Model {
     pub is_reversed: bool,
     pub filter: String,
     pub mode: Mode,
-    /// Pool and backend: it stays selected wherever it goes.
+    /// Pool and backend: it stays selected wherever it moves.
     pub selected: Option<(String, String)>,
-    /// How the last act went.
+    /// The outcome of the last action.
     pub said: String,
-    /// Why there is nothing newer.
+    /// Why there is no newer sample.
     pub lost: Option<String>,
 }
 
@@ -139,7 +139,7 @@ impl Model {
         self.lost = None;
     }
 
-    /// As they are to be shown.
+    /// In the order in which they are shown.
     pub fn shown(&self) -> Vec<&Row> {
         let wanted = |row: &&Row| {
             let words = [&row.pool, &row.backend, &row.state, &row.why];
@@ -163,7 +163,7 @@ impl Model {
         rows
     }
 
-    /// The place of the selected row among those shown; the first if it is not among them.
+    /// The index of the selected row among those shown; the first if it is not among them.
     pub fn position(&self) -> Option<usize> {
         let rows = self.shown();
         let found = rows.iter().position(|row| {
@@ -178,7 +178,7 @@ impl Model {
         self.shown().get(self.position()?).copied()
     }
 
-    /// Selects the row so many places further down.
+    /// Selects the row this many places further down.
     pub fn step(&mut self, by: isize) {
         let rows = self.shown();
         let Some(position) = self.position() else { return };
@@ -187,7 +187,7 @@ impl Model {
     }
 }
 
-/// Those in trouble first.
+/// Rows with a problem first.
 fn worth(state: &str) -> usize {
     let order = ["down", "ejected", "maintenance", "drain", "starting", "up", "standby"];
     order.iter().position(|it| state.starts_with(it)).unwrap_or(order.len())

@@ -1,4 +1,4 @@
-//! How `top` looks. Nothing here decides anything.
+//! How `top` looks. It decides nothing.
 
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -9,7 +9,7 @@ use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row as Cells, Table, Table
 use super::columns::{COLUMNS, Column, fitting};
 use super::model::{Mode, Model, Row, Sort, list, number, text};
 
-/// Lines at the bottom, where there is room: the whole of the selected row's reason, and the last events.
+/// Lines at the bottom, if there is room: the whole reason of the selected row, and the last events.
 const BELOW: u16 = 7;
 
 pub fn draw(frame: &mut Frame<'_>, model: &mut Model) {
@@ -48,7 +48,7 @@ fn header(model: &Model) -> Vec<Line<'static>> {
     let down = down.filter(|row| !matches!(&*row.state, "up" | "starting" | "standby")).count();
     let nobody = model.rows.iter().find(|row| row.backend.is_empty() && row.state == "down");
     let health = match (down, nobody) {
-        (_, Some(pool)) => format!("nobody serves pool {}", pool.pool).red().bold(),
+        (_, Some(pool)) => format!("no backend serves pool {}", pool.pool).red().bold(),
         (0, None) => format!("all {all} backends serve").green(),
         (1, None) => format!("1 of {all} backends does not serve").red().bold(),
         (_, None) => format!("{down} of {all} backends do not serve").red().bold(),
@@ -153,7 +153,7 @@ fn color(state: &str) -> Style {
         "down" => Color::Red,
         _ => Color::Yellow,
     };
-    // Colours are a terminal's own, but for those that asked for none.
+    // The terminal's own colours, unless no colours are wanted.
     if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
         return Style::new();
     }
@@ -189,7 +189,7 @@ fn footer(model: &Model) -> Line<'static> {
                 format!("  [filter: {}]", model.filter)
             };
             let keys = "? help  q quit  ↑↓ choose  d drain  m maintenance  u up  x kill  p pools  s sort  r reverse  / filter";
-            // An answer is to be seen on any terminal: it stands in place of the keys until the next one is pressed.
+            // An answer must be visible on any terminal: it replaces the key help until the next key.
             match model.said.lines().next() {
                 Some(said) => Line::from(said.to_owned()).bold(),
                 None => Line::from(vec![keys.dim(), filter.into()]),
@@ -200,18 +200,18 @@ fn footer(model: &Model) -> Line<'static> {
 
 const HELP: [&str; 13] = [
     "↑ ↓ PgUp PgDn Home End   choose a row",
-    "d   drain: no new sessions, open ones go on",
-    "m   maintenance: no probes either, sessions as on_down says",
+    "d   drain: no new sessions, open sessions go on",
+    "m   maintenance: as d, no probes, open sessions follow on_down",
     "u   up: lift what was set by hand (*)",
     "x   reset all sessions on the backend",
-    "p   pools, or their backends",
-    "s   sort by the next column,  r   the other way round",
-    "/   filter by pool, backend, state or why,  Esc   all again",
+    "p   show pools, or backends",
+    "s   sort by the next column,  r   reverse the order",
+    "/   filter by pool, backend, state or why,  Esc   show all",
     "q   quit",
     "",
-    "NEW/S sessions begun, IN/S bytes from the backend, OUT/S to it,",
-    "P50 P99 time to connect in ms, since the start, upper bounds",
-    "WHY the state is what it is; changes are asked about first",
+    "NEW/S new sessions, IN/S bytes from the backend, OUT/S to it,",
+    "P50 P99 connect time in ms, since the start, upper bounds",
+    "WHY reason for the state; changes are confirmed first",
 ];
 
 fn help(frame: &mut Frame<'_>, area: Rect) {

@@ -1,12 +1,12 @@
-//! What DNS says, in our terms: addresses that can be connected to, and services with tier and weight. Sorted and each
-//! once, for servers shuffle what they say. Pure.
+//! DNS answers in our terms: addresses that can be connected to, and services with tier and weight. Sorted, and each
+//! once, because servers shuffle their answers. Pure.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Service;
 
-/// One SRV record whose host was looked up.
+/// One SRV record whose host was resolved.
 #[derive(Clone, Debug)]
 pub struct Record {
     pub priority: u16,
@@ -15,11 +15,11 @@ pub struct Record {
     pub ips: Vec<IpAddr>,
 }
 
-/// The highest that a backend may have.
+/// The highest tier that a backend may have.
 const MAX_WEIGHT: u32 = 256;
 const MAX_TIER: u32 = 255;
 
-/// Those among them that are one machine's.
+/// Those addresses that belong to one machine.
 pub fn addresses(ips: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
     let ips = ips.into_iter().map(|ip| ip.to_canonical());
     let reachable: BTreeSet<IpAddr> =
@@ -27,8 +27,8 @@ pub fn addresses(ips: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
     reachable.into_iter().collect()
 }
 
-/// The lowest priority is tier 0, the next one tier 1, and so on; weights are brought into our range within each of
-/// them. An address that is there twice is what its lowest tier says.
+/// The lowest priority is tier 0, the next one tier 1, and so on; weights are scaled to our range within each
+/// priority. An address that occurs twice has what its lowest tier says.
 pub fn services(records: &[Record]) -> Vec<Service> {
     let priorities: BTreeSet<u16> = records.iter().map(|record| record.priority).collect();
     let mut taken: BTreeSet<SocketAddr> = BTreeSet::new();
@@ -54,13 +54,13 @@ pub fn services(records: &[Record]) -> Vec<Service> {
 
 /// How the weights of one priority become ours.
 ///
-/// RFC 2782 has shares from 0 to 65535, where 0 beside larger ones is to have "a very small chance", and 0 everywhere
-/// means that there is nothing to choose by. With us 0 would be nothing at all.
+/// RFC 2782 has shares from 0 to 65535. A 0 beside larger ones gets "a very small chance"; if all are 0, there is
+/// nothing to choose by. In maitred a weight of 0 would get no sessions at all.
 enum Scale {
     /// All are 0.
     Alike,
     AsIs,
-    /// By 256 / this, at least 1.
+    /// Multiplied by 256 / this, at least 1.
     Down(u32),
 }
 

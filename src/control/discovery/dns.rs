@@ -1,5 +1,5 @@
-//! One question asked of DNS from beginning to end: the names it may stand for, both families of addresses, services and
-//! their hosts. When it is asked again is not known here.
+//! One question to DNS from beginning to end: the names that it may stand for, both families of addresses, services
+//! and their hosts. This module does not know when it is asked again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use crate::data::pool::finding::{Failure, Reason};
 pub struct Found {
     pub answer: Answer,
     pub ttl: Duration,
-    /// What went wrong although the rest was good.
+    /// What failed although the rest was good.
     pub flaw: Option<Failure>,
 }
 
@@ -27,16 +27,16 @@ pub struct Found {
 struct Both {
     ips: Vec<IpAddr>,
     ttl: Duration,
-    /// One family could not be asked, IPv4 or not.
+    /// One family failed; `is_ipv4` or not.
     flaw: Option<(Failure, bool)>,
 }
 
-/// No answer has more: each is probed, and has series of its own.
+/// The most backends in an answer: each is probed, and has metrics of its own.
 const MOST_BACKENDS: usize = 10_000;
-/// Hosts of services that are looked up at once.
+/// Hosts of services that are resolved at once.
 const AT_ONCE: usize = 4;
 
-/// `before` is the last answer: what it says of a family that cannot be asked now is still so.
+/// `before` is the last answer: what it says about a family that fails now stays valid.
 pub async fn ask(
     servers: Rc<Servers>,
     question: &Question,
@@ -55,7 +55,7 @@ pub async fn ask(
             Asked::Srv => services(&servers, &name, before).await,
         };
         match outcome {
-            // The next one might be somebody else's: only if there is no such name is it asked for.
+            // The next name might be somebody else's: it is asked for only if this name does not exist.
             Err(failure) if is_negative(&failure) => last = Some(failure),
             Ok(found) if count(&found.answer) > MOST_BACKENDS => {
                 let why = format!("more than {MOST_BACKENDS} backends");
@@ -65,13 +65,13 @@ pub async fn ask(
         }
     }
     let nothing = || {
-        let why = "this is no name to ask for".to_owned();
+        let why = "this is not a DNS name".to_owned();
         Failure { reason: Reason::Malformed, why }
     };
     Err(last.unwrap_or_else(nothing))
 }
 
-/// `None`: it is too long, by a domain that was searched.
+/// `None`: it is too long, because of a search domain.
 fn whole(name: &str) -> Option<Name> {
     let mut name = Name::from_ascii(name).ok()?;
     name.set_fqdn(true);
@@ -105,14 +105,14 @@ async fn addresses(
 fn found(Both { ips, ttl, flaw }: Both) -> Result<Found, Failure> {
     let ips = answer::addresses(ips);
     if ips.is_empty() {
-        let why = "none of the addresses is one machine's".to_owned();
+        let why = "none of its addresses is that of one machine".to_owned();
         return Err(Failure { reason: Reason::Empty, why });
     }
     let flaw = flaw.map(|(failure, _)| failure);
     Ok(Found { answer: Answer::Addresses(ips), ttl, flaw })
 }
 
-/// The name as it is given, before any domain is searched.
+/// The name as given, before any search domain is added.
 fn in_hosts(servers: &Servers, name: &str) -> Option<Both> {
     let ips = servers.system.in_hosts(name);
     (!ips.is_empty()).then(|| Both { ips: ips.to_vec(), ttl: HOSTS_TTL, flaw: None })
@@ -140,7 +140,7 @@ async fn both(servers: &Servers, name: &Name, known: &[IpAddr]) -> Result<Both, 
     if failures.len() < 2 {
         return Ok(both);
     }
-    // What could not be asked says more than what is not there, and that there is no name more than that it is empty.
+    // A failure says more than a missing name, and a missing name says more than an empty one.
     failures.sort_by_key(|failure| match failure.reason {
         Reason::Empty => 2,
         Reason::Nxdomain => 1,
@@ -149,7 +149,7 @@ async fn both(servers: &Servers, name: &Name, known: &[IpAddr]) -> Result<Both, 
     Err(failures.swap_remove(0))
 }
 
-/// From one look at the hosts file to the next.
+/// From one read of the hosts file to the next.
 const HOSTS_TTL: Duration = Duration::from_secs(5);
 
 fn ip(record: &DnsRecord) -> Option<IpAddr> {
@@ -167,7 +167,7 @@ async fn services(
 ) -> Result<Found, Failure> {
     let Lookup { records, additionals, mut ttl } = servers.look_up(name, RecordType::SRV).await?;
     let announced = records.iter().filter_map(announced);
-    // At the root: there is decidedly no such service here.
+    // The host is the root: the service is not available there.
     let mut announced: Vec<(Name, Record)> =
         announced.filter(|(host, _)| !host.is_root()).collect();
     let mut hosts: BTreeMap<Name, Vec<IpAddr>> = BTreeMap::new();
@@ -176,7 +176,7 @@ async fn services(
         hosts.entry(record.name.clone()).or_default().push(ip);
         ttl = ttl.min(Duration::from_secs(record.ttl.into()));
     }
-    // Who adds addresses may add those of one family alone.
+    // The server may add the addresses of only one family.
     let is_whole =
         |ips: &Vec<IpAddr>| [true, false].map(|is| ips.iter().any(|ip| ip.is_ipv4() == is));
     let missing: BTreeSet<&Name> = announced.iter().map(|(host, _)| host).collect();
@@ -190,7 +190,7 @@ async fn services(
         for (host, Both { ips, ttl: own, flaw }) in look_up(servers, some).await? {
             match flaw {
                 Some((failure, is_ipv4)) if has_family(before, is_ipv4) => return Err(failure),
-                // Of that family there was nothing to lose.
+                // There was no address of that family to lose.
                 flaw => flawed = flawed.or(flaw.map(|(failure, _)| failure)),
             }
             ttl = ttl.min(own);
@@ -203,7 +203,7 @@ async fn services(
     let records: Vec<Record> = announced.into_iter().map(|(_, record)| record).collect();
     let services = answer::services(&records);
     if services.is_empty() {
-        let why = "no service is to be had there".to_owned();
+        let why = "the service is not available there".to_owned();
         return Err(Failure { reason: Reason::Empty, why });
     }
     Ok(Found { answer: Answer::Services(services), ttl, flaw: flawed })
@@ -214,14 +214,14 @@ fn has_family(answer: Option<&Answer>, is_ipv4: bool) -> bool {
     services.iter().any(|service| service.address.is_ipv4() == is_ipv4)
 }
 
-/// The host of a service, and the rest but for its addresses.
+/// The host of a service, and everything except its addresses.
 fn announced(record: &DnsRecord) -> Option<(Name, Record)> {
     let RData::SRV(srv) = &record.data else { return None };
     let (priority, weight, port) = (srv.priority, srv.weight, srv.port);
     Some((srv.target.clone(), Record { priority, weight, port, ips: Vec::new() }))
 }
 
-/// Of a host whose addresses of one family are known, both.
+/// Resolves both families of a host of which the addresses of one family are known.
 async fn other_family(servers: &Servers, name: &Name, known: Vec<IpAddr>) -> Both {
     let is_ipv4 = !known.iter().any(IpAddr::is_ipv4);
     let record = if is_ipv4 { RecordType::A } else { RecordType::AAAA };
@@ -237,8 +237,8 @@ async fn other_family(servers: &Servers, name: &Name, known: Vec<IpAddr>) -> Bot
     both
 }
 
-/// A host that is not there is left out; one that cannot be asked for fails the whole, lest its backends be lost.
-/// Each host with those of its addresses that are known.
+/// A host that does not exist is left out. A host that cannot be resolved fails the whole answer, so that its
+/// backends are not lost. Returns each host with its known addresses.
 async fn look_up(
     servers: &Rc<Servers>,
     hosts: &[(Name, Vec<IpAddr>)],
@@ -257,7 +257,7 @@ async fn look_up(
     }
     let mut found = Vec::new();
     while let Some(task) = tasks.join_next().await {
-        // None is cancelled as long as the set is there.
+        // None is cancelled as long as the set exists.
         let Ok((name, both)) = task else { continue };
         match both {
             Err(failure) if is_negative(&failure) => {}

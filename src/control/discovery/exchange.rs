@@ -1,6 +1,6 @@
-//! One question to one server and its answer: by UDP, sent anew when nothing comes, and by TCP when the answer does not
-//! fit. What does not belong to the question is passed over, for anybody may send it. Each question has a socket of its
-//! own, with a port of the kernel's choice, and a number that cannot be guessed.
+//! One query to one DNS server, and its answer: over UDP, repeated when no answer comes, and over TCP when the answer
+//! does not fit. Datagrams that do not belong to the query are ignored, because anybody may send them. Each query has
+//! a socket of its own, with a port that the kernel chooses, and a random id.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -13,15 +13,16 @@ use tokio::time::timeout;
 
 use crate::data::pool::finding::{Failure, Reason};
 
-/// So often, and so long each time; the same for all of TCP.
+/// The number of UDP attempts, and the time of each; the same total for TCP.
 const SENDINGS: u32 = 3;
 const PATIENCE: Duration = Duration::from_millis(800);
 
-/// Of a datagram: what passes every network in one piece (DNS flag day 2020); and what we take all the same.
+/// Sizes of a datagram: what passes every network in one piece (DNS flag day 2020), and what is accepted all the
+/// same.
 const OFFERED: u16 = 1232;
 const MOST_TAKEN: usize = 4096;
 
-/// The server's answer: that there is something, nothing, or no such name. Everything else is a failure.
+/// The server's answer: records, no records, or no such name. Everything else is a failure.
 pub async fn exchange(
     server: SocketAddr,
     name: &Name,
@@ -39,7 +40,7 @@ pub async fn exchange(
         let by_tcp = timeout(PATIENCE * SENDINGS, by_tcp(server, &question, &bytes)).await;
         answer = by_tcp.unwrap_or_else(|_| Err(too_late("by TCP")))?;
         if answer.metadata.truncation {
-            return Err(malformed(&"only a part of it fits"));
+            return Err(malformed(&"the answer does not fit in it"));
         }
     }
     match answer.metadata.response_code {
@@ -74,14 +75,14 @@ async fn by_udp(server: SocketAddr, question: &Message, bytes: &[u8]) -> Result<
             Err(_) => continue,
         }
     }
-    // Whatever came was not the answer.
+    // What arrived was not the answer.
     Err(odd.unwrap_or_else(|| too_late(&format!("from {server}"))))
 }
 
 async fn by_tcp(server: SocketAddr, question: &Message, bytes: &[u8]) -> Result<Message, Failure> {
     let exchanged = async {
         let mut stream = TcpStream::connect(server).await?;
-        // A question of ours is a name and some dozens of bytes.
+        // A query is a name and some dozens of bytes.
         let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
         stream.write_all(&[&length.to_be_bytes(), bytes].concat()).await?;
         let mut answer = vec![0; usize::from(stream.read_u16().await?)];
@@ -92,21 +93,21 @@ async fn by_tcp(server: SocketAddr, question: &Message, bytes: &[u8]) -> Result<
     read(&answer, question)
 }
 
-/// What has our number, and our question in it.
+/// A message with our id and our question in it.
 fn read(bytes: &[u8], question: &Message) -> Result<Message, Failure> {
     let answer = Message::from_vec(bytes).map_err(|error| malformed(&error))?;
     let is_answer = answer.metadata.message_type == MessageType::Response
         && answer.metadata.id == question.metadata.id
         && answer.queries == question.queries;
-    if is_answer { Ok(answer) } else { Err(malformed(&"it answers something else")) }
+    if is_answer { Ok(answer) } else { Err(malformed(&"it answers another question")) }
 }
 
 fn malformed(what: &dyn std::fmt::Display) -> Failure {
-    Failure { reason: Reason::Malformed, why: format!("no answer to the question: {what}") }
+    Failure { reason: Reason::Malformed, why: format!("not an answer to the question: {what}") }
 }
 
 fn unreachable(server: SocketAddr, error: &std::io::Error) -> Failure {
-    Failure { reason: Reason::Unreachable, why: format!("{server} cannot be asked: {error}") }
+    Failure { reason: Reason::Unreachable, why: format!("{server} cannot be reached: {error}") }
 }
 
 fn too_late(whence: &str) -> Failure {

@@ -1,6 +1,6 @@
-//! Finds backends by their names: asks, asks again in time, and keeps what was found until it is fetched. What becomes of
-//! it is the supervisor's. On a thread of its own, so that nobody waits for a question; started when the first name is to
-//! be asked for. Files of backends are looked at by `file_watch`.
+//! Finds backends by name: asks, asks again in time, and keeps the answers until they are fetched. The supervisor
+//! applies them. It runs on a thread of its own, so that nothing else waits for DNS; the thread starts with the first
+//! name. `file_watch` checks files of backends.
 //!
 //! ```text
 //!   Snapshot ──▶ which questions ──▶ a task for each:  ask (dns, servers) ──▶ answer ──▶ Board ──▶ supervisor
@@ -36,23 +36,23 @@ use crate::telemetry::events::Events;
 use news::News;
 use servers::Book;
 
-/// For one answer, whatever it takes to get it.
+/// For one answer, with all its queries.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Questions under way at once. Two descriptors each, more for hosts of services, out of those kept back; whoever gets
-/// none asks again.
+/// Questions that are open at once. Each takes two descriptors, more for hosts of services, from those kept back; a
+/// question that gets none is asked again.
 const IN_FLIGHT: usize = 16;
 
-/// Answers that come together are handed on together.
+/// Answers that arrive together are handed on together.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// Outcomes by question; `None`: there was no answer, for the first time or again.
+/// Outcomes by question; `None`: there was no answer.
 pub type Outcomes = HashMap<Question, Option<Arc<Answer>>>;
 
-/// What was found and not fetched yet: the newest of each question.
+/// Answers that were not fetched yet: the newest of each question.
 #[derive(Default)]
 struct Board {
-    /// And when the first of them came. Held for a store or a swap, never across an await.
+    /// And when the first of them arrived. Held for a store or a swap, never across an await.
     outcomes: Mutex<(Outcomes, Option<Instant>)>,
     changed: Notify,
 }
@@ -66,15 +66,15 @@ pub struct Discovery {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What is to be asked, and for whom.
+/// What to ask, and for which pools.
 type Wanted = Arc<BTreeMap<Question, Want>>;
 
 #[derive(Clone)]
 struct Want {
     refresh: BTreeSet<Option<Duration>>,
-    /// The pools that want to know.
+    /// The pools that need the answer.
     pools: Vec<(Arc<str>, Arc<Shared>)>,
-    /// The last answer is in force, or was taken to be.
+    /// The last answer is in force, or was handed over.
     is_known: bool,
 }
 
@@ -83,7 +83,7 @@ impl Discovery {
         Discovery { events, board: Arc::default(), wanted: None, thread: None }
     }
 
-    /// Asks what this snapshot wants to know; `answers` are there already. Questions that it had before go on
+    /// Asks for what this snapshot needs; `answers` are known already. Questions that it had before go on
     /// undisturbed.
     pub fn apply(&self, snapshot: &Snapshot, answers: &Answers) {
         if let Some(sender) = &self.wanted {
@@ -106,19 +106,19 @@ impl Discovery {
         Ok(())
     }
 
-    /// What was found since the last time, if anything was.
+    /// The answers since the last call, if there are any.
     fn take(&self) -> Outcomes {
         std::mem::take(&mut *self.board.outcomes()).0
     }
 
-    /// The same, as soon as there is anything and what comes with it. May be dropped while it waits, however often: that
-    /// puts nothing off.
+    /// The same, but waits until there is an answer, and for others that arrive with it. May be dropped while it
+    /// waits, however often: that delays nothing.
     pub async fn next(&self) -> Outcomes {
         loop {
             let changed = self.board.changed.notified();
             let first = self.board.outcomes().1;
             if let Some(first) = first {
-                // What comes with it is one change and not many.
+                // Answers that arrive together are one change and not many.
                 tokio::time::sleep_until((first + GATHER).into()).await;
                 return self.take();
             }
@@ -140,7 +140,7 @@ impl Discovery {
 impl Board {
     fn put(&self, question: &Question, outcome: Option<Arc<Answer>>) {
         let mut board = self.outcomes();
-        // An answer that waits is not lost over a failure.
+        // An answer that was not fetched yet is not lost because of a later failure.
         if outcome.is_some() || !board.0.contains_key(question) {
             board.0.insert(question.clone(), outcome);
         }
@@ -181,7 +181,7 @@ struct Asker {
     news: News,
 }
 
-/// A running task; dropped, it stops.
+/// A running task; it stops when this is dropped.
 struct Task {
     state: Rc<RefCell<State>>,
     handle: AbortHandle,
@@ -189,7 +189,7 @@ struct Task {
 
 struct State {
     want: Want,
-    /// And when it came, or was confirmed.
+    /// And when it arrived, or was confirmed.
     last: Option<(Arc<Answer>, SystemTime)>,
 }
 
@@ -214,7 +214,7 @@ async fn run(mut newest: watch::Receiver<Wanted>, board: Arc<Board>, news: News)
             let task = asker.task(question, want.clone(), before.remove(question));
             tasks.insert(question.clone(), task);
         }
-        // Those left over stop here.
+        // Tasks that are left over stop here.
         drop(before);
         let is_named = |servers: &[_]| wanted.keys().any(|question| question.servers == servers);
         asker.book.borrow_mut().retain(is_named);
@@ -222,12 +222,12 @@ async fn run(mut newest: watch::Receiver<Wanted>, board: Arc<Board>, news: News)
 }
 
 impl Asker {
-    /// Goes on with what is asked already, unless it is to be asked at other times.
+    /// Keeps the tasks of known questions, unless their schedule has changed.
     fn task(self: &Rc<Self>, question: &Question, want: Want, before: Option<Task>) -> Task {
         let last = before.as_ref().and_then(|task| task.state.borrow().last.clone());
         if let Some((answer, then)) = &last {
-            // A pool that joins has what the others have; and what was forgotten meanwhile, since nobody wanted it for a
-            // moment, is told once more.
+            // A pool that joins gets what the others have. What was forgotten because no pool needed it for a moment
+            // is reported once more.
             let origin = Origin::Dns(question.clone());
             want.pools.iter().for_each(|(_, shared)| shared.finding.joins(&origin, *then));
             if !want.is_known {
@@ -266,7 +266,7 @@ async fn attend(asker: Rc<Asker>, question: Question, state: Rc<RefCell<State>>)
                         shared.finding.count(flaw);
                     }
                     if shared.finding.succeeded(&origin, now).is_some() {
-                        asker.news.note(format!("{pool}: {origin} is answered again"));
+                        asker.news.note(format!("{pool}: {origin} is found again"));
                     }
                 }
                 let same = last.filter(|last| **last == found.answer);
@@ -291,7 +291,7 @@ async fn attend(asker: Rc<Asker>, question: Question, state: Rc<RefCell<State>>)
                 schedule::after_failure(failures, fastrand::f64())
             }
         };
-        // Until the answer is no longer good, or it is worth to try again.
+        // Until the answer expires, or it is time to try again.
         tokio::time::sleep(pause).await;
     }
 }
@@ -299,7 +299,7 @@ async fn attend(asker: Rc<Asker>, question: Question, state: Rc<RefCell<State>>)
 fn told(pool: &str, origin: &Origin, failure: &Failure) -> String {
     let Failure { reason, why } = failure;
     format!(
-        "{pool}: {origin}: {} ({why}); what was found before, if anything was, stays",
+        "{pool}: {origin}: {} ({why}); the last good answer, if there was one, stays",
         reason.as_str()
     )
 }

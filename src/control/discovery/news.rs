@@ -1,4 +1,5 @@
-//! What is worth a line in the log, and not too many of them: a server that falls silent takes thousands of names with it.
+//! The lines that discovery writes to the log, but not too many: a DNS server that stops answering affects thousands
+//! of names.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::telemetry::events::{EventKind, Events};
 
-/// So many within so long; the metrics count them all.
+/// This many lines in this time; the metrics count all failures.
 const MOST: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -41,8 +42,7 @@ impl News {
         }
         self.said.set(self.said.get() + 1);
         if self.said.get() == MOST + 1 {
-            let what =
-                "there is more of this, which is counted in maitred_discovery_failures_total";
+            let what = "there are more such failures; maitred_discovery_failures_total counts them";
             self.events.warn(EventKind::Discovery, what.to_owned());
         }
         self.said.get() <= MOST

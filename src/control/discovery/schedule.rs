@@ -1,18 +1,18 @@
-//! When the same question is asked again: as long as its answer is good, or soon if there was none. Pure.
+//! When the same question is asked again: when its answer expires, or soon after a failure. Pure.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// No server is asked more often, whatever it says.
+/// No name is asked for more often, whatever its TTL.
 pub const SHORTEST: Duration = Duration::from_secs(1);
-/// And none is believed for longer.
+/// And no TTL longer than this is used.
 pub const LONGEST: Duration = Duration::from_secs(300);
 /// Between two questions while there is no answer, however long that lasts.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Names asked for together do not stay together: of the time, up to so much is added.
+/// So that names that were asked for together do not stay together: up to this share of the time is added.
 const SPREAD: f64 = 0.1;
 
-/// After an answer that is good for `ttl`. Each of `wanted` is what some pool wants; `None` = auto. `chance` is drawn from
+/// After an answer with this `ttl`. Each of `wanted` is what one pool wants; `None` = auto. `chance` is drawn from
 /// 0…1.
 pub fn after_success(ttl: Duration, wanted: &BTreeSet<Option<Duration>>, chance: f64) -> Duration {
     let auto = ttl.clamp(SHORTEST, LONGEST);
@@ -20,7 +20,7 @@ pub fn after_success(ttl: Duration, wanted: &BTreeSet<Option<Duration>>, chance:
     spread(shortest.unwrap_or(auto), chance)
 }
 
-/// After so many failures in a row.
+/// After this many failures in a row.
 pub fn after_failure(count: u32, chance: f64) -> Duration {
     let doublings = count.saturating_sub(1).min(8);
     spread((SHORTEST * 2_u32.pow(doublings)).min(PATIENCE), chance)

@@ -1,5 +1,5 @@
-//! Whom to ask for names, and in which order: the servers that a configuration names, or what the system says, which is
-//! read again when its files change. What is made of an answer is in `dns`.
+//! Which DNS servers to ask, and in which order: the servers that a configuration names, or those of the system,
+//! whose files are read again when they change. `dns` interprets the answers.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -18,13 +18,13 @@ use super::system::System;
 use crate::control::file_watch::{Stamp, stamp};
 use crate::data::pool::finding::{Failure, Reason};
 
-/// Aliases followed from one to the next.
+/// The most aliases that are followed.
 const MOST_ALIASES: usize = 8;
 
 /// One way to resolve names.
 pub struct Servers {
     pub system: System,
-    /// The one that answered last goes first.
+    /// The server that answered last is asked first.
     first: Cell<usize>,
 }
 
@@ -40,16 +40,17 @@ pub struct Book {
 pub struct Lookup {
     pub records: Vec<Record>,
     pub additionals: Vec<Record>,
-    /// Of the one that is good for the shortest time.
+    /// The shortest TTL of the records.
     pub ttl: Duration,
 }
 
-/// Where the system says it.
+/// Where the system's files are.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
 
 impl Book {
-    /// `named` is empty: what the system says now. Looks at its files, which takes no time worth a thread.
+    /// If `named` is empty, the system's servers. Checks the system's files, which takes too little time for a
+    /// thread.
     pub fn servers(&mut self, named: &[SocketAddr]) -> Rc<Servers> {
         if !named.is_empty() {
             let made = || Rc::new(Servers::new(System::named(named)));
@@ -67,19 +68,19 @@ impl Book {
         servers
     }
 
-    /// Forgets servers that nobody names any more.
+    /// Forgets servers that no configuration names any more.
     pub fn retain(&mut self, is_named: impl Fn(&[SocketAddr]) -> bool) {
         self.named.retain(|servers, _| is_named(servers));
     }
 }
 
-/// A file that is not there, or cannot be read, says nothing.
+/// A file that does not exist or cannot be read counts as empty.
 fn read(path: &str) -> String {
-    /// Far more than any has.
+    /// Far more than any such file has.
     const MOST: u64 = 4 << 20;
     let mut bytes = Vec::new();
     if let Ok(file) = std::fs::File::open(path) {
-        // What was read until something went wrong is better than nothing.
+        // What was read before the error is better than nothing.
         let _ = file.take(MOST).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
@@ -90,7 +91,7 @@ impl Servers {
         Servers { system, first: Cell::new(0) }
     }
 
-    /// Follows aliases, also those that a server does not follow itself.
+    /// Follows aliases, also those that the server itself does not follow.
     pub async fn look_up(&self, name: &Name, record: RecordType) -> Result<Lookup, Failure> {
         let mut name = name.clone();
         let mut ttl = LONGEST;
@@ -103,10 +104,10 @@ impl Servers {
                 Followed::Alias(other) => name = other,
             }
         }
-        Err(Failure { reason: Reason::Malformed, why: "aliases without end".to_owned() })
+        Err(Failure { reason: Reason::Malformed, why: "too many aliases".to_owned() })
     }
 
-    /// Asks one server after the other, until one says something.
+    /// Asks one server after the other, until one answers.
     async fn ask(&self, name: &Name, record: RecordType) -> Result<Message, Failure> {
         let servers = &self.system.servers;
         let first = self.first.get();
@@ -121,13 +122,14 @@ impl Servers {
                 Err(failure) => failed = Some(failure),
             }
         }
-        let none = || Failure { reason: Reason::Unreachable, why: "there is no server".to_owned() };
+        let none =
+            || Failure { reason: Reason::Unreachable, why: "there is no DNS server".to_owned() };
         Err(failed.unwrap_or_else(none))
     }
 }
 
 enum Followed {
-    /// Whose records are not in the answer.
+    /// The name whose records are not in the answer.
     Alias(Name),
     NotThere,
     There(Lookup),

@@ -1,5 +1,5 @@
-//! What a machine or a container says of names: /etc/resolv.conf and /etc/hosts, as resolv.conf(5) and hosts(5) have them.
-//! From texts; who reads them is `servers`. Pure, but for the numbers of interfaces.
+//! The name resolution of a machine or a container: /etc/resolv.conf and /etc/hosts, as resolv.conf(5) and hosts(5)
+//! describe them. Works on texts, which `servers` reads. Pure, except for the numbers of interfaces.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,19 +11,19 @@ use crate::sys::interface;
 const MOST_SERVERS: usize = 3;
 const DNS_PORT: u16 = 53;
 
-/// Where, and as what, a name is looked for.
+/// Where a name is looked up, and as which whole names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct System {
     pub servers: Vec<SocketAddr>,
     search: Vec<String>,
-    /// A name with so many dots is whole to begin with.
+    /// A name with this many dots is first tried as a whole name.
     ndots: usize,
-    /// By name in small letters, without a dot at the end.
+    /// By name in lower case, without a dot at the end.
     hosts: HashMap<String, Vec<IpAddr>>,
 }
 
 impl System {
-    /// Servers alone: names are whole, and there is no file of hosts.
+    /// Only servers: names are whole, and there is no hosts file.
     pub fn named(servers: &[SocketAddr]) -> System {
         let servers = servers.to_vec();
         System { servers, search: Vec::new(), ndots: 1, hosts: HashMap::new() }
@@ -66,13 +66,13 @@ impl System {
         candidates
     }
 
-    /// What the file of hosts says; empty: nothing.
+    /// The content of the hosts file; empty: there are no entries.
     pub fn in_hosts(&self, name: &str) -> &[IpAddr] {
         self.hosts.get(&whole(name)).map_or(&[], Vec::as_slice)
     }
 }
 
-/// In small letters, without the dot that says it is whole.
+/// In lower case, without the dot that marks a whole name.
 fn whole(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }

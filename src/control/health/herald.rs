@@ -1,4 +1,4 @@
-//! What follows from a transition: the event, cutting sessions, the ramp of slow start. One per monitor.
+//! The consequences of a transition: the event, cutting sessions, the ramp of slow start. One per monitor.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,19 +14,20 @@ use crate::data::pool::Pool;
 use crate::data::pool::backend::{Backend, BackendState};
 use crate::telemetry::events::Events;
 
-/// What the control plane can do about sessions and flows without knowing where they live.
+/// What the control plane can do to sessions and flows without knowing where they are.
 pub struct Means {
     pub cut: Box<dyn Fn(SessionFilter, CloseReason) + Send + Sync>,
-    /// Flows that wait for an answer from these backends ask another one.
+    /// Flows that wait for an answer from these backends ask another backend.
     pub ask_others: Box<dyn Fn(SessionFilter) + Send + Sync>,
 }
 
 pub struct Herald {
     events: Arc<Events>,
     means: Means,
-    /// Pools in which somebody recovers slowly, and until when at most.
+    /// Pools with a backend in slow start, and the latest time until which it lasts.
     ramps: RefCell<HashMap<Arc<str>, Instant>>,
-    /// Backends that are down and whose sessions have a while yet, by pool and name: at most one entry for each.
+    /// Backends that are down and whose sessions may stay for a while yet, by pool and name: at most one entry for
+    /// each.
     drains: RefCell<HashMap<Place, Respite>>,
 }
 
@@ -37,7 +38,7 @@ struct Place {
     address: BackendAddr,
 }
 
-/// Under `on_down: {drain: …}`.
+/// With `on_down: {drain: …}`.
 struct Respite {
     until: Instant,
     lost: Lost,
@@ -46,10 +47,10 @@ struct Respite {
 enum Lost {
     To {
         state: BackendState,
-        /// How often the backend had become that: once it has done so again, that time counts.
+        /// How often the backend had entered that state: if it enters it again, the later entry counts.
         times: u64,
     },
-    /// It is no longer of the pool.
+    /// It is no longer in the pool.
     Removed(Arc<Backend>),
 }
 
@@ -66,7 +67,7 @@ impl Herald {
         let is_gone = matches!(transition.to, BackendState::Down | BackendState::Standby);
         let is_last = is_gone && !transition.is_first && pool.is_deserted();
         if is_last {
-            text.push_str(&format!("; nobody in pool {} takes new sessions now", pool.name));
+            text.push_str(&format!("; no backend of pool {} takes new sessions now", pool.name));
         }
         let is_well = matches!(transition.to, BackendState::Up | BackendState::Standby);
         if transition.is_first && is_well {
@@ -115,7 +116,7 @@ impl Herald {
         }
     }
 
-    /// A backend is no longer of its pool, whose settings are these.
+    /// A backend is no longer in its pool, whose settings are these.
     pub fn part(&self, pool: &config::Pool, backend: &Arc<Backend>, now: Instant) {
         match pool.on_down_reasons.removed {
             None | Some(OnDown::Auto | OnDown::Keep) => {}
@@ -128,22 +129,23 @@ impl Herald {
         }
     }
 
-    /// Who is still waiting for it tries another one.
+    /// A session that is still connecting to it tries another backend.
     fn cut_connecting(&self, backend: &Backend) {
         let connecting = SessionFilter { stage: Some(Stage::Connect), ..on(backend) };
         (self.means.cut)(connecting, CloseReason::BackendDown);
     }
 
-    /// A backend is down or ejected: what it was asked and has not answered is asked of others, where the pool lets
-    /// flows go.
+    /// A backend is down or ejected: requests that it has not answered go to other backends, if the pool lets flows
+    /// move.
     pub fn leave(&self, pool: &Pool, backend: &Backend, reason: DownReason) {
         if matches!(pool.config.on_down_for(reason), OnDown::Auto | OnDown::Reset) {
             (self.means.ask_others)(on(backend));
         }
     }
 
-    /// Cuts the sessions of those that are down, or removed, for as long as `drain` gives. Who has recovered since, was down
-    /// and is none of `pools` any more, or came back, is left alone, and so is everyone in a pool that no longer wants it.
+    /// Cuts the sessions of backends that are down or removed, once their `drain` is over. A backend is left alone if
+    /// it has recovered since, if it was down and is in none of `pools` any more, if it came back, or if its pool no
+    /// longer asks for this.
     pub fn end_respites(&self, pools: &[Arc<Pool>], now: Instant) {
         let mut drains = self.drains.borrow_mut();
         drains.retain(|Place { pool, backend: name, address }, respite| {
@@ -177,19 +179,19 @@ impl Herald {
         });
     }
 
-    /// The same for what somebody should look at.
+    /// The same for events that an operator should look at.
     pub fn warn(&self, backend: &Backend, text: &str) {
         let (pool, name) = (&backend.pool, &backend.name);
         self.events.warn_backend(pool, name, format!("{pool}/{name} {text}"));
     }
 
-    /// `text` reads on after the backend's name.
+    /// `text` continues after the backend's name.
     pub fn note(&self, backend: &Backend, text: &str) {
         let (pool, name) = (&backend.pool, &backend.name);
         self.events.note_backend(pool, name, format!("{pool}/{name} {text}"));
     }
 
-    /// Remembers to raise the backend's weight, if it has to grow.
+    /// Remembers to raise the backend's weight, if slow start applies.
     pub fn note_ramp(&self, backend: &Backend, now: Instant) {
         let Some(window) = backend.slow_start else { return };
         let Some(end) = backend.status().up_since.map(|since| since + window) else { return };
@@ -200,7 +202,7 @@ impl Herald {
         }
     }
 
-    /// Whether the weights of `pool` are to be computed anew; once more after the last ramp, for the whole weight.
+    /// Whether the weights of `pool` must be computed again; once more after the last ramp, for the full weight.
     pub fn is_ramping(&self, pool: &str, now: Instant) -> bool {
         let mut ramps = self.ramps.borrow_mut();
         let Some(until) = ramps.get(pool) else { return false };
@@ -211,7 +213,7 @@ impl Herald {
     }
 }
 
-/// Why a backend in this state is lost to its sessions, if they are not left to it.
+/// The reason for which a backend in this state is lost to its sessions. `None`: they keep it.
 fn reason(state: BackendState) -> Option<DownReason> {
     match state {
         BackendState::Down => Some(DownReason::Dead),
@@ -229,7 +231,7 @@ fn place(backend: &Backend) -> Place {
     }
 }
 
-/// Whoever is on this backend, and not on another one that had its name before a reload.
+/// Selects the sessions on this backend, and not those on another one that had its name before a reload.
 fn on(backend: &Backend) -> SessionFilter {
     SessionFilter {
         pool: Some(backend.pool.to_string()),

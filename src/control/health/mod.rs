@@ -1,5 +1,6 @@
-//! Which backends are fit to serve: probes, the verdict they add up to, and ejection by what sessions saw. Runs on a
-//! thread of its own. What sessions report ends up in `pool::outlier`; what is decided here, in the backends' rows.
+//! Which backends are fit to serve: probes, the verdict that follows from them, and ejection by what sessions saw.
+//! Runs on a thread of its own. Reports of sessions go to `pool::outlier`; decisions made here go to the backends'
+//! rows.
 //!
 //! ```text
 //!            probe passed / failed                       connect made / failed (workers)

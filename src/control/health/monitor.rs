@@ -1,6 +1,6 @@
-//! The monitor: one thread with its own runtime, on which every backend that is probed has its watch, and a tick
-//! that ends ejections, raises weights and cuts what a drain has left. Not on the control runtime: probes have to be on time also while a reload
-//! reads tens of thousands of backends, or a busy control plane would find healthy backends dead.
+//! The monitor: one thread with its own runtime. Every probed backend has its watch on it, and a tick ends ejections,
+//! raises weights and cuts what a drain has left. It is not on the control runtime: probes must be on time also while
+//! a reload reads tens of thousands of backends, or a busy control plane would find healthy backends dead.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
@@ -43,18 +43,18 @@ pub struct Monitor {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What somebody else did to a backend, and what follows from it is the monitor's.
+/// A change of a backend that was made elsewhere; the monitor handles its consequences.
 struct Told {
     pool: Arc<Pool>,
     backend: Arc<Backend>,
     transition: Transition,
 }
 
-/// Whoever tells more waits.
+/// The most such changes that may wait; further senders wait.
 const TOLD: usize = 64;
 
 impl Monitor {
-    /// `in_flight` bounds the probes under way at once, and so their descriptors.
+    /// `in_flight` limits the probes at once, and so their descriptors.
     pub fn start(events: Arc<Events>, means: Means, in_flight: usize) -> io::Result<Monitor> {
         let (snapshots, newest) = watch::channel(Arc::default());
         let (told, heard) = mpsc::channel(TOLD);
@@ -64,16 +64,16 @@ impl Monitor {
         Ok(Monitor { snapshots: Some(snapshots), told, thread: Some(thread) })
     }
 
-    /// Watches what this snapshot has. Watches that still fit go on undisturbed.
+    /// Watches the backends of this snapshot. Watches that still fit go on undisturbed.
     pub fn apply(&self, snapshot: &Arc<Snapshot>) {
         if let Some(snapshots) = &self.snapshots {
             snapshots.send_replace(Arc::clone(snapshot));
         }
     }
 
-    /// Tells of it, and sees to the sessions as `on_down` says.
+    /// Reports the change, and treats the sessions as `on_down` says.
     pub async fn tell(&self, pool: Arc<Pool>, backend: Arc<Backend>, transition: Transition) {
-        // Once it has stopped, so have the sessions.
+        // When the backend has stopped, its sessions have, too.
         let _ = self.told.send(Told { pool, backend, transition }).await;
     }
 
@@ -122,7 +122,7 @@ async fn run(
     }
 }
 
-/// All that is watched.
+/// Everything that is watched.
 struct Ward {
     herald: Rc<Herald>,
     permits: Rc<Semaphore>,
@@ -132,10 +132,11 @@ struct Ward {
     watches: HashMap<Identity, Watch>,
 }
 
-/// What makes a backend the same one over reloads: its Live, which the watch keeps alive and so in place.
+/// What makes a backend the same one over reloads: its Live. The watch keeps it alive, so that its address cannot be
+/// reused.
 type Identity = *const Live;
 
-/// A running task; dropped, it stops.
+/// A running task; it stops when this is dropped.
 struct Watch {
     watched: Rc<Watched>,
     task: AbortHandle,
@@ -163,11 +164,11 @@ impl Ward {
             rules.insert(Arc::clone(&pool.name), rule);
         }
         self.rules = rules;
-        // What is left of the old ones is dropped, and so stopped.
+        // The old watches that are left are dropped, and so stopped.
         self.watches = watches;
     }
 
-    /// Sees to the sessions of backends that this snapshot no longer has.
+    /// Treats the sessions of backends that this snapshot no longer has.
     fn part_from_removed(&self, snapshot: &Snapshot, now: Instant) {
         for before in &self.pools {
             let pool = snapshot.pools.get(&before.name);
@@ -239,7 +240,7 @@ impl Ward {
         Watch { watched, task: task.abort_handle() }
     }
 
-    /// Nobody can say that it is down, so it is up.
+    /// Nothing can find it down, so it is up.
     fn trust(&self, pool: &Pool, backend: &Backend) {
         if backend.status().verdict == Standing::Up {
             return;
@@ -296,7 +297,7 @@ impl Watched {
     }
 
     /// Goes on with another version of the same backend. Until now this watch may have written the settings of the
-    /// version before.
+    /// old version.
     fn replace(&self, current: Current) {
         let is_other = !Arc::ptr_eq(&self.current.borrow().backend, &current.backend);
         if is_other {
@@ -306,8 +307,8 @@ impl Watched {
     }
 }
 
-/// Where to connect for a probe. `port` is of `health`; `dialled` is the one that clients of the pool dial, if it is
-/// known: a portless backend is reached on that.
+/// The address to probe. `port` is from `health`; `dialled` is the port that clients of the pool dial, if it is
+/// known: a backend without a port is reached on it.
 fn probe_address(
     address: &BackendAddr,
     port: Option<u16>,
@@ -325,7 +326,7 @@ fn probe_address(
     }
 }
 
-/// The port that all clients of a pool dial, if it is one and fixed.
+/// The port that all clients of a pool dial, if there is exactly one and it is fixed.
 fn only_port(snapshot: &Snapshot, pool: &str) -> Option<u16> {
     let listeners = &snapshot.config.listeners;
     let of_pool = listeners.iter().filter(|listener| listener.uses(pool));

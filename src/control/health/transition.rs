@@ -1,6 +1,6 @@
-//! From a verdict or an ejection to the backend's state. The order of locks is the ejection's book, then the status;
-//! what is decided here is decided under both, so that a worker that ejects and a probe that decides cannot undo
-//! each other's work. Hands come first: `drain` and `maintenance` stay, the verdict is noted below them.
+//! From a verdict or an ejection to the backend's state. The order of locks is the ejection's book, then the status.
+//! Decisions here are made under both, so that a worker that ejects and a probe that decides cannot undo each other's
+//! work. What was set by hand has priority: `drain` and `maintenance` stay, and the verdict is noted below them.
 
 use std::time::{Instant, SystemTime};
 
@@ -15,14 +15,14 @@ pub struct Transition {
     pub to: BackendState,
     pub why: String,
     pub ended: Option<Ejection>,
-    /// Out of `starting`: at a start there is one for each backend, and most are no news.
+    /// Out of `starting`: at a start every backend does this, and it is not worth an event for most.
     pub is_first: bool,
-    /// Of what a hand did.
+    /// By an operator's change.
     pub is_by_hand: bool,
 }
 
 impl Transition {
-    /// Whether who set or lifted it has told of it. What is beneath may be news.
+    /// Whether the change by hand has been reported by its caller. The state below it may still be news.
     pub fn is_told(&self) -> bool {
         self.is_by_hand && !matches!(self.to, BackendState::Down | BackendState::Ejected)
     }
@@ -52,12 +52,12 @@ pub fn settle(
         (!by_hand).then_some((to, why))
     });
     changed?;
-    // Down says more than ejected, and up ends it.
+    // Down has priority over ejected, and up ends an ejection.
     let ended = outlier.end(&mut book);
     Some(Transition { to, why: told, ended, is_first, is_by_hand: false })
 }
 
-/// A probe begun at `begun` passed: whoever is ejected since before that is back.
+/// A probe that began at `begun` passed: a backend that was ejected before that is back.
 pub fn vindicate(
     backend: &Backend,
     begun: Instant,
@@ -98,7 +98,7 @@ fn end_ejection(
     backend.change(now, wall, |status| {
         let takes_nothing = backend.takes_nothing_at_start() || status.returns;
         if status.verdict == Standing::Starting && takes_nothing {
-            // Only `try_all` got sessions here; being left alone for a while proved nothing.
+            // Only `try_all` sent sessions here; a while without sessions proves nothing.
             to = BackendState::Starting;
         }
         (status.state == BackendState::Ejected).then(|| (to, why.into()))
@@ -106,8 +106,8 @@ fn end_ejection(
     Some(Transition { to, why: why.into(), ended, is_first: false, is_by_hand: false })
 }
 
-/// A hand set something, or lifted it: then ejection and verdict count again. Who was in maintenance was not probed, and may
-/// be another one than before: what was known of it counts no more.
+/// Something was set by hand, or lifted: then ejection and verdict count again. A backend in maintenance was not
+/// probed and may have changed, so its old verdict no longer counts.
 pub fn by_hand(
     backend: &Backend,
     hand: Hand,
@@ -158,7 +158,7 @@ pub fn time(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.0}"))
 }
 
-/// Tells of an ejection that nobody was told of yet.
+/// Reports an ejection that was not reported yet.
 pub fn announce(backend: &Backend) -> Option<String> {
     let mut book = backend.live.outlier.book();
     let ejection = book.ejection()?;
@@ -168,7 +168,7 @@ pub fn announce(backend: &Backend) -> Option<String> {
     Some(describe(ejection))
 }
 
-/// The same of one that ended before it was announced.
+/// The same for an ejection that ended before it was reported.
 pub fn announce_ended(ended: Option<&Ejection>) -> Option<String> {
     ended.filter(|ejection| !ejection.is_announced).map(describe)
 }

@@ -1,4 +1,4 @@
-//! Rise and fall: what a sequence of probes adds up to. Pure.
+//! Rise and fall: the verdict that follows from a sequence of probes. Pure.
 //!
 //! ```text
 //!              1 pass (start: up), `rise` passes (start: down)
@@ -12,17 +12,17 @@
 //!                                └─────── `rise` passes ─────────┘
 //! ```
 //!
-//! A probe passes, fails, or is answered that the backend is a standby. Counted are results in a row: a single one of another
-//! kind starts anew, so that a backend which answers now and then neither comes up nor stays up by luck. Who is up counts
-//! what does not pass, of either kind; the last of them says what becomes of it.
+//! A probe passes, fails, or gets the answer of a standby. Results in a row count: a single result of another kind
+//! begins a new row, so that a backend which answers now and then neither comes up nor stays up by luck. For a
+//! backend that is up, failures and standby answers count together; the last of them decides the new state.
 //!
-//! After a maintenance a backend is `starting` once more, and one failure is enough: nobody knows what was done to it, so
-//! the first probe decides.
+//! After maintenance a backend is `starting` once more, and one failure is enough: it is unknown what was done to it,
+//! so the first probe decides.
 
 use crate::config::{Health, Start};
 use crate::data::pool::fitness::{Standing, Vote};
 
-/// How many results in a row it takes.
+/// How many results in a row are needed.
 #[derive(Clone, Copy, Debug)]
 pub struct Thresholds {
     pub rise: u32,
@@ -40,27 +40,27 @@ impl Thresholds {
 pub struct Verdict {
     thresholds: Thresholds,
     standing: Standing,
-    /// Of a backend that returns from maintenance.
+    /// For a backend that returns from maintenance.
     is_of_a_return: bool,
     /// Results of the last kind, in a row.
     last: Option<Vote>,
     in_a_row: u32,
-    /// Results that are no pass, in a row.
+    /// Results that are not a pass, in a row.
     lapses: u32,
 }
 
 impl Verdict {
-    /// Goes on from `standing`, with nothing counted yet.
+    /// Begins with `standing`, with nothing counted yet.
     pub fn new(thresholds: Thresholds, standing: Standing) -> Verdict {
         Verdict { thresholds, standing, is_of_a_return: false, last: None, in_a_row: 0, lapses: 0 }
     }
 
-    /// Begins anew.
+    /// Begins again from `starting`.
     pub fn of_a_return(thresholds: Thresholds) -> Verdict {
         Verdict { is_of_a_return: true, ..Verdict::new(thresholds, Standing::Starting) }
     }
 
-    /// Whether it is, and not decided yet.
+    /// Whether it returns from maintenance, and is not decided yet.
     pub fn is_of_a_return(&self) -> bool {
         self.is_of_a_return && self.standing == Standing::Starting
     }
@@ -87,7 +87,7 @@ impl Verdict {
         changes.then_some(next)
     }
 
-    /// Results in a row that count, the last included.
+    /// Results in a row that count, including the last one.
     pub fn in_a_row(&self) -> u32 {
         self.in_a_row
     }
@@ -100,7 +100,7 @@ impl Verdict {
             (Vote::Failed, Standing::Starting) if self.is_of_a_return => true,
             (_, Standing::Up) => self.lapses >= fall,
             (Vote::Failed, _) => self.in_a_row >= fall,
-            // It takes no sessions as a standby, so there is nothing to wait for.
+            // A standby gets no sessions, so there is no need to wait.
             (Vote::Standby, Standing::Starting) => true,
             (Vote::Standby, _) => self.in_a_row >= rise,
         }
@@ -122,7 +122,7 @@ mod tests {
         }
     }
 
-    /// `+` is a pass, `-` a failure, `=` the answer of a standby; answers the standing after each.
+    /// `+` is a pass, `-` a failure, `=` the answer of a standby; returns the standing after each.
     fn play(thresholds: Thresholds, standing: Standing, probes: &str) -> String {
         let mut verdict = Verdict::new(thresholds, standing);
         let letter = |probe| {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     proptest! {
-        /// A flip has exactly the results behind it that it needs, and everyone who has them flips.
+        /// A change has exactly the results behind it that it needs, and every backend that has them changes.
         #[test]
         fn the_standing_is_what_the_last_results_in_a_row_say(
             rise in 1..5_u32,

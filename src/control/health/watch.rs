@@ -1,5 +1,5 @@
-//! The watch over one backend: probes it at its interval for as long as the task lives, and brings what the probes
-//! add up to into the backend's state.
+//! The watch of one backend: probes it at its interval for as long as the task lives, and applies the verdict of the
+//! probes to the backend's state.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -31,7 +31,7 @@ pub struct Watched {
     pub current: RefCell<Current>,
     pub address: SockAddr,
     pub rules: Rc<Rules>,
-    /// The next probe is to be now.
+    /// The next probe must be made now.
     pub wanted: Notify,
 }
 
@@ -42,7 +42,7 @@ pub struct Current {
 }
 
 /// Probes for ever, first after `first`. From one probe's start to the next is one interval, also while results are
-/// counted: a failure is seen within `fall` intervals and one timeout.
+/// counted: a failure is noticed within `fall` intervals and one timeout.
 pub async fn watch(
     watched: Rc<Watched>,
     herald: Rc<Herald>,
@@ -56,7 +56,7 @@ pub async fn watch(
     loop {
         tokio::select! {
             () = time::sleep_until(next) => {}
-            // Somebody wants to know at once.
+            // A result is needed at once.
             () = watched.wanted.notified() => {}
         }
         // The semaphore is never closed.

@@ -13,13 +13,13 @@ use crate::config::{Config, Protocol, User};
 use crate::sys::socket::Claim;
 use crate::sys::{datagram, limits, socket};
 
-/// Addresses that could not be had; nothing was changed.
+/// Addresses that could not be bound; nothing was changed.
 #[derive(Debug)]
 pub struct BindError {
     pub failures: Vec<(Arc<str>, ListenAddr, io::Error)>,
 }
 
-/// What a start or a reload could not have; nothing was changed.
+/// What a start or a reload failed to get; nothing was changed.
 #[derive(Debug)]
 pub enum Lack {
     Address(BindError),
@@ -47,8 +47,8 @@ pub(super) struct Bound {
 
 pub(super) type Opened = BTreeMap<Bind, Bound>;
 
-/// Everything that a configuration listens on, bound but not listening. Made before any thread is, by whoever started
-/// the program; used by whom it becomes.
+/// Everything that a configuration listens on, bound but not listening. Made before any other thread exists, as the
+/// user who started the program; used as the user that the process becomes.
 pub struct Sockets {
     pub(super) opened: Opened,
     pub(super) workers: usize,
@@ -56,25 +56,25 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// All or nothing. Raises the limit of descriptors first: each worker has sockets of its own.
+    /// All or nothing. First raises the descriptor limit: each worker has sockets of its own.
     pub fn bind(config: &Config) -> Result<Sockets, BindError> {
         let descriptors = limits::raise_descriptor_limit();
         let workers = config.process.workers.unwrap_or_else(|| {
-            // Affinity and the cgroup's quota are both in this figure.
+            // This figure includes the affinity and the cgroup's quota.
             std::thread::available_parallelism().map_or(1, usize::from)
         });
         let opened = open(config, &BTreeMap::new(), workers)?;
         Ok(Sockets { opened, workers, descriptors })
     }
 
-    /// Socket files belong to whom the process becomes, as those that a reload makes; and so do sockets, for only sockets of
-    /// one user share a port, also while a reload changes the address before it.
+    /// Socket files belong to the user that the process becomes, like those that a reload makes. So do the sockets
+    /// themselves: only sockets of the same user can share a port, also while a reload changes the address before it.
     pub fn give_to(&self, user: &User) -> Result<(), BindError> {
         let mut failures = Vec::new();
         for ((_, address), bound) in &self.opened {
             let (uid, gid) = (Some(user.uid), Some(user.gid));
             for socket in &bound.sockets {
-                // Without the right to (CAP_CHOWN) such a reload is refused, and nothing else.
+                // Without the capability (CAP_CHOWN) only such a reload is refused.
                 let _ = fchown(socket, uid, gid);
             }
             if let ListenAddr::Unix(path) = address
@@ -156,12 +156,13 @@ pub(super) fn open(
         }
     }
     if failures.is_empty() {
-        // Of a port that we have, the more specific socket gets every datagram from here on: they wait in its queue.
+        // From here on the more specific socket of a port that is already bound gets every datagram; they wait in its
+        // queue.
         let taken_over = opened
             .iter()
             .filter(|(bind, _)| bind.0 == Protocol::Udp && ours.claim(bind) == Claim::Further);
         for socket in taken_over.flat_map(|(_, bound)| &bound.sockets) {
-            // What fails is told when it is to be read.
+            // A failure is reported when the socket is read.
             let _ = datagram::open(socket);
         }
         return Ok(opened);
@@ -186,20 +187,20 @@ impl<'a> Ours<'a> {
         Ours(ours)
     }
 
-    /// A reload may change the address before a port (`:5432` to `127.0.0.1:5432` and back): then the sockets of before,
-    /// which are closed only once the new ones are in force, are no other program's.
+    /// A reload may change the address before a port (`:5432` to `127.0.0.1:5432` and back). Then the port is in use
+    /// by the old sockets, which are closed only once the new ones are in force, and not by another program.
     fn claim(&self, bind: &Bind) -> Claim {
         if self.have(bind, bind.1.port()) { Claim::Further } else { Claim::First }
     }
 
-    /// Whether one of them claims some of that address before this port.
+    /// Whether one of them overlaps with that address on this port.
     pub fn have(&self, (protocol, address): &Bind, port: Option<u16>) -> bool {
         let same_port = port.and_then(|port| self.0.get(&(*protocol, port)));
         same_port.is_some_and(|all| all.iter().any(|it| it.overlaps(address)))
     }
 }
 
-/// One socket per worker on an address; all have the port the kernel chose if it says 0.
+/// One socket per worker on an address; if the port is 0, all share the port that the kernel chose.
 fn bind_group(
     (protocol, address): &Bind,
     claim: Claim,
@@ -219,7 +220,7 @@ fn bind_group(
     let mut sockets = vec![first];
     while sockets.len() < workers {
         sockets.push(match &further {
-            // Unix sockets know no SO_REUSEPORT: the workers share one queue.
+            // Unix sockets have no SO_REUSEPORT: the workers share one queue.
             ListenAddr::Unix(_) => sockets[0].as_fd().try_clone_to_owned()?,
             inet => bind(inet, Claim::Further)?,
         });
@@ -229,7 +230,7 @@ fn bind_group(
 
 pub(super) fn remove_socket_file((_, address): &Bind) {
     if let ListenAddr::Unix(path) = address {
-        // Gone already is as good.
+        // It is fine if the file is already gone.
         let _ = std::fs::remove_file(path);
     }
 }

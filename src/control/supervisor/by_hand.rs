@@ -9,8 +9,8 @@ use crate::data::pool::backend::Backend;
 use crate::data::pool::hand::{Hand, NotSet, StateWish, Wish};
 
 impl Supervisor {
-    /// Sets or lifts something by hand: at once, and for good unless `wish` says until when. `None`: lifted from one that
-    /// is not there. Discovery may find it again, and then it is not to be what it was.
+    /// Sets or lifts something by hand: at once, and for good unless `wish` has an end. `None`: lifted from a backend
+    /// that does not exist. Discovery may find it again, and then it must not have its old state.
     pub async fn set_by_hand(
         &mut self,
         pool: &str,
@@ -35,7 +35,7 @@ impl Supervisor {
         let snapshot = self.plane.snapshot.load();
         let takes_away = !self.hands.of(pool, backend).is_none_or(Hand::takes_sessions);
         if takes_away && snapshot.pools.get(pool).is_some_and(|pool| pool.is_deserted()) {
-            let what = format!("{what}; nobody in pool {pool} takes new sessions now");
+            let what = format!("{what}; no backend of pool {pool} takes new sessions now");
             self.events.warn_backend(pool, backend, what);
         } else {
             self.events.note_backend(pool, backend, what);
@@ -50,7 +50,7 @@ impl Supervisor {
         found.map(Arc::clone).ok_or(NotSet::NoBackend)
     }
 
-    /// When something set by hand is over.
+    /// When the next entry's time is over.
     pub fn hands_until(&self) -> Option<SystemTime> {
         self.hands.until()
     }
@@ -58,7 +58,8 @@ impl Supervisor {
     pub async fn expire_hands(&mut self) {
         for (pool, backends) in self.hands.expire(SystemTime::now()) {
             for backend in backends {
-                let what = format!("{pool}/{backend} what was set by hand is over");
+                let what =
+                    format!("{pool}/{backend} what was set by hand is lifted: its time is over");
                 self.events.note_backend(&pool, &backend, what);
             }
             if let Err(why) = self.show_hands(&pool).await {
@@ -67,7 +68,7 @@ impl Supervisor {
         }
     }
 
-    /// Brings what the book says of a pool into its backends: states first, so that sessions follow them, then weights, by
+    /// Applies the book to the backends of a pool: states first, so that sessions follow them, then weights, from
     /// which tables are built.
     async fn show_hands(&mut self, pool: &str) -> Result<(), NotSet> {
         self.tell_hands(pool).await;
@@ -88,7 +89,7 @@ impl Supervisor {
     }
 }
 
-/// What was wished, for the log.
+/// What was set, for the log.
 fn words(wish: &Wish, who: &str) -> String {
     let state = wish.state.map(|state| match state {
         StateWish::Set(state) => state.as_str().to_owned(),

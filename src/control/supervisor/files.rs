@@ -1,5 +1,5 @@
-//! Files that the configuration names were found to have changed, by `file_watch`: what of them is taken over, and what is
-//! said of those that cannot be used.
+//! `file_watch` found that files which the configuration names have changed: this applies their content, and reports
+//! those that cannot be used.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use crate::control::file_watch::{Change, Content, Found};
 use crate::telemetry::events::EventKind;
 
 impl Supervisor {
-    /// Takes over what files that the configuration names hold now: sessions and flows go on as they are. A file that
-    /// cannot be read leaves its list as it was.
+    /// Applies the content of files that the configuration names: sessions and flows go on. A file that cannot be
+    /// read leaves its list as it was.
     pub fn renew_files(&mut self, found: Found) {
         if !Arc::ptr_eq(&found.config, &self.plane.snapshot.load().config) {
             return;
@@ -24,10 +24,10 @@ impl Supervisor {
                     let what = format!("{} has changed: {}", path.display(), summary(&changes));
                     self.events.note(EventKind::Reload, what);
                 }
-                // A file that stays wrong is not worth a line each time it is written.
+                // A file that stays wrong does not need a log line each time it is written.
                 Err(why) if known.as_ref() == Some(&why) => {}
                 Err(why) => {
-                    let what = format!("{why}; what was read before stays in force");
+                    let what = format!("{why}; its last good content stays in force");
                     self.events.warn(EventKind::Reload, what);
                 }
             }

@@ -11,19 +11,19 @@ use crate::control::discovery::Discovery;
 use crate::data::pool;
 use crate::telemetry::events::Events;
 
-/// What was found, and who looks.
+/// What was found, and the tasks that look.
 pub struct Finds {
     pub discovery: Discovery,
     pub(super) answers: Answers,
-    /// In pools that ask for their names in another way than before.
+    /// Backends of pools that now ask for their names in another way than before.
     pub(super) stand_ins: StandIns,
-    /// Of the start: not answered yet, not even by a failure.
+    /// Names of the start that have no outcome yet, not even a failure.
     pub(super) waiting: HashSet<Question>,
-    /// Never answered for, and since when they are asked for.
+    /// Names that were never resolved, and since when they are asked for.
     unanswered: HashMap<Question, Instant>,
-    /// When the first tier that is waited for is waited for no longer.
+    /// When maitred stops waiting for the first of these tiers.
     pub(super) until: Option<Instant>,
-    /// By pool, what was warned of last, and when.
+    /// The last warning and its time, by pool.
     pub(super) warned: BTreeMap<Arc<str>, (LeftOut, Instant)>,
 }
 
@@ -40,16 +40,18 @@ impl Finds {
         }
     }
 
-    /// The configuration with what is known already and, where that is nothing, with what was in force before, so that
-    /// nobody loses a backend for a moment. Also who of it stands in, which is kept once the configuration is in force.
+    /// The configuration with what is known already. Where nothing is known, it has the backends that were in force
+    /// before, so that none is lost for a moment. Also returns these stand-ins, which are kept once the configuration
+    /// is in force.
     pub fn fill(&mut self, mut config: Config, before: &Config) -> (Config, StandIns) {
         self.answers.extend(config.take_read());
         let stand_ins = config.stand_ins(before, &self.answers, &self.stand_ins);
         (config.with_found(&self.answers, &stand_ins).0, stand_ins)
     }
 
-    /// A tier whose names were never answered for is waited for before a higher one serves in its place, but not for too
-    /// long; not where somebody stands in for them, for then it is known what the tier had. By pool, that tier.
+    /// If a tier's names were never resolved, maitred waits for them before a higher tier serves in its place, but
+    /// not for too long. It does not wait if stand-ins serve for them, because then the tier's backends are known.
+    /// Returns that tier, by pool.
     pub fn tiers(&mut self, snapshot: &Snapshot) -> Vec<(Arc<pool::Pool>, Option<u32>)> {
         let now = Instant::now();
         let before = std::mem::take(&mut self.unanswered);
@@ -75,7 +77,7 @@ impl Finds {
         tiers
     }
 
-    /// Looks for what this snapshot wants, and forgets the rest.
+    /// Looks for what this snapshot needs, and forgets the rest.
     pub fn attend(&mut self, snapshot: &Snapshot) {
         let mut origins = HashSet::new();
         for pool in snapshot.pools.values() {

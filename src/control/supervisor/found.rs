@@ -1,5 +1,5 @@
-//! What discovery found becomes part of the configuration in force: names by `discovery`, files by `file_watch`. A pool
-//! keeps what was found for it over reloads, as long as it still asks for it.
+//! Applies what discovery found to the configuration in force: names from `discovery`, files from `file_watch`. A
+//! pool keeps what was found for it over reloads, as long as it still asks the same question.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,18 +13,18 @@ use crate::control::discovery::Outcomes;
 use crate::data::pool::finding::Failure;
 use crate::telemetry::events::EventKind;
 
-/// Between two warnings about what was found for a pool and is of no use.
+/// Between two warnings about addresses that were found for a pool and cannot be used.
 const REPEAT: Duration = Duration::from_secs(60);
 
 impl Supervisor {
-    /// Nobody is sent here before the names of the start were asked for once.
+    /// No balancer should send clients here before each name of the start was asked for once.
     pub(super) fn await_names(&mut self) {
         let config = Arc::clone(&self.plane.snapshot.load().config);
         self.finds.waiting = config.questions().cloned().collect();
         self.plane.set_settling(!self.finds.waiting.is_empty());
     }
 
-    /// Waits for what was found, or until some tier is waited for no longer. May be dropped while it waits.
+    /// Waits for answers, or until the wait for a tier is over. May be dropped while it waits.
     pub async fn next_found(&self) -> Outcomes {
         let next = self.finds.discovery.next();
         match self.finds.until {
@@ -33,7 +33,7 @@ impl Supervisor {
         }
     }
 
-    /// Sessions and flows go on as they are; those on a backend that is gone, as `removed` says.
+    /// Sessions and flows go on; those on a backend that is gone follow `removed`.
     pub fn renew_found(&mut self, outcomes: Outcomes) {
         for (question, outcome) in outcomes {
             self.finds.waiting.remove(&question);
@@ -48,7 +48,7 @@ impl Supervisor {
         }
     }
 
-    /// Takes note of what was answered for, and of what is waited for no longer.
+    /// Notes which names were answered, and which are no longer waited for.
     fn wait_for_tiers(&mut self) {
         let snapshot = self.plane.snapshot.load_full();
         for (pool, tier) in self.finds.tiers(&snapshot) {
@@ -58,7 +58,7 @@ impl Supervisor {
             let is_open = |it: &Finder| !answers.contains_key(&it.origin);
             if has_waited && tier.is_none() && pool.config.finders().iter().any(is_open) {
                 let what = format!(
-                    "{}: names of a lower tier were not answered for in {} s; a higher one serves in its place",
+                    "{}: names of a lower tier were not resolved in {} s; a higher tier serves in its place",
                     pool.name,
                     SETTLING.as_secs()
                 );
@@ -67,14 +67,14 @@ impl Supervisor {
         }
     }
 
-    /// Says who stays although nobody listed or found it now.
+    /// Reports the backends that stay although they are neither listed nor found now.
     pub(super) fn note_stand_ins(&mut self, now: StandIns) {
         for (pool, of_pool) in &now {
             if !self.finds.stand_ins.contains_key(pool) {
                 let count = of_pool.len();
                 let (plural, verb) = if count == 1 { ("", "stays") } else { ("s", "stay") };
                 let what = format!(
-                    "{pool}: {count} backend{plural} {verb} until the names in their place were answered for"
+                    "{pool}: {count} backend{plural} {verb} until the names that replace them are resolved"
                 );
                 self.events.note(EventKind::Discovery, what);
             }
@@ -82,7 +82,7 @@ impl Supervisor {
         self.finds.stand_ins = now;
     }
 
-    /// A file of backends was read. What is wrong with it is told by who asked.
+    /// A file of backends was read. The caller reports what is wrong with it.
     pub(super) fn renew_backends(
         &mut self,
         path: &Path,
@@ -121,7 +121,7 @@ impl Supervisor {
         let now = config.pools.clone();
         if let Err(error) = self.reload(config) {
             self.events
-                .warn(EventKind::Discovery, format!("what was found cannot be used: {error}"));
+                .warn(EventKind::Discovery, format!("the found backends cannot be used: {error}"));
             return;
         }
         for name in changed {
@@ -144,7 +144,7 @@ impl Supervisor {
             let LeftOut { pool, address, why, count } = &left_out;
             let more = match count {
                 1 => String::new(),
-                count => format!(", and {} more are of no use", count - 1),
+                count => format!(", and {} more cannot be used", count - 1),
             };
             let what = format!("{pool}: {address} was found, but {why}{more}");
             self.events.warn(EventKind::Discovery, what);

@@ -38,7 +38,7 @@ impl Hands {
         true
     }
 
-    /// Lifts what is over; says where, by pool.
+    /// Lifts entries whose time is over; returns the backends, by pool.
     pub(super) fn expire(&mut self, now: SystemTime) -> BTreeMap<String, Vec<String>> {
         let mut lifted = BTreeMap::new();
         for (pool, backends) in &mut self.0 {
@@ -79,8 +79,8 @@ impl Hands {
         config
     }
 
-    /// Brings the book into backends that were built anew or come back; before anybody can pick them, so that nothing
-    /// follows from it.
+    /// Applies the book to backends that were built anew or come back, before any of them can be picked, so that this
+    /// has no consequences.
     pub fn apply(&self, snapshot: &Snapshot) {
         for pool in snapshot.pools.values() {
             for backend in &pool.backends {
@@ -92,7 +92,7 @@ impl Hands {
         }
     }
 
-    /// What becomes of a backend by what the book says of it, if that is new to it.
+    /// Applies the book's entry to a backend, if that entry is new to it.
     pub(super) fn obey(&self, backend: &Backend) -> Option<Transition> {
         let hand = self.of(&backend.pool, &backend.name).cloned().unwrap_or_default();
         if backend.status().hand == hand {

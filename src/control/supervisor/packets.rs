@@ -22,7 +22,7 @@ use crate::sys::port_range::PortRange;
 
 #[derive(Default)]
 pub(super) struct Packets {
-    /// Shared with those who list flows: the threads may start with a later reload.
+    /// Shared with the code that lists flows: the threads may start with a later reload.
     pub mailboxes: Arc<ArcSwap<Vec<Mailbox>>>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     source_ports: OnceCell<Arc<SourcePorts>>,
@@ -54,11 +54,11 @@ impl Packets {
         let mailboxes = self.mailboxes.load();
         let Some(mailbox) = mailboxes.get(worker) else { return };
         if !mailbox.send(command) {
-            tracing::error!(worker, "a UDP thread is gone");
+            tracing::error!(worker, "a UDP thread has ended");
         }
     }
 
-    /// Tells every thread.
+    /// Sends to every thread.
     pub fn tell(&self, mut command: impl FnMut() -> Command) {
         for worker in 0..self.threads.len() {
             self.send(worker, command());
@@ -124,7 +124,7 @@ impl Packets {
     }
 }
 
-/// Whose datagrams are never served: our own listeners and the backends behind them.
+/// Addresses whose datagrams are never served: our own listeners and the backends behind them.
 fn answerers(snapshot: &Snapshot, served: &BTreeMap<Bind, Served>) -> Answerers {
     let mut answerers = Answerers::default();
     for (_, served) in served.iter().filter(|((protocol, _), _)| *protocol == Protocol::Udp) {

@@ -1,4 +1,4 @@
-//! Asking the workers about their open sessions and flows: to list them, to cut them, to wait for their end.
+//! Asks the workers about their open sessions and flows: to list them, to cut them, to wait for their end.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::border::record::CloseReason;
 use crate::data::tcp::mailbox::{Command, Mailbox};
 use crate::data::udp;
 
-/// Of a list, of one worker.
+/// Rows of a list, from one worker.
 const ROWS: usize = 10_000;
 
 pub type ListFuture = Pin<Box<dyn Future<Output = Vec<SessionRow>> + Send>>;
@@ -23,7 +23,7 @@ impl Supervisor {
         self.cut_counted(filter, reason, None);
     }
 
-    /// The same; the answer is how many on each thread, and ends when all have said so.
+    /// The same; the answer has the number on each thread, and comes when all have answered.
     pub fn kill(&self, filter: SessionFilter) -> mpsc::Receiver<usize> {
         let (count, counts) = mpsc::channel(self.plane.threads());
         self.cut_counted(filter, CloseReason::Killed, Some(count));
@@ -70,8 +70,8 @@ impl Supervisor {
     }
 }
 
-/// Asks one worker after the other, for one part after the other: none has more than one of a list's questions, and none
-/// once the reader has left. `ask` is None behind the last worker, and false if that one is gone.
+/// Asks one worker after the other, for one part after the other: no worker has more than one question of a list, and
+/// none after the reader has left. `ask` returns None behind the last worker, and false if that worker has ended.
 async fn gather(
     ask: impl Fn(usize, usize, oneshot::Sender<Part>) -> Option<bool>,
 ) -> Vec<SessionRow> {
@@ -101,7 +101,7 @@ pub async fn wait_for_sessions(plane: &Plane, deadline: Option<Instant>) -> bool
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return false;
         }
-        // Sessions end on other threads, which tell nobody of each.
+        // Sessions end on other threads, which do not report each end.
         tokio::time::sleep(LOOK).await;
     }
     true

@@ -1,5 +1,5 @@
-//! Who may come in, by address: `allow` and `deny` as one look into a trie. Built when a configuration is applied,
-//! asked for every session and every new flow; knows neither listeners nor limits.
+//! Which clients are admitted, by address: `allow` and `deny` as one look-up in a trie. Built when a configuration is
+//! applied, used for every session and every new flow; knows neither listeners nor limits.
 
 use std::net::IpAddr;
 
@@ -8,16 +8,16 @@ use prefix_trie::{Prefix, PrefixMap};
 
 use crate::config::Access;
 
-/// The most specific prefix decides, at equal length deny wins. Without any `allow`, whoever matches nothing comes
-/// in; with one, whoever matches nothing stays out.
+/// The most specific prefix decides; at equal length deny wins. Without any `allow`, a client that matches nothing is
+/// admitted; with one, it is denied.
 ///
-/// An IPv4-mapped address (`::ffff:192.0.2.7`) is the IPv4 address, and so is a prefix of such from `/96` on. An
-/// IPv6 prefix shorter than that speaks of IPv6 clients only: `deny: ["::/0"]` denies no IPv4 client.
+/// An IPv4-mapped address (`::ffff:192.0.2.7`) is the IPv4 address, and so is a prefix of such addresses from `/96`
+/// on. A shorter IPv6 prefix applies to IPv6 clients only: `deny: ["::/0"]` denies no IPv4 client.
 pub struct Acl {
     v4: PrefixMap<Ipv4Net, Ruling>,
     v6: PrefixMap<Ipv6Net, Ruling>,
     otherwise: Ruling,
-    /// Nothing is ruled at all, as in most listeners.
+    /// There are no rules at all, as in most listeners.
     is_open: bool,
 }
 
@@ -32,7 +32,7 @@ impl Acl {
         let otherwise = if access.allow.is_empty() { Ruling::Allow } else { Ruling::Deny };
         let is_open = access.allow.is_empty() && access.deny.is_empty();
         let mut acl = Acl { v4: PrefixMap::new(), v6: PrefixMap::new(), otherwise, is_open };
-        // In this order deny replaces the allow of the same prefix.
+        // In this order deny replaces an allow of the same prefix.
         access.allow.iter().for_each(|net| acl.rule(*net, Ruling::Allow));
         access.deny.iter().for_each(|net| acl.rule(*net, Ruling::Deny));
         acl
@@ -43,7 +43,7 @@ impl Acl {
         self.is_open || self.find(ip).unwrap_or(self.otherwise) == Ruling::Allow
     }
 
-    /// Whether a `deny` says so; who is merely not allowed is not denied.
+    /// Whether a `deny` matches; a client that is merely not allowed is not denied.
     pub fn denies(&self, ip: IpAddr) -> bool {
         !self.is_open && self.find(ip) == Some(Ruling::Deny)
     }
@@ -140,7 +140,7 @@ mod tests {
         })
     }
 
-    /// Every prefix is looked at, and the longest that fits is remembered.
+    /// Every prefix is looked at, and the longest match is remembered.
     fn naive(access: &Access, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         let longest = |nets: &[IpNet]| {

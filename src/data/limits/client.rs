@@ -1,6 +1,6 @@
-//! Tables by client: how many sessions or flows each has, and what is left of each one's rates. Both are bounded
-//! whatever clients do, and neither knows a clock or a listener. Asked when a session or a flow begins (a flow keeps
-//! the bucket it was given), never for each byte.
+//! Tables by client: how many sessions or flows each has, and what is left of its rates. Both are bounded whatever
+//! clients do, and neither knows a clock or a listener. Used when a session or a flow begins (a flow keeps its
+//! bucket), never for each byte.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use dashmap::mapref::entry::Entry;
 use super::rate::Bucket;
 use crate::sys::keyed::Keyed;
 
-/// Who counts as one client: an IPv4 address, or an IPv6 /64, which one household or one machine commands as a
+/// What counts as one client: an IPv4 address, or an IPv6 /64, which belongs to one household or one machine as a
 /// whole. IPv4-mapped addresses are IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientNet {
@@ -33,11 +33,11 @@ impl ClientNet {
     }
 }
 
-/// Keyed anew in each process: clients choose their addresses, and must not be able to choose their buckets.
+/// A new key in each process: clients choose their addresses, and must not be able to choose their buckets.
 type Table<V> = DashMap<ClientNet, V, Keyed>;
 
-/// Open sessions or flows of each client that has any. As large as there are clients with something open, which the
-/// other limits bound.
+/// Open sessions or flows of each client that has any. As large as the number of clients with something open, which
+/// the other limits bound.
 #[derive(Debug, Default)]
 pub struct Clients(Arc<Table<u64>>);
 
@@ -50,7 +50,7 @@ pub struct ClientPermit {
 }
 
 impl Clients {
-    /// One more of at most `limit`, in one step: exact over all threads. `None`: the client has as many already.
+    /// One more of at most `limit`, in one step: exact over all threads. `None`: the client has reached the limit.
     pub fn enter(&self, net: ClientNet, limit: u64) -> Option<ClientPermit> {
         match self.0.entry(net) {
             Entry::Occupied(mut open) => {
@@ -74,14 +74,14 @@ impl Clients {
 }
 
 impl Clients {
-    /// Gives back one whose permit was kept.
+    /// Gives back one place whose permit was kept.
     pub fn leave(&self, net: ClientNet) {
         leave(&self.0, net);
     }
 }
 
 impl ClientPermit {
-    /// Hands the duty to give it back over to whoever calls `Clients::leave` later: sessions have no room for this.
+    /// The caller must call `Clients::leave` later to give the place back: sessions have no room for a permit.
     pub fn keep(mut self) {
         self.table = None;
     }
@@ -106,31 +106,31 @@ fn leave(table: &Table<u64>, net: ClientNet) {
     }
 }
 
-/// Entries of one table at most: some 6 MB.
+/// The most entries of one table: some 6 MB.
 const MAX_BUCKETS: usize = 65_536;
 
-/// Between two sweeps, in nanoseconds. One looks at every entry, about a millisecond of work.
+/// Between two sweeps, in nanoseconds. A sweep looks at every entry, about a millisecond of work.
 const SWEEP_PAUSE_NS: u64 = 100_000_000;
 
 /// A bucket for each client.
 ///
-/// A client whose bucket is full again is the same as one that never came, so such are swept out when the table is
-/// full. If nobody can go, the newcomer gets no bucket and is not limited on its own; the listener's own rate still
-/// holds. The other ways out are worse: sender addresses of datagrams cost nothing to forge, so refusing whoever has no
-/// bucket would let a flood of forged ones lock every real client out, throwing out buckets in use would let it lift
-/// their limits, and growing would let it eat the memory.
+/// A client whose bucket is full again is the same as one that never came, so such clients are swept out when the
+/// table is full. If none can go, a new client gets no bucket and is not limited on its own; the listener's own rate
+/// still applies. The alternatives are worse. Sender addresses of datagrams cost nothing to forge: if clients without
+/// a bucket were refused, a flood of forged ones would lock out every real client; if buckets in use were thrown out,
+/// it would lift their limits; if the table grew, it would use up the memory.
 #[derive(Debug, Default)]
 pub struct ClientRates {
     table: Table<Arc<Bucket>>,
-    /// Entries, and those about to be made: the table's own count takes every lock.
+    /// Entries, including those about to be made: the table's own count takes every lock.
     count: AtomicUsize,
     next_sweep_ns: AtomicU64,
     unlimited: AtomicU64,
 }
 
 impl ClientRates {
-    /// The client's bucket; a new one is full. `None`: the table is full of clients that are held by theirs.
-    /// `now_ns` is on the clock that the buckets are asked with.
+    /// The client's bucket; a new one is full. `None`: the table is full of clients whose buckets are in use.
+    /// `now_ns` is on the clock with which the buckets are used.
     pub fn bucket(&self, net: ClientNet, now_ns: u64) -> Option<Arc<Bucket>> {
         if let Some(bucket) = self.table.get(&net) {
             return Some(Arc::clone(&bucket));
@@ -144,7 +144,7 @@ impl ClientRates {
         }
         match self.table.entry(net) {
             Entry::Occupied(other) => {
-                // Another thread was faster; its reservation stands for the entry.
+                // Another thread was faster; its reservation counts for the entry.
                 self.count.fetch_sub(1, Relaxed);
                 Some(Arc::clone(other.get()))
             }
@@ -152,7 +152,7 @@ impl ClientRates {
         }
     }
 
-    /// How often a client was told `None`, since the beginning.
+    /// How often a client got `None`, since the start.
     pub fn unlimited(&self) -> u64 {
         self.unlimited.load(Relaxed)
     }
@@ -167,14 +167,14 @@ impl ClientRates {
         self.count.fetch_update(Relaxed, Relaxed, taken).is_ok()
     }
 
-    /// Throws out whoever is as good as new, at most once in a pause.
+    /// Throws out clients whose buckets are full again, at most once per pause.
     fn sweep(&self, now_ns: u64) {
         let due = |next| (next <= now_ns).then_some(now_ns.saturating_add(SWEEP_PAUSE_NS));
         if self.next_sweep_ns.fetch_update(Relaxed, Relaxed, due).is_err() {
             return;
         }
         self.table.retain(|_, bucket| {
-            // Nobody gets at it through the table now; who holds it may be about to take from it.
+            // It can no longer be found in the table; a holder of it may be about to take from it.
             let stays = Arc::strong_count(bucket) > 1 || !bucket.is_full(now_ns);
             if !stays {
                 self.count.fetch_sub(1, Relaxed);
@@ -260,7 +260,7 @@ mod tests {
         let held = rates.bucket(net(u32::MAX), 0).unwrap();
         let mut told = 0;
         for number in 0..1_000_000 {
-            // A microsecond apart: ten sweeps fall into it, and none finds anybody whose bucket is full again.
+            // A microsecond apart: ten sweeps fall into it, and none finds a client whose bucket is full again.
             let now_ns = u64::from(number) * 1_000;
             let bucket = rates.bucket(net(number), now_ns);
             told += u64::from(bucket.is_none());
@@ -272,9 +272,9 @@ mod tests {
         assert_eq!(rates.table.len(), MAX_BUCKETS);
         assert_eq!(told, rates.unlimited());
         assert_eq!(told, 1_000_000 - (MAX_BUCKETS as u64 - 1));
-        // The first came a second ago, and may have one more.
+        // The first one came a second ago, and may have one more.
         assert_eq!(rates.bucket(net(0), 1_000 * MS).unwrap().take(SLOW, 5, 1_000 * MS), 1);
-        // When all have been silent for long enough, whoever comes finds room; who is held onto stays.
+        // When all have been silent for long enough, a new client finds room; a bucket that is held stays.
         assert!(rates.bucket(net(2_000_000), 5_000 * MS).is_some());
         assert_eq!(rates.count(), 2);
         assert!(Arc::ptr_eq(&held, &rates.bucket(net(u32::MAX), 5_000 * MS).unwrap()));

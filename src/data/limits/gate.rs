@@ -32,7 +32,7 @@ impl Gate {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// A lower limit ends no session; it only keeps new ones out.
+    /// A lower limit ends no session; it only prevents new ones.
     pub fn set_limit(&self, limit: u64) {
         self.limit.store(limit, Ordering::SeqCst);
         self.freed.notify_waiters();
@@ -48,7 +48,7 @@ impl Gate {
             .map(|_| GatePermit(Some(Arc::clone(self))))
     }
 
-    /// Waits for a place. A waiter registers before it looks again, so that no wake-up falls between.
+    /// Waits for a place. A waiter registers before it checks again, so that no wake-up is lost in between.
     pub async fn enter(self: &Arc<Self>) -> GatePermit {
         loop {
             if let Some(permit) = self.try_enter() {
@@ -62,7 +62,7 @@ impl Gate {
             }
             freed.await;
             if let Some(permit) = self.try_enter() {
-                // Places given back since then, below the limit, woke nobody: pass it on.
+                // Places given back since then, below the limit, woke no waiter: pass it on.
                 if self.open() < self.limit() {
                     self.freed.notify_one();
                 }
@@ -73,7 +73,7 @@ impl Gate {
 }
 
 impl GatePermit {
-    /// Hands the duty to give the place back over to whoever calls `Gate::leave` later.
+    /// The caller must call `Gate::leave` later to give the place back.
     pub fn keep(mut self) {
         self.0 = None;
     }
@@ -83,8 +83,8 @@ impl Gate {
     /// Gives back a place whose permit was kept.
     pub fn leave(&self) {
         let before = self.open.fetch_sub(1, Ordering::SeqCst);
-        // Only at the limit can anybody be waiting. A waiter that was woken and found the place taken by a
-        // faster one waits again, and is woken by that one's end.
+        // Waiters exist only at the limit. A waiter that was woken and finds the place taken by a faster one waits
+        // again, and is woken when that one ends.
         if before >= self.limit.load(Ordering::SeqCst) {
             self.freed.notify_one();
         }
@@ -129,7 +129,7 @@ mod tests {
             })
             .collect();
         tokio::task::yield_now().await;
-        // Both end before either waiter has its turn.
+        // Both end before either waiter gets its turn.
         drop(held);
         let mut entered = Vec::new();
         for waiter in waiting {

@@ -1,5 +1,5 @@
-//! What a session or a flow can be held against: lists of networks, places and rates. Who is asked when is said in
-//! `admit` and `udp`.
+//! The limits of sessions and flows: lists of networks, places and rates. `admit` and `udp` decide which of them are
+//! asked when.
 
 mod gate;
 mod acl;

@@ -1,5 +1,5 @@
-//! What a listener of one name keeps over reloads for the limits at its door. The figures of the limits themselves
-//! are in the configuration and passed in at each look.
+//! What a listener of one name keeps over reloads for its admission limits. The limits themselves are in the
+//! configuration and are passed in with each call.
 
 use super::client::{ClientRates, Clients};
 use super::rate::Bucket;

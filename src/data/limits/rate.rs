@@ -1,9 +1,9 @@
 //! A rate with a burst, in one word of memory and without a lock: the generic cell rate algorithm. Knows no clock:
-//! time is passed in. Asked for every new session, every new flow and every datagram that a rate is set for.
+//! time is passed in. Used for every new session, new flow and datagram for which a rate is set.
 //!
 //! GCRA in its form of virtual scheduling (ATM Forum, Traffic Management Specification 4.0, af-tm-0056.000, section
-//! 4.4.2; ITU-T I.371, annex A) keeps one figure, the theoretical arrival time TAT: when the next one would be due if
-//! everybody came exactly at the rate. Who comes early lives off the burst:
+//! 4.4.2; ITU-T I.371, annex A) keeps one figure, the theoretical arrival time TAT: when the next arrival would be
+//! due if all came exactly at the rate. Early arrivals use up the burst:
 //!
 //! ```text
 //!   TAT ≤ now                 the bucket is full: count from now on
@@ -21,13 +21,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::config::Rate;
 
-/// As many shares fall due in a second at most, and so as many places; a higher `per_second` counts as this.
+/// The most shares that fall due in a second, and so the most places; a higher `per_second` counts as this.
 const MAX_PER_SECOND: u64 = SECOND;
 
 /// In nanoseconds.
 const SECOND: u64 = 1_000_000_000;
 
-/// What one rate has given out so far. New, it is full.
+/// What one rate has given out so far. A new one is full.
 #[derive(Debug, Default)]
 pub struct Bucket {
     /// TAT, in nanoseconds of the caller's clock.
@@ -39,12 +39,12 @@ impl Bucket {
         Bucket::default()
     }
 
-    /// How many of `count` may pass now: all, some or none. Over any time t no more than `burst` plus
-    /// (t + 2 ns) × `per_second` pass, also if many threads ask at once.
+    /// How many of `count` may pass now: all, some or none. Over any time t no more than `burst` plus (t + 2 ns) ×
+    /// `per_second` pass, also if many threads ask at once.
     ///
     /// `now_ns`: nanoseconds since a moment that is the same for every call. A thread whose clock is behind gets no
-    /// more than one that is on time. `per_second` and `burst`: 1 to 10⁹; with a nought nobody passes. After a reload
-    /// that lowers the burst, what was given out before is worked off first.
+    /// more than one that is on time. `per_second` and `burst`: 1 to 10⁹; with 0 nothing passes. After a reload that
+    /// lowers the burst, what was given out before is worked off first.
     pub fn take(&self, rate: Rate, count: u64, now_ns: u64) -> u64 {
         let per_second = rate.per_second.min(MAX_PER_SECOND);
         if per_second == 0 {
@@ -55,7 +55,7 @@ impl Bucket {
         let burst = rate.burst.saturating_mul(share_count);
         let now = shares_until(now_ns, shares_a_second);
         let mut due_ns = self.due_ns.load(Relaxed);
-        // Fails only if another thread has taken places meanwhile. Nothing but this word is ordered by it.
+        // Fails only if another thread has taken places meanwhile. No other memory is ordered by this word.
         loop {
             let first = shares_until(due_ns, shares_a_second).max(now);
             let granted = count.min(burst.saturating_sub(first - now) / share_count);
@@ -103,12 +103,12 @@ mod tests {
         let (bucket, rate) = (Bucket::new(), rate(100, 5));
         let passed = |now_ms: u64| (0..20).map(|_| bucket.take(rate, 1, now_ms * MS)).sum::<u64>();
         assert_eq!(passed(1_000), 5);
-        // While the clock stands still, nobody else.
+        // While the clock stands still, nothing more passes.
         assert_eq!(passed(1_000), 0);
         assert_eq!(passed(1_009), 0);
         assert_eq!(passed(1_010), 1);
         assert_eq!(passed(1_040), 3);
-        // However long nobody came, never more than the burst.
+        // However long nothing came, never more than the burst.
         assert_eq!(passed(900_000), 5);
     }
 
@@ -140,11 +140,11 @@ mod tests {
         for per_second in [1, 3, 7, 999, 333_333_333, 700_000_001, 999_999_999, 1_000_000_000] {
             let (bucket, rate) = (Bucket::new(), rate(per_second, per_second));
             bucket.take(rate, per_second, 0);
-            // Asked ever again at moments that fit no grid, for more than there can be.
+            // Asked again and again at moments that fit no grid, for more than there can be.
             let passed: u64 = (1..=10_000).map(|turn| bucket.take(rate, u64::MAX, turn * MS)).sum();
             assert_eq!(passed, 10 * per_second);
         }
-        // One by one as well, at a rate whose distance is no whole number of nanoseconds.
+        // One by one as well, at a rate whose distance is not a whole number of nanoseconds.
         let (bucket, rate) = (Bucket::new(), rate(700_000_000, 1));
         let passed: u64 = (0..1_000_000).map(|ns| bucket.take(rate, 1, ns)).sum();
         assert!((700_000..=700_001).contains(&passed), "{passed}");
@@ -199,13 +199,13 @@ mod tests {
         (0_u32..10, 0_u32..10).prop_map(|(twos, fives)| 2_u64.pow(twos) * 5_u64.pow(fives))
     }
 
-    /// When asked, and for how many.
+    /// The moment of the call, and its count.
     fn any_steps() -> impl Strategy<Value = Vec<(u64, u64)>> {
         prop::collection::vec((prop_oneof![0_u64..50, 0_u64..200_000_000], 0_u64..10), 1..60)
     }
 
     proptest! {
-        /// Against the plain bucket that fills steadily, in 10⁻⁹ of a token.
+        /// Against a plain bucket that fills steadily, in 10⁻⁹ of a token.
         #[test]
         fn it_is_a_bucket_of_tokens(
             per_second in whole_rate(),

@@ -1,4 +1,4 @@
-//! One backend: what the file says of it, and what is alive of it across reloads.
+//! One backend: its settings from the file, and its state that lives across reloads.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,14 +29,14 @@ pub struct Backend {
     pub weight: u32,
     pub tier: u32,
     pub max_sessions: Option<u32>,
-    /// Of the pool: the window of the ramp after a recovery.
+    /// From the pool: the window of the ramp after a recovery.
     pub slow_start: Option<Duration>,
-    /// Of the pool: whether it takes sessions before the first verdict.
+    /// From the pool: whether it takes sessions before the first verdict.
     pub start: config::Start,
-    /// Of the pool: without probes there never is a verdict, and the backend is up.
+    /// From the pool: without probes there is never a verdict, and the backend is up.
     pub is_probed: bool,
     pub live: Arc<Live>,
-    /// Of the pool: whoever makes a backend pickable wakes the sessions that wait for one.
+    /// From the pool: when a backend becomes available, the sessions that wait for one are woken.
     pub shared: Arc<Shared>,
 }
 
@@ -45,31 +45,32 @@ pub struct Live {
     pub slot: Slot,
     pub counters: PerWorker<BackendCounters>,
     pub connect_failures: ConnectFailures,
-    /// Failed connects in a row, and the ejection they led to.
+    /// Failed connects in a row, and the ejection that followed.
     pub outlier: Outlier,
     pub probes: ProbeCounters,
     /// After a failure; for held sessions.
     pub rest: Rest,
-    /// No longer of its pool; a flow looks here before each datagram it brings.
+    /// No longer in its pool; a flow checks this before each datagram that it passes on.
     pub removed: Since,
-    /// Probes, its role, failures or a maintenance take it away from those it has, whatever its weight; a flow looks here, too.
+    /// Probes, its role, failures or maintenance make it lose its sessions and flows, whatever its weight; a flow
+    /// checks this, too.
     pub down: Since,
-    /// Why it is or was; a `DownReason`.
+    /// Why it is or was lost; a `DownReason`.
     reason: AtomicU8,
-    /// Written by the control plane alone (health, hand); the lock is never taken by a pick or a relay.
+    /// Written only by the control plane (health, changes by hand); a pick or a relay never takes the lock.
     pub status: Mutex<Status>,
 }
 
-/// Since when something is so, if it is, in milliseconds of the coarse clock.
+/// Since when something is true, if it is, in milliseconds of the coarse clock.
 #[derive(Debug, Default)]
 pub struct Since {
     ms: AtomicU64,
-    /// How often it was so, and no longer is.
+    /// How often it was true, and no longer is.
     ends: AtomicU32,
 }
 
 impl Since {
-    /// What is so already has been so for as long as before.
+    /// If it is true already, it keeps its time.
     pub fn set(&self, is_so: bool) {
         if is_so {
             if self.ms().is_none() {
@@ -84,31 +85,31 @@ impl Since {
         Some(self.ms.load(Relaxed)).filter(|ms| *ms > 0)
     }
 
-    /// Another one each time that it is over.
+    /// Another number each time that it ends.
     pub fn ends(&self) -> u32 {
         self.ends.load(Relaxed)
     }
 }
 
-/// What the backend is now, why, and since when.
+/// The backend's state now, why, and since when.
 #[derive(Clone, Debug)]
 pub struct Status {
     pub state: BackendState,
     pub why: String,
-    /// What a hand set; its state overrules all else.
+    /// What was set by hand; its state overrules everything else.
     pub hand: Hand,
-    /// What the probes say, also while a hand or an ejection overrules them.
+    /// The verdict of the probes, also while a change by hand or an ejection overrules it.
     pub verdict: Standing,
-    /// Why they say so.
+    /// Why the verdict is so.
     pub verdict_why: String,
-    /// Back from maintenance: until probes have found out what it is now, it takes no sessions.
+    /// Back from maintenance: it takes no sessions until probes have found out its state.
     pub returns: bool,
-    /// What the last probe said, and when.
+    /// The result of the last probe, and its time.
     pub last_probe: Option<(Outcome, Instant)>,
     pub since: SystemTime,
     /// Since when it is down or ejected, if it is.
     down_since: Option<Instant>,
-    /// How long it was, before.
+    /// How long it was down or ejected before.
     down_before: Duration,
     /// Monotonic, for slow start.
     pub up_since: Option<Instant>,
@@ -117,7 +118,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// Of a backend nobody has looked at yet.
+    /// For a backend that was not probed yet.
     pub fn new(is_probed: bool, wall: SystemTime) -> Self {
         let (verdict, why) = if is_probed {
             (Standing::Starting, "no probe has decided yet")
@@ -140,7 +141,7 @@ impl Status {
         }
     }
 
-    /// Why it is what it is, and what the last probe said.
+    /// Why it is in its state, and the result of the last probe.
     pub fn told(&self, now: Instant) -> String {
         let Some((outcome, when)) = &self.last_probe else { return self.why.clone() };
         let age = ago(now.saturating_duration_since(*when));
@@ -153,7 +154,7 @@ impl Status {
         self.down_before + lasts.unwrap_or_default()
     }
 
-    /// Of a state that does not come of probes it is said whose word follows.
+    /// If the state does not come from probes, the text says that a probe's result follows.
     fn last(&self) -> &'static str {
         use BackendState::{Drain, Ejected, Maintenance};
         match self.state {
@@ -225,7 +226,7 @@ impl Backend {
         }
     }
 
-    /// Whether a reload left all that can change of the same backend as it is.
+    /// Whether a reload left all changeable settings of the same backend as they are.
     pub(super) fn has_settings_of(&self, other: &Backend) -> bool {
         let settings = |backend: &Backend| {
             let Backend { weight, tier, max_sessions, slow_start, start, is_probed, .. } = *backend;
@@ -234,9 +235,9 @@ impl Backend {
         settings(self) == settings(other)
     }
 
-    /// The state and all that hangs on it in one step: the transition is counted, the weight is recomputed, held
-    /// sessions are woken if the backend became pickable. Returns whether the state changed; a new `why` alone is
-    /// noted, but is no change.
+    /// Sets the state and everything that depends on it in one step: counts the transition, recomputes the weight,
+    /// wakes held sessions if the backend became available. Returns whether the state changed; a new `why` alone is
+    /// noted, but is not a change.
     pub fn set_state(
         &self,
         state: BackendState,
@@ -247,8 +248,8 @@ impl Backend {
         self.change(now, wall, |_| Some((state, why.into()))).is_some()
     }
 
-    /// The same with the new state decided upon sight of the old one, so that of several who decide at once each
-    /// knows what the one before decided. `None` leaves the state as it is. Returns the state before a change.
+    /// The same, but `decide` sees the old state, so that of several threads that decide at once each knows what the
+    /// one before decided. `None` leaves the state as it is. Returns the state before a change.
     pub fn change(
         &self,
         now: Instant,
@@ -264,7 +265,7 @@ impl Backend {
             return None;
         }
         use BackendState::{Down, Ejected, Maintenance, Up};
-        // Whoever was in maintenance was taken away from its sessions too, and commonly starts cold.
+        // A backend in maintenance had lost its sessions too, and usually starts cold.
         let recovers = (returned || matches!(before, Down | Ejected | Maintenance)) && state == Up;
         status.up_since = recovers.then_some(now);
         status.down_before = status.down(now);
@@ -276,7 +277,7 @@ impl Backend {
         Some(before)
     }
 
-    /// Recomputes the row's weights from status and settings: a tick of slow start, or after new settings.
+    /// Recomputes the row's weights from status and settings: on a tick of slow start, or after new settings.
     pub fn refresh_weight(&self, now: Instant) {
         self.write_weights(&self.status(), now);
     }
@@ -286,10 +287,10 @@ impl Backend {
         self.live.slot.latency().observe(sample, milliseconds(now));
     }
 
-    /// Makes these settings the ones that count, when the version of the pool they belong to is swapped in.
+    /// Puts these settings in force, when the version of the pool that has them is swapped in.
     pub(super) fn activate(&self, now: Instant, wall: SystemTime) {
         self.write_limit();
-        // Probes are gone, and with them whoever could still change the verdict. An ejection ends by itself.
+        // There are no probes any more that could change the verdict. An ejection ends by itself.
         if !self.is_probed {
             self.change(now, wall, |status| {
                 status.verdict = Standing::Up;
@@ -304,23 +305,23 @@ impl Backend {
         self.refresh_weight(now);
     }
 
-    /// The row of a backend that no pool in use knows yet.
+    /// The row of a backend that is in no pool in use yet.
     pub(super) fn write_first_row(&self, now: Instant) {
         self.write_limit();
         self.refresh_weight(now);
     }
 
-    /// The status; a panic of another holder leaves it whole, for every write is a plain store.
+    /// The status; if another holder panicked, it is still whole, because every write is a plain store.
     pub fn status(&self) -> MutexGuard<'_, Status> {
         self.live.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the pool wants a first verdict before the first session.
+    /// Whether the pool waits for a first verdict before the first session.
     pub fn takes_nothing_at_start(&self) -> bool {
         self.start == config::Start::Down
     }
 
-    /// The row's `weight` and `forced_weight` in this status.
+    /// The row's `weight` and `forced_weight` for this status.
     fn weights(&self, status: &Status, now: Instant) -> (u32, u32) {
         let full = self.weight.saturating_mul(WEIGHT_UNIT);
         let takes = self.start == config::Start::Up && !status.returns;
@@ -331,7 +332,7 @@ impl Backend {
                 (effective_weight(self.weight, status.up_since, self.slow_start, now), full)
             }
             BackendState::Down | BackendState::Ejected => (0, full),
-            // Not for `try_all` either: it would do what it is not for.
+            // Not with `try_all` either: a standby must not do what it is not for.
             BackendState::Drain | BackendState::Maintenance | BackendState::Standby => (0, 0),
         }
     }
@@ -367,7 +368,7 @@ pub struct BackendCounters {
     pub sessions: Counter,
     pub received_bytes: Counter,
     pub sent_bytes: Counter,
-    /// Attempts on other backends that this one's failure caused.
+    /// Retries on other backends, caused by a failure of this one.
     pub retries: Counter,
     pub connect_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
     pub first_byte_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
@@ -378,10 +379,10 @@ pub struct BackendCounters {
 pub struct ConnectFailures {
     pub refused: SharedCounter,
     pub timeout: SharedCounter,
-    /// It did not go on in TLS.
+    /// It did not accept TLS.
     pub tls_failed: SharedCounter,
     pub unreachable: SharedCounter,
-    /// Our own lack: never the backend's fault.
+    /// What maitred itself lacked: never the backend's fault.
     pub no_source_port: SharedCounter,
     pub no_descriptors: SharedCounter,
 }

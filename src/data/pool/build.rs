@@ -1,5 +1,5 @@
-//! Building a pool from its configuration and the version before it. What stays the same stays the same object;
-//! nothing that the version in use reads is changed here, for the reload may still be refused.
+//! Builds a pool from its configuration and its previous version. What stays the same stays the same object. Nothing
+//! that the version in use reads is changed here, because the reload may still be refused.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::border::addr::BackendAddr;
 use crate::config;
 
 impl Pool {
-    /// `previous` is the version in use of the pool of this name, if there is one.
+    /// `previous` is the version of this pool that is in use, if there is one.
     pub fn build(config: Arc<config::Pool>, previous: Option<&Pool>, workers: usize) -> Pool {
         let previous = previous.filter(|pool| pool.name == config.name);
         let shared = previous
@@ -65,26 +65,26 @@ fn known_backends(previous: Option<&Pool>) -> HashMap<Identity<'_>, &Arc<Backend
         .collect()
 }
 
-/// The same backend, with the settings of now.
+/// The same backend, with the present settings.
 fn adopt(old: &Arc<Backend>, pool: &config::Pool, backend: &config::Backend) -> Arc<Backend> {
     let new = Backend::new(pool, backend, Arc::clone(&old.live), Arc::clone(&old.shared));
     if new.has_settings_of(old) { Arc::clone(old) } else { Arc::new(new) }
 }
 
-/// The life of a backend nobody knows yet, so its row may be written at once. The clocks are read here and not passed
-/// in, since they only say when the row was made: there is no slow start at the start.
+/// The state of a new backend, so its row may be written at once. The clocks are read here and not passed in, because
+/// they only say when the row was made: there is no slow start at the start.
 fn newcomer(pool: &config::Pool, places: &mut Places, workers: usize) -> Arc<Live> {
     let status = Status::new(pool.health.probe != config::Probe::None, SystemTime::now());
     Arc::new(Live::new(places.claim(), workers, status))
 }
 
-/// Those that left and still have sessions. One that comes back keeps its status too; probes go on from there.
+/// Removed backends that still have sessions. One that comes back keeps its status, too; probes go on from there.
 fn departed_backends(previous: Option<&Pool>) -> HashMap<Identity<'_>, Arc<Live>> {
     let departed = previous.map(|pool| pool.departed.as_slice()).unwrap_or_default();
     departed.iter().filter_map(|it| Some((it.identity(), it.live.upgrade()?))).collect()
 }
 
-/// What left before and is not back, and what leaves now. Weak, so it keeps nobody.
+/// What was removed before and is not back, and what is removed now. Weak, so it keeps none of them alive.
 fn still_departed(previous: Option<&Pool>, config: &config::Pool) -> Vec<Departed> {
     let Some(previous) = previous else { return Vec::new() };
     let present: HashSet<Identity> = config

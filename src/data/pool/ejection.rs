@@ -1,4 +1,4 @@
-//! Passive ejection: a backend that refuses session after session is left alone for a while. The data plane reports
+//! Passive ejection: a backend on which session after session fails is left alone for a while. The data plane reports
 //! how connects went; the monitor ends ejections. Time is passed in.
 //!
 //! ```text
@@ -7,8 +7,8 @@
 //!    └──────success──────┘
 //! ```
 //!
-//! A success on a backend without pending failures costs one relaxed load. Everything else is rare and under the
-//! backend's lock, which is taken before its status' lock and never held across anything that waits.
+//! A success on a backend without pending failures costs one relaxed load. Everything else is rare and happens under
+//! the backend's lock, which is taken before the lock of its status and is never held across anything that waits.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
@@ -18,7 +18,7 @@ use super::outlier::{COUNTING, EJECTED, Ejection, IDLE, Place};
 use super::state::BackendState;
 use crate::config::Passive;
 
-/// How many of `backends` may be ejected at once: rounded down, and never a lone one.
+/// How many of `backends` may be ejected at once: rounded down, and never a lone backend.
 fn most_ejected(backends: usize, percent: u32) -> u32 {
     if backends < 2 {
         return 0;
@@ -43,7 +43,7 @@ pub fn failed(passive: &Passive, backends: usize, backend: &Backend, now: Instan
         return;
     }
     if !matches!(backend.status().state, BackendState::Starting | BackendState::Up) {
-        // Down or taken out by hand: sessions get here by `try_all` alone, and ejecting would say less.
+        // Down, or set by hand: only `try_all` sends sessions here, and ejected would say less.
         book.run.0.clear();
         outlier.phase.store(IDLE, Relaxed);
         return;
@@ -53,7 +53,7 @@ pub fn failed(passive: &Passive, backends: usize, backend: &Backend, now: Instan
         return;
     }
     let most = most_ejected(backends, passive.max_ejected);
-    // Without room the run stays, and the next failure asks again.
+    // If no place is left, the run of failures stays, and the next failure tries again.
     let Some(place) = Place::take(&backend.shared, most) else { return };
     let failures = book.run.0.len();
     let changed = backend.change(now, SystemTime::now(), |status| {
@@ -75,7 +75,7 @@ pub fn failed(passive: &Passive, backends: usize, backend: &Backend, now: Instan
     outlier.phase.store(EJECTED, Relaxed);
 }
 
-/// The backend is of the pool, perhaps again: if it left while ejected, that is over now.
+/// The backend is in the pool, perhaps again: if it was removed while ejected, the ejection is over now.
 pub fn enlist(backend: &Backend, now: Instant, wall: SystemTime) {
     let mut book = backend.live.outlier.book();
     book.is_retired = false;

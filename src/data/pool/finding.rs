@@ -1,5 +1,5 @@
-//! How looking for a pool's backends goes: by origin when it last succeeded and failed, and counts of failures by reason.
-//! Written by who looks, shown by metrics and API; no pick reads it.
+//! How discovery of a pool's backends goes: by origin, when it last succeeded and failed, and counts of failures by
+//! reason. Written by discovery, shown by metrics and API; no pick reads it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,17 +11,17 @@ use crate::config::{BadList, Origin};
 /// The words of `discovery_failures_total{reason}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The name is there, and has no such records.
+    /// The name exists, and has no such records.
     Empty,
-    /// What came back is not what was asked for, or no list of backends.
+    /// The answer does not fit the question, or the file is not a list of backends.
     Malformed,
     Nxdomain,
-    /// A server could not or would not answer: SERVFAIL, REFUSED and the like.
+    /// A server could not answer or refused to: SERVFAIL, REFUSED and the like.
     Servfail,
     Timeout,
-    /// No server can be reached, or asked at all.
+    /// No server can be reached, or sent a query at all.
     Unreachable,
-    /// Of a file.
+    /// For a file.
     Unreadable,
 }
 
@@ -49,7 +49,7 @@ impl Reason {
     }
 }
 
-/// Why nothing was found; what was found before stays.
+/// Why discovery failed; what was found before stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub reason: Reason,
@@ -66,7 +66,7 @@ impl From<BadList> for Failure {
     }
 }
 
-/// Of one pool, over all its versions.
+/// For one pool, over all its versions.
 #[derive(Debug, Default)]
 pub struct Finding {
     /// Held for a look or a store, never across an await.
@@ -74,7 +74,7 @@ pub struct Finding {
     failures: [SharedCounter; Reason::ALL.len()],
 }
 
-/// Of one origin.
+/// For one origin.
 #[derive(Clone, Debug, Default)]
 pub struct Last {
     pub success: Option<SystemTime>,
@@ -88,7 +88,7 @@ impl Finding {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These are looked at from now on, and no others.
+    /// From now on these origins are used, and no others.
     pub fn attend(&self, origins: impl Iterator<Item = Origin>) {
         let mut known = self.origins();
         let mut before = std::mem::take(&mut *known);
@@ -106,19 +106,19 @@ impl Finding {
         last.failing.take()
     }
 
-    /// Others had an answer then, and this pool has it from them.
+    /// Other pools had an answer then, and this pool gets it from them.
     pub fn joins(&self, origin: &Origin, then: SystemTime) {
         if let Some(last) = self.origins().get_mut(origin) {
             last.success.get_or_insert(then);
         }
     }
 
-    /// Returns whether it is news.
+    /// Returns whether this is news.
     pub fn failed(&self, origin: &Origin, failure: &Failure, now: SystemTime) -> bool {
         self.count(failure);
         let mut origins = self.origins();
         let Some(last) = origins.get_mut(origin) else { return false };
-        // What is wrong with a file names it.
+        // An error about a file names the file.
         let why = match origin {
             Origin::Dns(question) => format!("{}: {}", question.name, failure.why),
             Origin::File(_) => failure.why.clone(),
@@ -137,7 +137,7 @@ impl Finding {
         self.failures[reason as usize].value()
     }
 
-    /// Of all origins together: the earliest of their last successes, and the last failure. `None`: there is none.
+    /// Over all origins: the earliest of their last successes, and the last failure. `None`: there is none.
     pub fn last(&self) -> Option<Last> {
         let origins = self.origins();
         let success = origins

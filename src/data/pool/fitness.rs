@@ -1,5 +1,5 @@
-//! What probes found out about a backend, as it is kept beside it: the standing, and how often they ended how. The
-//! health checks write it; sessions never look here, only at the weight that follows from it.
+//! What probes found out about a backend: the standing, and counts of results. The health checks write it; sessions
+//! never read it, only the weight that follows from it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use crate::border::counters::SharedCounter;
 
-/// What the probes say of a backend.
+/// The verdict of the probes about a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Down,
-    /// It answers that it is not for this pool now.
+    /// It answers that it does not serve this pool now.
     Standby,
-    /// Too few probes yet to say.
+    /// Too few probes yet to decide.
     Starting,
     Up,
 }
@@ -22,12 +22,12 @@ pub enum Standing {
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub result: ProbeResult,
-    /// What more there is to say, such as the status received.
+    /// Details, such as the status received.
     pub detail: Option<Cow<'static, str>>,
     pub took: Duration,
 }
 
-/// Reads on after "last:", for example "refused after 0.4 ms".
+/// Continues after "last:", for example "refused after 0.4 ms".
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.result.as_str())?;
@@ -41,7 +41,7 @@ impl fmt::Display for Outcome {
 /// The words of `probes_total{result}` and log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeResult {
-    /// Our own lack (descriptors, ports, memory): says nothing about the backend.
+    /// What maitred itself lacked (descriptors, ports, memory): says nothing about the backend.
     LocalError,
     Mismatch,
     Passed,
@@ -50,11 +50,11 @@ pub enum ProbeResult {
     /// It was reached, but not in TLS.
     TlsFailed,
     Unreachable,
-    /// It answers that it is not for this pool now.
+    /// It answers that it does not serve this pool now.
     WrongRole,
 }
 
-/// What a probe counts for.
+/// How a probe counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vote {
     Failed,
@@ -100,7 +100,7 @@ impl ProbeResult {
         }
     }
 
-    /// `None` if that says nothing about the backend.
+    /// `None` if it says nothing about the backend.
     pub fn vote(self) -> Option<Vote> {
         match self {
             ProbeResult::LocalError => None,

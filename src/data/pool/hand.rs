@@ -1,10 +1,10 @@
-//! What a hand set on one backend: a state, a weight, each with who, since when and until when. Pure; kept in the
-//! supervisor's book, shown by the backend's status.
+//! What was set by hand on one backend: a state, a weight, each with who, since when and until when. Pure; kept in
+//! the supervisor's book, shown by the backend's status.
 
 use std::fmt;
 use std::time::SystemTime;
 
-/// States that only a hand gives.
+/// States that can only be set by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandState {
     Drain,
@@ -17,11 +17,11 @@ pub struct Set<T> {
     pub value: T,
     pub who: String,
     pub since: SystemTime,
-    /// `None`: until a hand lifts it.
+    /// `None`: until it is lifted by hand.
     pub until: Option<SystemTime>,
 }
 
-/// All that is set on a backend.
+/// Everything that is set on a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hand {
     pub state: Option<Set<HandState>>,
@@ -29,11 +29,11 @@ pub struct Hand {
     pub weight: Option<Set<u32>>,
 }
 
-/// What a hand asks for.
+/// A change that is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
     pub state: Option<StateWish>,
-    /// `Some(None)`: the configured one again.
+    /// `Some(None)`: the configured weight again.
     pub weight: Option<Option<u32>>,
     pub until: Option<SystemTime>,
 }
@@ -41,11 +41,12 @@ pub struct Wish {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateWish {
     Set(HandState),
-    /// Lifts the state, and the weight with it unless that is wished for at the same time.
+    /// Lifts the state, and the weight, too, unless the same change sets one.
     Up,
 }
 
-/// Backends with something set: far more than hands can set, and not so many that a script could fill memory.
+/// The most backends with something set: far more than anybody sets by hand, and few enough that a script cannot fill
+/// the memory.
 pub const MOST: usize = 10_000;
 
 /// Why nothing was set.
@@ -70,7 +71,7 @@ impl fmt::Display for NotSet {
 }
 
 impl Wish {
-    /// Whether nothing is set by it.
+    /// Whether it sets nothing.
     pub fn only_lifts(&self) -> bool {
         self.state == Some(StateWish::Up) && self.weight.is_none()
     }
@@ -96,7 +97,7 @@ impl Hand {
         *self == Hand::default()
     }
 
-    /// Whether new sessions may still go there.
+    /// Whether new sessions may still go to the backend.
     pub fn takes_sessions(&self) -> bool {
         self.state.is_none() && self.weight.as_ref().is_none_or(|set| set.value > 0)
     }
@@ -112,7 +113,7 @@ impl Hand {
         }
     }
 
-    /// Lifts what is over; says whether anything was.
+    /// Lifts what has reached its end; returns whether there was anything.
     pub fn expire(&mut self, now: SystemTime) -> bool {
         let before = (self.state.is_some(), self.weight.is_some());
         self.state.take_if(|set| set.is_over(now));
@@ -120,7 +121,7 @@ impl Hand {
         before != (self.state.is_some(), self.weight.is_some())
     }
 
-    /// When the first of it is over.
+    /// When the first of them ends.
     pub fn until(&self) -> Option<SystemTime> {
         let state = self.state.as_ref().and_then(|set| set.until);
         let weight = self.weight.as_ref().and_then(|set| set.until);

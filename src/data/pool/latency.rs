@@ -1,15 +1,15 @@
-//! What one backend's answers cost lately: a moving average that jumps to a peak at once and forgets it slowly.
-//! Written by the sessions that measure, read by `least_latency`; one atomic word, no lock. Time is passed in.
+//! The recent cost of one backend's answers: a moving average that jumps to a peak at once and decays slowly. Written
+//! by the sessions that measure, read by `least_latency`; one atomic word, no lock. Time is passed in.
 //!
 //! On a sample, with `gap` since the last one and `kept = exp(-gap / 10 s)`: a sample above the average becomes the
-//! average; else the average is `average × kept + sample × (1 - kept)`. A read forgets in the same way, as if a
-//! sample of nought came in: a backend that was slow and gets no sessions is tried again after a while.
+//! average; otherwise the average is `average × kept + sample × (1 - kept)`. A read decays it in the same way, as if
+//! a sample of 0 came in: a backend that was slow and gets no sessions is tried again after a while.
 //!
 //! ```text
 //! word:  63 ── average in µs, bits of an f32 ── 32 │ 31 ── time of the last sample in ms, wrapping ── 0
 //! ```
-//! A word of 0 is "no sample yet". The milliseconds count from a fixed moment (`milliseconds`) and wrap after 49
-//! days; a backend without a sample for so long merely starts to forget anew.
+//! A word of 0 means "no sample yet". The milliseconds count from a fixed moment (`milliseconds`) and wrap after 49
+//! days; a backend without a sample for so long merely begins to decay anew.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,7 +21,7 @@ const MEMORY_MILLISECONDS: f32 = 10_000.0;
 /// The least average, so that a word with a sample is never 0.
 const LEAST_MICROSECONDS: f32 = 0.001;
 
-/// Tries before a sample is dropped because others write at the same time: theirs are as good.
+/// Tries before a sample is dropped because other threads write at the same time: their samples are as good.
 const TRIES: usize = 8;
 
 /// The moving average of one backend.
@@ -66,31 +66,33 @@ impl Latency {
     }
 }
 
-/// How much earlier another thread's clock may have been read.
+/// How much earlier another thread may have read the clock.
 const SKEW_MILLISECONDS: u32 = 60_000;
 
-/// From `last` to `time`. What looks like almost all the time there is, is another thread's slightly earlier clock.
+/// From `last` to `time`. Almost the whole range of the counter means that another thread's clock is slightly
+/// earlier.
 fn gap(last: u32, time: u32) -> u32 {
     let gap = time.wrapping_sub(last);
     if gap > u32::MAX - SKEW_MILLISECONDS { 0 } else { gap }
 }
 
 fn kept(gap: u32) -> f32 {
-    // In two halves, each of which an f32 holds exactly.
+    // In two halves, each of which an f32 represents exactly.
     let [high, low] = [gap >> 16, gap & 0xffff].map(|half| u16::try_from(half).unwrap_or(u16::MAX));
     let milliseconds = f32::from(high) * 65_536.0 + f32::from(low);
     (milliseconds * (-1.0 / MEMORY_MILLISECONDS)).exp()
 }
 
-/// What milliseconds count from, the same for all backends so that a pick counts once: when this was first asked.
+/// The moment from which milliseconds count, the same for all backends, so that a pick computes it once: the first
+/// call.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Times of samples and picks in the form that is kept beside an average.
+/// Times of samples and picks in the form that is stored with an average.
 pub fn milliseconds(now: Instant) -> u32 {
     since(*START, now)
 }
 
-/// Wrapping; what is earlier than `start` is `start`.
+/// Wrapping; anything earlier than `start` counts as `start`.
 fn since(start: Instant, now: Instant) -> u32 {
     let age = now.saturating_duration_since(start);
     let whole = age.as_secs().wrapping_mul(1_000).wrapping_add(age.subsec_millis().into());
@@ -131,7 +133,7 @@ mod tests {
             near(&latency, start, 2_000.0);
             latency.observe(MS(50), after(1));
             near(&latency, after(1), 50_000.0);
-            // Ten seconds later 1/e of the peak counts, and the small sample for the rest.
+            // Ten seconds later the peak counts 1/e, and the small sample the rest.
             latency.observe(MS(2), after(10_001));
             near(&latency, after(10_001), 50_000.0 * 0.367_88 + 2_000.0 * 0.632_12);
         }
@@ -149,7 +151,7 @@ mod tests {
         }
     }
 
-    /// Longer than half of all the times there are.
+    /// More than half of the counter's range.
     #[test]
     fn a_month_without_a_sample_forgets_too() {
         const MONTH: u32 = 30 * 24 * 3_600 * 1_000;

@@ -1,6 +1,6 @@
-//! A backend's load in one word: sessions, weight, and whether they are tallied. One word, so that whoever changes it
-//! knows exactly what was before and what is after: the tallies of its chunk are told the difference, and whatever
-//! happens at the same time, the differences add up to what the rows say.
+//! A backend's load in one word: sessions, weight, and whether they are tallied. One word, so that every change knows
+//! exactly what was before and what is after. The tallies of its chunk get the difference, and whatever happens at
+//! the same time, the differences add up to what the rows say.
 //!
 //! ```text
 //! word:  63 ── weight ── 33 │ 32: tallied │ 31 ── sessions ── 0
@@ -33,7 +33,7 @@ impl Load {
         self.0
     }
 
-    /// Connecting or relaying.
+    /// Sessions that connect or relay.
     pub fn sessions(self) -> u32 {
         u32::try_from(self.0 & SESSIONS).unwrap_or(u32::MAX)
     }
@@ -47,7 +47,7 @@ impl Load {
         Load(self.0 & (SESSIONS | TALLIED) | u64::from(weight.min(MOST_WEIGHT)) << WEIGHT_SHIFT)
     }
 
-    /// One session more; whoever asks knows that there are fewer than 2^32 - 1.
+    /// One session more; the caller knows that there are fewer than 2^32 - 1.
     pub fn with_another(self) -> Load {
         Load(self.0 + 1)
     }
@@ -56,7 +56,7 @@ impl Load {
         Load(self.0 | TALLIED)
     }
 
-    /// Whether its sessions are in the tally: only of a backend that is up.
+    /// Whether its sessions are in the tally: only for a backend that is up.
     pub fn counts(self) -> bool {
         self.0 & TALLIED != 0 && self.0 >> WEIGHT_SHIFT != 0
     }

@@ -1,6 +1,6 @@
 //! The backends of one tier as a pick sees them: positions 0…n in listing order, each with its row of the dense
-//! table. Rows that lie next to each other are scanned as one run, so that a scan of a thousand is a walk through
-//! sixteen kilobytes and not a chase after three thousand pointers.
+//! table. Neighbouring rows are scanned as one run, so that a scan of a thousand walks through sixteen kilobytes
+//! instead of following three thousand pointers.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Ask<'a> {
 }
 
 pub struct Members {
-    /// Of the pool; by position.
+    /// From the pool; by position.
     indices: Vec<u32>,
     backends: Vec<Arc<Backend>>,
     chunks: Vec<Arc<Chunk>>,
@@ -48,14 +48,14 @@ struct Run {
     length: usize,
 }
 
-/// The least loaded member and what was seen of it.
+/// The least loaded member, and its load as it was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lightest {
     pub position: usize,
     pub seen: Load,
 }
 
-/// Sessions by weight, as a fraction that is compared crosswise.
+/// Sessions by weight, as a fraction; fractions are compared by cross-multiplication.
 #[derive(Clone, Copy)]
 struct Burden {
     sessions: u64,
@@ -72,8 +72,8 @@ impl Burden {
     }
 }
 
-/// Scans that find a load changed before it could be taken are repeated this often; then the last one found is
-/// taken at whatever count it has. Each repetition means that another session was placed meanwhile.
+/// How often a scan is repeated if the load of the member that it found changes before it can be taken; then the
+/// member found last is taken at any count. Each repetition means that another session was placed meanwhile.
 const SCANS: usize = 16;
 
 impl Members {
@@ -150,7 +150,7 @@ impl Members {
         self.backends.iter().map(|backend| backend.weight).collect()
     }
 
-    /// Which part of its configured weight a member has now; more than nought, unless it takes nothing.
+    /// The part of its configured weight that a member has now; more than 0, unless it takes nothing.
     pub fn share(&self, position: usize, ask: &Ask) -> (u32, u32) {
         let whole = self.backends[position].weight.saturating_mul(WEIGHT_UNIT);
         (self.hot(position).weight(ask.weights), whole)
@@ -175,21 +175,21 @@ impl Members {
         self.is_usable(position, ask) && self.take_slot(position)
     }
 
-    /// Takes a slot below the member's limit; for who knows that it is usable otherwise.
+    /// Takes a slot below the member's limit; for callers that know that it is usable.
     #[inline]
     pub fn take_slot(&self, position: usize) -> bool {
         let (chunk, row) = self.place(position);
         chunk.take(row)
     }
 
-    /// Takes a slot if the member's load still is `seen`, and below its limit.
+    /// Takes a slot if the member's load is still `seen`, and below its limit.
     #[inline]
     pub fn take_at(&self, position: usize, seen: Load) -> bool {
         let (chunk, row) = self.place(position);
         chunk.take_at(row, seen)
     }
 
-    /// The rows of all members, beginning at `start` and going round: run by run, each with its first position.
+    /// The rows of all members, beginning at `start` and wrapping around: run by run, each with its first position.
     fn rows_from(&self, start: usize) -> impl Iterator<Item = (usize, &[Hot])> {
         self.rows_of(start..self.len()).chain(self.rows_of(0..start))
     }
@@ -225,8 +225,8 @@ impl Members {
         Err(verdict)
     }
 
-    /// The usable member with the least sessions per weight, counting the one to be placed; of equals the first from
-    /// `start` on.
+    /// The usable member with the fewest sessions per weight, counting the one to be placed; among equals the first
+    /// from `start` on.
     pub fn lightest(&self, start: usize, ask: &Ask) -> Option<Lightest> {
         match ask.weights {
             Weights::Effective => self.lightest_by(start, ask, |_, load| load.weight()),
@@ -234,7 +234,7 @@ impl Members {
         }
     }
 
-    /// The loop over all rows, once for each kind of weight so that it does not ask at each row.
+    /// The loop over all rows, once for each kind of weight so that it does not check the kind at each row.
     fn lightest_by(
         &self,
         start: usize,
@@ -249,7 +249,7 @@ impl Members {
         for (mut position, rows) in self.rows_from(start) {
             let (fours, rest) = rows.as_chunks::<4>();
             for some in fours.iter().map(|four| four.as_slice()).chain([rest]) {
-                // One branch for four of them: after the first few, hardly any is lighter than all before it.
+                // One branch for four rows: after the first few, hardly any row is lighter than all before it.
                 let is_lighter = |hot: &Hot| burden(hot, hot.load()).is_below(least);
                 let any = match some {
                     [a, b, c, d] => is_lighter(a) | is_lighter(b) | is_lighter(c) | is_lighter(d),
@@ -274,8 +274,8 @@ impl Members {
         lightest
     }
 
-    /// Takes a slot on the lightest member. Its count is still the one that was compared, unless the others were
-    /// quicker `SCANS` times.
+    /// Takes a slot on the lightest member. Its count is still the one that was compared, unless others were quicker
+    /// `SCANS` times.
     pub fn take_lightest(&self, start: usize, ask: &Ask) -> Option<usize> {
         let mut last = None;
         for _ in 0..SCANS {
@@ -298,7 +298,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Rows are compared four at a time; the outcome is that of one look at each.
+        /// Rows are compared four at a time; the outcome is the same as comparing each.
         #[test]
         fn the_lightest_is_the_first_that_no_other_is_lighter_than(
             rows in prop::collection::vec((0..4_u32, 0..5_u32, 1..6_u32), 1..150),

@@ -1,5 +1,5 @@
-//! A pool: backends and the policy that picks one of them. Built by the control plane, read by the data
-//! plane. A pick takes no lock and allocates nothing; it either takes a slot on a backend or says why not.
+//! A pool: backends and the policy that picks one of them. Built by the control plane, read by the data plane. A pick
+//! takes no lock and allocates nothing; it either takes a slot on a backend or says why not.
 //!
 //! ```text
 //! Pool ── Arc<Backend> … (listing order)      Shared (survives a reload: who waits, what changed)
@@ -56,12 +56,12 @@ pub struct Pool {
     /// Lowest number first.
     tiers: Vec<Tier>,
     places: Places,
-    /// Removed by a reload while sessions were on them.
+    /// Removed by a reload while they had sessions.
     departed: Vec<Departed>,
 }
 
-/// A backend that is no longer of the pool, as long as anybody uses it: its sessions still count, in its series and,
-/// if it comes back (as those that discovery finds may do within seconds), against its limit.
+/// A backend that is no longer in the pool, as long as anything uses it. Its sessions still count, in its metrics
+/// and, if it comes back (as found backends may do within seconds), against its limit.
 #[derive(Clone)]
 struct Departed {
     name: Arc<str>,
@@ -81,8 +81,8 @@ pub struct BackendPermit {
 }
 
 impl Pool {
-    /// Picks a backend and takes a slot on it. Takes no lock, allocates nothing, and is over after a bounded number
-    /// of steps also when everything is full.
+    /// Picks a backend and takes a slot on it. Takes no lock, allocates nothing, and needs a bounded number of steps
+    /// also when everything is full.
     pub fn pick(
         &self,
         key: &PickKey<'_>,
@@ -98,7 +98,7 @@ impl Pool {
         }
     }
 
-    /// A tier serves when all below it are down or tried, or, with `spill`, full.
+    /// A tier serves when all tiers below it are down or tried, or, with `spill`, full.
     fn pick_by(&self, ask: &Ask) -> Result<Picked, PickError> {
         let mut verdict = PickError::NoneUp;
         for tier in &self.tiers {
@@ -123,8 +123,8 @@ impl Pool {
         Picked { index, permit: BackendPermit { backend } }
     }
 
-    /// Makes this version's settings the ones that count: to be called once, when its snapshot is swapped in.
-    /// Until then building it has changed nothing that sessions or the version in use can see.
+    /// Puts this version's settings in force: must be called once, when its snapshot is swapped in. Until then
+    /// building it has changed nothing that sessions or the version in use can see.
     pub fn activate(&self, now: Instant, wall: SystemTime) {
         for backend in &self.backends {
             backend.live.removed.set(false);
@@ -156,7 +156,7 @@ impl Pool {
         resting
     }
 
-    /// Whether nobody in it is up and takes new sessions.
+    /// Whether no backend in it is up and takes new sessions.
     pub fn is_deserted(&self) -> bool {
         let takes = |backend: &Arc<Backend>| backend.live.slot.hot().weight(Weights::Effective) > 0;
         !self.backends.iter().any(takes)
@@ -167,13 +167,13 @@ impl Pool {
         self.departed.iter().filter_map(|departed| Some((&departed.name, departed.live.upgrade()?)))
     }
 
-    /// Lets no tier above this one serve, before the version that waits for it is in force. The version before, which
-    /// may wait for a tier that is known now, goes on waiting until it is replaced.
+    /// Lets no tier above this one serve, before the version that waits for it is in force. The previous version,
+    /// which may wait for a tier that is known now, goes on waiting until it is replaced.
     pub fn hold_back(&self, tier: Option<u32>) {
         self.shared.waited_for.fetch_min(tier.unwrap_or(u32::MAX), Relaxed);
     }
 
-    /// Lets no tier above this one serve; `None`: nobody is waited for.
+    /// Lets no tier above this one serve; `None`: there is no wait.
     pub fn wait_for_tier(&self, tier: Option<u32>) {
         let before = self.shared.waited_for.swap(tier.unwrap_or(u32::MAX), Relaxed);
         if tier.is_none_or(|tier| tier > before) {
@@ -181,7 +181,7 @@ impl Pool {
         }
     }
 
-    /// Whether a tier may not serve yet since it is not known who is in one below it.
+    /// Whether a tier may not serve yet because the backends of a tier below it are not known.
     pub fn waits_for_tier(&self) -> bool {
         let waited_for = self.shared.waited_for.load(Relaxed);
         self.tiers.last().is_some_and(|tier| tier.number > waited_for)
@@ -215,8 +215,8 @@ impl Picked {
 
 impl Drop for BackendPermit {
     fn drop(&mut self) {
-        // Both sequentially consistent, and so is the fence of who is held: no slot is free while somebody sleeps
-        // because of it.
+        // Both are sequentially consistent, and so is the fence of a held session: no slot is free while a session
+        // sleeps for it.
         self.backend.live.slot.give_back();
         if self.backend.shared.held.load(SeqCst) > 0 {
             self.backend.shared.changed.notify_one();

@@ -1,4 +1,4 @@
-//! What sessions saw of one backend, and the ejection it led to. What that does to the backend is in `ejection`.
+//! What sessions saw of one backend, and the ejection that followed. `ejection` applies it to the backend.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::shared::Shared;
 use crate::config::Passive;
 
-/// Failures remembered at most; a larger `passive.failures` acts as this.
+/// The most failures that are remembered; a larger `passive.failures` counts as this.
 const MOST_FAILURES: usize = 1_000;
 
 pub(super) const IDLE: u8 = 0;
@@ -18,7 +18,7 @@ pub(super) const EJECTED: u8 = 2;
 /// What sessions saw of one backend.
 #[derive(Debug, Default)]
 pub struct Outlier {
-    /// Of `book`, for a look without the lock.
+    /// From `book`, to be read without the lock.
     pub(super) phase: AtomicU8,
     /// A std lock: held for a few plain steps, by threads of both planes.
     book: Mutex<Book>,
@@ -28,7 +28,8 @@ pub struct Outlier {
 pub struct Book {
     pub(super) run: Run,
     pub(super) ejection: Option<Ejection>,
-    /// Removed from the pool: its last sessions no longer eject it, for it would keep a place from the others.
+    /// Removed from the pool: its last sessions no longer eject it, because it would take an ejection place from the
+    /// others.
     pub(super) is_retired: bool,
 }
 
@@ -42,7 +43,7 @@ pub struct Ejection {
     pub until: Instant,
     pub length: Duration,
     pub failures: usize,
-    /// Whether the monitor has told of it; a worker has no one to tell.
+    /// Whether the monitor has reported it; a worker cannot.
     pub is_announced: bool,
     pub(super) _place: Place,
 }
@@ -51,7 +52,7 @@ pub struct Ejection {
 pub(super) struct Place(Arc<Shared>);
 
 impl Run {
-    /// Counts a failure; says whether the run is now `failures` long.
+    /// Counts a failure; returns whether the run is now `failures` long.
     pub(super) fn add(&mut self, passive: &Passive, now: Instant) -> bool {
         let wanted = usize::try_from(passive.failures).unwrap_or(MOST_FAILURES);
         let wanted = wanted.clamp(1, MOST_FAILURES);
@@ -91,12 +92,12 @@ impl Drop for Place {
 }
 
 impl Outlier {
-    /// Whether there is an ejection to announce or to end.
+    /// Whether there is an ejection to report or to end.
     pub fn is_ejected(&self) -> bool {
         self.phase.load(Relaxed) == EJECTED
     }
 
-    /// A panic of another holder leaves the book whole: every write is a plain store.
+    /// If another holder panicked, the book is still whole: every write is a plain store.
     pub fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,14 +110,14 @@ impl Outlier {
         }
     }
 
-    /// Takes the ejection out of `book`, which is this one's; its place is given back when it is dropped.
+    /// Takes the ejection out of `book`, which is this one's; dropping it gives its place back.
     pub fn end(&self, book: &mut Book) -> Option<Ejection> {
         let ended = book.ejection.take()?;
         self.phase.store(IDLE, Relaxed);
         Some(ended)
     }
 
-    /// The backend is no longer of the pool: whatever it held there is free.
+    /// The backend is no longer in the pool: the place that it held there is free.
     pub fn retire(&self) {
         let mut book = self.book();
         book.is_retired = true;

@@ -1,4 +1,4 @@
-//! What a pick is asked with, and why it may find no backend.
+//! The inputs of a pick, and why it may find no backend.
 
 use crate::border::addr::ClientAddr;
 
@@ -6,7 +6,7 @@ use crate::border::addr::ClientAddr;
 #[derive(Clone, Copy, Debug)]
 pub struct PickKey<'a> {
     pub client: ClientAddr,
-    /// What a TLS client asks for, in lower case.
+    /// The server name that a TLS client asks for, in lower case.
     pub server_name: Option<&'a str>,
 }
 
@@ -16,7 +16,7 @@ impl PickKey<'_> {
     }
 }
 
-/// Indices of the backends this session tried already. `connect.attempts` is at most `Tried::MAX`.
+/// Indices of the backends that this session has tried. `connect.attempts` is at most `Tried::MAX`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tried {
     indices: [u32; Tried::MAX],
@@ -26,11 +26,11 @@ pub struct Tried {
 /// Why no backend was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PickError {
-    /// Some backend is up, but all that are, are at `max_sessions`.
+    /// Backends are up, but all of them are at `max_sessions`.
     AllFull,
-    /// Backends are up, but this session tried them all.
+    /// Backends are up, but this session has tried them all.
     AllTried,
-    /// Nobody is up (or has weight).
+    /// No backend is up (or has weight).
     NoneUp,
 }
 

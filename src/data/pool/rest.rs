@@ -1,5 +1,5 @@
-//! A backend that failed and that held sessions leave alone for a moment: otherwise each of a thousand that wait would try
-//! it at once, and again. When the moment is over one of them tries; if it is served, all may.
+//! A backend that failed, and that held sessions leave alone for a moment: otherwise each of a thousand waiting
+//! sessions would try it at once, again and again. After that moment one of them tries; if it is served, all may.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -19,7 +19,8 @@ impl Rest {
         self.0.load(Relaxed) > coarse_ms()
     }
 
-    /// Whether whoever asks may try: everybody where it never failed, one of all where its rest is over, which begins anew.
+    /// Whether the caller may try: every session if it never failed, one of all if its rest is over, which then
+    /// begins anew.
     pub fn may_try(&self, time: Duration) -> bool {
         let until = self.0.load(Relaxed);
         let is_over = || until <= coarse_ms();
@@ -27,7 +28,7 @@ impl Rest {
             || (is_over() && self.0.compare_exchange(until, after(time), Relaxed, Relaxed).is_ok())
     }
 
-    /// It served somebody; says whether anybody may have left it alone.
+    /// It served a session; returns whether any session may have left it alone.
     pub fn lift(&self) -> bool {
         self.0.load(Relaxed) != 0 && self.0.swap(0, Relaxed) != 0
     }

@@ -1,4 +1,4 @@
-//! What outlives one version of a pool: who waits, who is ejected, what was counted.
+//! What outlives one version of a pool: waiting sessions, ejections, counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -15,21 +15,21 @@ use crate::border::counters::{Histogram, PerWorker, SharedCounter};
 pub struct Shared {
     /// Sessions held by `when_none_up` or `when_full`.
     pub held: AtomicU32,
-    /// Woken when a backend comes up, a slot is given back while somebody waits, or the pool is reloaded.
+    /// Woken when a backend comes up, when a slot is given back while sessions wait, or when the pool is reloaded.
     pub changed: Notify,
     /// `pool_no_backend_total`.
     pub no_backend: SharedCounter,
     pub counters: PerWorker<PoolCounters>,
     pub finding: Finding,
-    /// Clients choose on which port backends without one of their own are asked: several lead here.
+    /// Clients choose the port on which backends without a port of their own are reached: several ports lead here.
     pub many_ports: AtomicBool,
-    /// The tier whose names were never answered for: none above it serves in its place yet. `u32::MAX`: there is none.
+    /// The tier whose names were never resolved: no tier above it serves in its place yet. `u32::MAX`: there is none.
     pub(super) waited_for: AtomicU32,
-    /// When `source` was last compared with what this machine has, on the coarse clock; 0: not yet.
+    /// When `source` was last compared with this machine's addresses, on the coarse clock; 0: not yet.
     pub(super) sources_looked_at: AtomicU64,
-    /// Backends ejected now; `passive.max_ejected` is held against it.
+    /// Backends that are ejected now; `passive.max_ejected` limits this.
     pub ejected: AtomicU32,
-    /// `probe_duration_seconds`, in `CONNECT_BOUNDS`. All probes run on one thread: its only writer.
+    /// `probe_duration_seconds`, in `CONNECT_BOUNDS`. All probes run on one thread, the only writer.
     pub probe_duration: Histogram<{ CONNECT_BOUNDS.len() }>,
 }
 
@@ -70,7 +70,7 @@ impl Shared {
         }
     }
 
-    /// Joins the held sessions unless `max` are held already. Whoever is held makes its `changed.notified()` future
+    /// Joins the held sessions unless `max` are held already. A held session makes its `changed.notified()` future
     /// and enables it first, then picks, then waits: so no wake-up is lost between pick and wait.
     pub fn hold(self: &Arc<Self>, max: u32) -> Option<Held> {
         self.held.fetch_update(SeqCst, Relaxed, |held| (held < max).then(|| held + 1)).ok()?;
@@ -83,8 +83,8 @@ impl Shared {
         self.changed.notify_waiters();
     }
 
-    /// Whether clients choose the port on which this backend is asked. Nobody may serve on it, and that says nothing
-    /// about the others.
+    /// Whether clients choose the port on which this backend is reached. If it does not listen on that port, this
+    /// says nothing about its other ports.
     pub fn is_port_of_clients(&self, address: &BackendAddr) -> bool {
         matches!(address, BackendAddr::InetClientPort(_)) && self.many_ports.load(Relaxed)
     }

@@ -1,9 +1,9 @@
-//! The dense table a pick scans: per backend its in-flight count, limit and effective weight, sixteen bytes,
+//! The dense table that a pick scans: per backend its in-flight count, limit and effective weight, sixteen bytes,
 //! four to a cache line. Chunks never move, so that a reload can add backends while old permits still count.
 //!
-//! Who owns a place: the `Slot`, and nobody else. Claiming sets the place's bit in its chunk, dropping the slot
-//! clears it. The slot lives in the backend's `Live`, which every permit and every pool version keeps alive, so a
-//! place is given to another backend only when nobody can count on it any more.
+//! Only the `Slot` owns a place. Claiming sets the place's bit in its chunk, dropping the slot clears it. The slot is
+//! in the backend's `Live`, which every permit and every pool version keeps alive, so a place goes to another backend
+//! only when nothing can count on it any more.
 //!
 //! ```text
 //! Places ── Arc<Chunk> ─┬─ head: taken (one bit per row), tallies (of all rows that are tallied)
@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Tallies are what bounded load needs (`tally.rs`): the sessions and the weight of a chunk's rows that are up, kept
-//! by whoever changes a row. A row never leaves its chunk, so no reload, move between tiers or change of weight has
-//! to carry a count from one place to another.
+//! up to date by every change of a row. A row never leaves its chunk, so no reload, move between tiers or change of
+//! weight has to carry a count from one place to another.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -30,27 +30,28 @@ pub const CHUNK: usize = 64;
 /// Effective weights are in 256ths of a configured unit, so that slow start can ramp a weight of 1.
 pub const WEIGHT_UNIT: u32 = 256;
 
-/// Rows that stay where they are as long as anybody uses one of them.
+/// Rows that do not move as long as one of them is in use.
 #[derive(Debug)]
 pub struct Chunk {
     head: Head,
     rows: [Hot; CHUNK],
-    /// The most sessions each row ever had at once; beside the rows, which are read far more often.
+    /// The most sessions that each row ever had at once; separate from the rows, which are read far more often.
     peaks: [AtomicU32; CHUNK],
     latencies: [Latency; CHUNK],
 }
 
-/// On a line of its own, since every session of a pool that tallies writes there; so the rows begin on a line, too.
+/// On a cache line of its own, because every session of a tallied pool writes there; so the rows begin on a line,
+/// too.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Head {
     taken: AtomicU64,
-    /// Of the tallied rows that are up. Below nought at most while a change that another one overtook is under way.
+    /// Of the tallied rows that are up. Below 0 at most while a change is under way that another one has overtaken.
     sessions: AtomicI64,
     weight: AtomicI64,
 }
 
-/// What a chunk's tallies said.
+/// The values of a chunk's tallies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tallies {
     pub sessions: i64,
@@ -73,7 +74,7 @@ pub struct Hot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weights {
     Effective,
-    /// `when_none_up: try_all`, and nobody is up.
+    /// `when_none_up: try_all`, and no backend is up.
     Forced,
 }
 
@@ -106,7 +107,7 @@ impl Hot {
         Load::of(self.load.load(Relaxed))
     }
 
-    /// Sessions connecting or relaying.
+    /// Sessions that connect or relay.
     pub fn in_flight(&self) -> u32 {
         self.load().sessions()
     }
@@ -115,7 +116,7 @@ impl Hot {
         self.weight_of(self.load(), weights)
     }
 
-    /// The weight beside a load that was read already.
+    /// The weight that goes with a load that was read already.
     #[inline]
     pub fn weight_of(&self, load: Load, weights: Weights) -> u32 {
         match weights {
@@ -153,7 +154,7 @@ impl Chunk {
         &self.rows
     }
 
-    /// Takes a slot at whatever count, below the limit.
+    /// Takes a slot at any count below the limit.
     pub fn take(&self, row: usize) -> bool {
         let hot = &self.rows[row];
         let limit = hot.limit.load(Relaxed);
@@ -166,7 +167,7 @@ impl Chunk {
         true
     }
 
-    /// Takes a slot if the load still is `seen`, and below the limit.
+    /// Takes a slot if the load is still `seen`, and below the limit.
     pub fn take_at(&self, row: usize, seen: Load) -> bool {
         let hot = &self.rows[row];
         if seen.sessions() >= hot.limit.load(Relaxed) {
@@ -186,13 +187,13 @@ impl Chunk {
             self.head.sessions.fetch_add(1, Release);
         }
         let now = before.sessions() + 1;
-        // Rarely written, so that the line stays with whoever reads it.
+        // Rarely written, so that the cache line stays with its readers.
         if now > self.peaks[row].load(Relaxed) {
             self.peaks[row].fetch_max(now, Relaxed);
         }
     }
 
-    /// Sequentially consistent, for the sake of those who wait for the slot.
+    /// Sequentially consistent, for the sessions that wait for the slot.
     fn give_back(&self, row: usize) {
         let before = Load::of(self.rows[row].load.fetch_sub(1, SeqCst));
         debug_assert!(before.sessions() > 0, "a slot is given back at most once");
@@ -206,10 +207,11 @@ impl Chunk {
         self.change(row, Load::tallied);
     }
 
-    /// What the tallies say, if they are of no other rows than `mine` (a bit each), all of which are tallied.
+    /// The values of the tallies, if they include no other rows than `mine` (a bit each), all of which are tallied.
     #[inline]
     pub fn tallies(&self, mine: u64) -> Option<Tallies> {
-        // Acquire pairs with the release of whoever tallies: a row that is in what is read here was taken before.
+        // Acquire pairs with the release of the tallying thread: a row that is included in the value was taken
+        // before.
         let tallies = Tallies {
             sessions: self.head.sessions.load(Acquire),
             weight: self.head.weight.load(Acquire),
@@ -217,7 +219,7 @@ impl Chunk {
         (self.head.taken.load(Relaxed) & !mine == 0).then_some(tallies)
     }
 
-    /// Changes a row's load, and returns what it was.
+    /// Changes a row's load, and returns the old one.
     fn change(&self, row: usize, change: impl Fn(Load) -> Load) -> Load {
         let next = |word| Some(change(Load::of(word)).word());
         let changed = self.rows[row].load.fetch_update(Relaxed, Relaxed, next);
@@ -267,7 +269,7 @@ impl Chunk {
 }
 
 impl Slot {
-    /// A table of one, for tests and for what stands outside a pool.
+    /// A table of one, for tests and for backends outside a pool.
     pub fn alone() -> Self {
         Places::default().claim()
     }
@@ -284,7 +286,7 @@ impl Slot {
         self.index
     }
 
-    /// Sequentially consistent, for the sake of those who wait for the slot.
+    /// Sequentially consistent, for the sessions that wait for the slot.
     pub fn give_back(&self) {
         self.chunk.give_back(self.index);
     }
@@ -294,7 +296,7 @@ impl Slot {
         self.chunk.peaks[self.index].load(Relaxed)
     }
 
-    /// Effective and forced; returns those before.
+    /// Effective and forced weight; returns the old ones.
     pub fn set_weights(&self, weight: u32, forced: u32) -> (u32, u32) {
         let before = self.chunk.change(self.index, |load| load.with_weight(weight));
         (before.weight(), self.hot().forced_weight.swap(forced, Relaxed))
@@ -313,10 +315,10 @@ impl Drop for Slot {
 }
 
 impl Places {
-    /// A free place, in a new chunk if need be.
+    /// A free place, in a new chunk if necessary.
     pub fn claim(&mut self) -> Slot {
-        // Newest last: a pool built at once fills its chunks one after the other, so only the last has room;
-        // the earlier ones have it after removals, and are worth the look then.
+        // The newest last: a pool that is built at once fills its chunks one after the other, so only the last one
+        // has room; the earlier ones have room after removals, and are worth checking then.
         for chunk in &self.chunks {
             if let Some(index) = chunk.claim() {
                 return Slot { chunk: Arc::clone(chunk), index };
@@ -328,7 +330,7 @@ impl Places {
         Slot { chunk, index }
     }
 
-    /// Forgets the chunks nobody has a place in.
+    /// Forgets the chunks in which no place is taken.
     pub fn trim(&mut self) {
         self.chunks.retain(|chunk| !chunk.is_unused());
     }

@@ -1,8 +1,8 @@
-//! Slow start: how much of its weight a backend that recovered has already. Pure; time is passed in.
+//! Slow start: the part of its weight that a recovered backend has already. Pure; time is passed in.
 //!
-//! The share grows linearly over the window and starts at a tenth. A session of layer 4 may last for hours, so a
-//! ramp from (almost) nothing would leave a recovered backend without any evidence that it works; a tenth is
-//! enough for that, and small enough not to knock it over again.
+//! The share grows linearly over the window and starts at a tenth. A session of layer 4 may last for hours, so a ramp
+//! from (almost) nothing would give no evidence that a recovered backend works; a tenth is enough for that, and small
+//! enough not to overload it again.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use super::slots::WEIGHT_UNIT;
 /// The smallest share of the weight is one part in this many.
 const FIRST_SHARE: u32 = 10;
 
-/// The weight that counts at `now`, in `WEIGHT_UNIT`s. `up_since` is when the backend recovered, `None` if it
-/// never had to; `window` is `slow_start`.
+/// The weight that counts at `now`, in `WEIGHT_UNIT`s. `up_since` is when the backend recovered, `None` if it never
+/// had to; `window` is `slow_start`.
 pub fn effective_weight(
     weight: u32,
     up_since: Option<Instant>,

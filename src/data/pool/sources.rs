@@ -1,16 +1,16 @@
-//! Addresses to connect from (`source`) that this machine does not have: whoever is asked by way of this pool alone is
-//! not reached, and nothing else would say why.
+//! Source addresses (`source`) that this machine does not have: connections from them fail, and nothing else would
+//! say why.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Pool;
 use crate::sys::{clock, datagram};
 
-/// Between two looks, in milliseconds: clients make them happen.
+/// Between two checks, in milliseconds: clients cause them.
 const REPEAT: u64 = 60_000;
 
 impl Pool {
-    /// Says in the log which ones these are, once a minute at most.
+    /// Logs which addresses these are, once a minute at most.
     pub fn warn_of_absent_sources(&self) {
         if self.config.source.is_empty() {
             return;
@@ -24,7 +24,7 @@ impl Pool {
         for source in self.config.source.iter().filter(|source| datagram::is_absent(**source)) {
             tracing::warn!(
                 pool = &*self.name,
-                "`source` {source} is no address of this machine: nobody is connected to from there (no_source_port)"
+                "`source` {source} is not an address of this machine: connections from it fail (no_source_port)"
             );
         }
     }

@@ -7,7 +7,7 @@ use super::hand::HandState;
 pub enum BackendState {
     Starting,
     Up,
-    /// It answers, but is not for this pool now.
+    /// It answers, but does not serve this pool now.
     Standby,
     Down,
     Ejected,
@@ -26,7 +26,7 @@ impl BackendState {
         BackendState::Maintenance,
     ];
 
-    /// In `ALL`.
+    /// Its index in `ALL`.
     pub(super) fn position(self) -> usize {
         match self {
             BackendState::Starting => 0,

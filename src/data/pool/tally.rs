@@ -1,13 +1,13 @@
-//! The sessions and the weight of all members that are up, without looking at each of them: what bounded load asks at
+//! The sessions and the weight of all members that are up, without reading each of them: bounded load needs this at
 //! every pick. Chunks tally their rows (`slots.rs`); here their tallies are added up, sixteen of them for a thousand
 //! backends.
 //!
-//! At rest the sum is exactly what a look at each row gives. A session that another thread places or gives back at
-//! this very moment may be missed or counted still, as it may be by whoever looks at one row after the other.
+//! At rest the sum is exactly what the rows say. A session that another thread places or gives back at this very
+//! moment may be missed or still counted, as it may be when rows are read one after the other.
 //!
-//! Where a chunk holds rows of others too (of another tier, of backends a reload adds, of removed ones whose sessions
-//! have not ended), its tallies say nothing about the members, and their rows in it are looked at. So they are with
-//! `Weights::Forced`, which only count when nobody is up.
+//! If a chunk also has rows of others (of another tier, of backends that a reload adds, of removed ones whose
+//! sessions have not ended), its tallies say nothing about the members, and their rows in it are read. So are they
+//! with `Weights::Forced`, which only counts when no backend is up.
 
 use std::sync::Arc;
 
@@ -27,8 +27,8 @@ pub struct Total {
 }
 
 impl Tally {
-    /// From now on the members' rows are tallied. That changes what a session costs and nothing else, so a version of
-    /// the pool may ask for it that is never used.
+    /// From now on the members' rows are tallied. This only changes the cost of a session, so a version of the pool
+    /// that is never used may ask for it.
     pub fn begin(members: &Members) -> Tally {
         let chunks = members.chunks();
         for (chunk, mine) in &chunks {
@@ -48,7 +48,7 @@ impl Tally {
             all.sessions += tallies.sessions;
             all.weight += tallies.weight;
         }
-        // Below nought only while a change is under way, and then by what it is about to add.
+        // Below 0 only while a change is under way, and then by what it is about to add.
         let whole = |sum: i64| u64::try_from(sum).unwrap_or(0);
         Total { sessions: whole(all.sessions), weight: whole(all.weight) }
     }
@@ -108,7 +108,7 @@ mod tests {
         numbers.into_iter().map(of_tier).collect()
     }
 
-    /// Sums over what each backend says of itself.
+    /// Sums over each backend's own values.
     fn looked_at(pool: &Pool, tier: u32) -> Total {
         let mut total = Total::default();
         for backend in pool.backends.iter().filter(|backend| backend.tier == tier) {
@@ -121,7 +121,7 @@ mod tests {
         total
     }
 
-    /// What tallies say is what rows say: of each tier, and of each chunk whoever has rows in it.
+    /// Tallies equal the rows: of each tier, and of each chunk, whichever backends have rows in it.
     fn assert_exact(pool: &Pool) {
         for tally in tallies(pool) {
             for (chunk, mine) in &tally.chunks {
@@ -142,7 +142,7 @@ mod tests {
         }
     }
 
-    /// Whether a total needs no look at any row.
+    /// Whether a total needs no read of any row.
     fn is_quick(pool: &Pool) -> bool {
         tallies(pool)
             .iter()
@@ -166,7 +166,7 @@ mod tests {
         let on_first = u64::from(sessions(&pool)[0]);
         set_state(&pool, 0, BackendState::Down);
         assert_eq!(tally.total(Weights::Effective), total(30 - on_first, 2));
-        // What ends on one that is down changes nothing, and what is left counts when it is up again.
+        // Sessions that end on a backend that is down change nothing, and the rest counts when it is up again.
         let mut permits = permits;
         let at = permits.iter().position(|picked| picked.index == 0).unwrap();
         drop(permits.swap_remove(at));
@@ -187,7 +187,8 @@ mod tests {
         let held = sessions.find(|picked| picked.index == 3).unwrap();
         let mut fewer = config.clone();
         fewer.backends.drain(..CHUNK);
-        // Built and not in use yet, the version in use is as quick as before; so it is when a reload adds some.
+        // While a new version is built and not in use yet, the version in use is as quick as before; so it is when a
+        // reload adds some.
         let after = Pool::build(Arc::new(fewer.clone()), Some(&pool), 2);
         assert!(is_quick(&pool) && is_quick(&after));
         let mut more = bounded(&[1; 200]);
@@ -224,7 +225,7 @@ mod tests {
         Panic(u32),
         State(prop::sample::Index, prop::sample::Index),
         SlowStart(u64),
-        /// Which stay (a bit each), with weights and tiers from a seed; whether it is swapped in or refused.
+        /// Which backends stay (a bit each), with weights and tiers from a seed; whether it is swapped in or refused.
         Reload {
             stay: u32,
             seed: u32,
@@ -244,7 +245,7 @@ mod tests {
         ]
     }
 
-    /// Up to ten of twelve backends, others each time, in up to three tiers, with weights from 0 to 4.
+    /// Up to ten of twelve backends, different ones each time, in up to three tiers, with weights from 0 to 4.
     fn reloaded(stay: u32, seed: u32) -> config::Pool {
         let digit = |number: u32, base: u32| seed.rotate_left(number * 5) % base;
         let weights: Vec<u32> = (0..12).map(|number| digit(number, 5)).collect();

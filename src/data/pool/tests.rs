@@ -1,4 +1,4 @@
-//! Whole pools: tiers, limits, tried backends, reloads, waking. The algorithms' own tests stand beside them.
+//! Whole pools: tiers, limits, tried backends, reloads, waking. The algorithms' own tests are beside them.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ pub const ALL: [Balance; 8] = [
     Balance::TwoChoices,
 ];
 
-/// Backends `b0`, `b1`, … of these weights; without probes, so they are up.
+/// Backends `b0`, `b1`, … with these weights; without probes, so they are up.
 pub fn config_of(balance: Balance, weights: &[u32]) -> config::Pool {
     let mut pool = config::Pool { balance, ..config::Pool::default() };
     pool.health.probe = config::Probe::None;
@@ -46,7 +46,7 @@ fn address(number: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, high, low], 5432))
 }
 
-/// Chance is new in every run, and a failure prints its seed.
+/// The seed is new in every run, and a failure prints it.
 pub fn build(config: config::Pool) -> Pool {
     let seed = fastrand::u64(..);
     fastrand::seed(seed);
@@ -75,7 +75,7 @@ pub fn sessions(pool: &Pool) -> Vec<u32> {
     pool.backends.iter().map(|b| b.live.slot.hot().in_flight()).collect()
 }
 
-/// How often each backend is picked, with every session ending at once.
+/// How often each backend is picked, if every session ends at once.
 pub fn counts(pool: &Pool, picks: u32) -> Vec<u32> {
     let mut counts = vec![0; pool.backends.len()];
     for number in 0..picks {
@@ -316,7 +316,7 @@ fn another_name_or_address_is_another_backend() {
     }
 }
 
-/// Reloads that shrink, grow and shuffle while sessions stay: no row ever counts for two.
+/// Reloads that shrink, grow and shuffle while sessions stay: no row ever counts for two backends.
 #[test]
 fn a_place_is_reused_only_when_nobody_counts_on_it() {
     let config = config_of(Balance::RoundRobin, &[1; 150]);

@@ -27,11 +27,11 @@ impl Tier {
         Tier { number, members, picker }
     }
 
-    /// Takes a slot; the backend's index in the pool, or why nobody here serves.
+    /// Takes a slot; returns the backend's index in the pool, or why no backend of the tier serves.
     pub fn pick(&self, ask: &Ask) -> Result<u32, PickError> {
         let position = match self.picker.pick(&self.members, ask) {
             Some(position) => position,
-            // The algorithm found nobody within its bounds: whoever is free, or why nobody is.
+            // The algorithm found no backend within its bounds: any free one, or why there is none.
             None => self.members.take_first(0, ask)?,
         };
         Ok(self.members.index(position))

@@ -1,5 +1,5 @@
-//! Which route a session takes: a pure function of what is known of it so far. Who waits for the client's first bytes,
-//! and how long, is not known here.
+//! Which route a session takes: a pure function of what is known of the session so far. Waiting for the client's
+//! first bytes is not done here.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ struct Entry {
 /// What is known of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
-    /// `None`: of a unix socket, which is in no network.
+    /// `None`: a client of a unix socket, which is in no network.
     pub client: Option<IpAddr>,
     /// The port it dialled.
     pub port: Option<u16>,
@@ -29,10 +29,10 @@ pub struct Facts<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// None holds: the listener's own pool.
+    /// No route matches: the listener's own pool.
     Own,
     Route(usize),
-    /// One that may hold asks for the client's first bytes.
+    /// A route that may match needs the client's first bytes.
     Undecided,
 }
 
@@ -49,12 +49,12 @@ impl Routes {
         self.0.is_empty()
     }
 
-    /// Whether one of them names a server.
+    /// Whether one of them has a server name.
     pub fn name_servers(&self) -> bool {
         self.0.iter().any(|entry| !entry.route.server_name.is_empty())
     }
 
-    /// The first that holds.
+    /// The first matching route.
     pub fn decide(&self, facts: Facts<'_>) -> Decision {
         for (index, entry) in self.0.iter().enumerate() {
             let route = &entry.route;

@@ -21,7 +21,8 @@ pub struct Stream(Kind);
 /// As small as a plain one: there may be hundreds of thousands.
 enum Kind {
     Plain(Plain),
-    /// `None` only while it becomes so; a third kind would not fit into what a plain stream leaves unused.
+    /// `None` only while it is being encrypted; a third variant would not fit into the unused space of a plain
+    /// stream.
     Encrypted(Option<Box<Encrypted>>),
 }
 
@@ -68,12 +69,12 @@ impl Stream {
         }
     }
 
-    /// Urgent data was announced; TLS knows no such thing.
+    /// Urgent data was announced; TLS has none.
     pub fn is_urgent(&self) -> bool {
         matches!(&self.0, Kind::Plain(plain) if plain.is_urgent())
     }
 
-    /// Takes the byte of urgent data, if all before it has been read.
+    /// Takes the byte of urgent data, if everything before it has been read.
     pub fn take_urgent(&self) -> Option<u8> {
         match &self.0 {
             Kind::Plain(plain) => plain.take_urgent(),
@@ -81,7 +82,7 @@ impl Stream {
         }
     }
 
-    /// Writes a byte of urgent data, where there is such a thing.
+    /// Writes a byte of urgent data, if the stream can carry it.
     pub fn poll_write_urgent(&self, cx: &mut Context<'_>, byte: u8) -> Poll<io::Result<usize>> {
         let Kind::Plain(plain) = &self.0 else { return Poll::Ready(Ok(1)) };
         match ready!(plain.poll_write_urgent(cx, byte)) {
@@ -90,7 +91,7 @@ impl Stream {
         }
     }
 
-    /// Ready when all that was written is with the kernel.
+    /// Ready when everything written is with the kernel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Kind::Encrypted(Some(own)) => own.tls.poll_flush(&own.plain, cx),
@@ -98,7 +99,7 @@ impl Stream {
         }
     }
 
-    /// Ready with a TLS client's first words.
+    /// Ready with the first bytes of a TLS client.
     pub fn poll_hello(
         &mut self,
         acceptor: &mut Acceptor,
@@ -127,12 +128,12 @@ impl Stream {
         }
     }
 
-    /// The far side of a TLS connection ended without saying so in TLS.
+    /// The far side of a TLS connection ended without TLS' goodbye.
     pub fn is_truncated(&self) -> bool {
         self.tls().is_some_and(Tls::is_truncated)
     }
 
-    /// Of a client in TLS that ended: whether anything it said before is still to be read.
+    /// For a TLS client that ended: whether anything that it sent before is still to be read.
     pub fn has_words(&mut self, cx: &mut Context<'_>) -> bool {
         match &mut self.0 {
             Kind::Encrypted(Some(own)) => own.tls.has_words(&own.plain, cx),
@@ -147,14 +148,14 @@ impl Stream {
         }
     }
 
-    /// Nothing will be written any more, and TLS says so at the next flush.
+    /// Nothing more will be written, and TLS sends its goodbye at the next flush.
     pub fn end(&mut self) {
         if let Kind::Encrypted(Some(own)) = &mut self.0 {
             own.tls.end();
         }
     }
 
-    /// This socket → `pipe`, which is empty: WouldBlock can only mean that the socket is dry, or at a mark.
+    /// This socket → `pipe`, which is empty: WouldBlock can only mean that the socket is empty, or at a mark.
     pub fn poll_fill(
         &self,
         cx: &mut Context<'_>,
@@ -169,7 +170,7 @@ impl Stream {
         self.plain().poll_drain(cx, pipe)
     }
 
-    /// Ready once a connect() has an outcome; the outcome is the result.
+    /// Ready once a connect() has an outcome, which is the result.
     pub fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.plain().poll_connected(cx)
     }
@@ -179,13 +180,13 @@ impl Stream {
         self.plain().poll_arrival(cx)
     }
 
-    /// Forgets the arrival just seen, so that the next `poll_arrival` waits for another one. Only for looking
-    /// without taking: `Relay` reads until the kernel itself says there is no more.
+    /// Forgets the arrival just seen, so that the next `poll_arrival` waits for another one. Only for looking without
+    /// reading: `Relay` reads until the kernel itself says that there is no more.
     pub fn forget_arrival(&self) {
         self.plain().forget_arrival();
     }
 
-    /// After `forget_arrival`, what was seen has to be announced again to whoever reads next.
+    /// After `forget_arrival`, what was seen must be announced again to the next reader.
     pub fn into_fresh(self) -> io::Result<Stream> {
         let fresh = |plain: Plain| Plain::new(plain.into_inner());
         Ok(Stream(match self.0 {

@@ -1,7 +1,7 @@
-//! A connected socket, TCP or unix, registered with this worker's event loop: bytes as the kernel has them.
+//! A connected socket, TCP or unix, registered with this worker's event loop: plain bytes.
 //!
-//! The loop tells each change once. A read that comes back short means that the socket is dry, which saves the read that
-//! would say so; unless it ended at a mark of urgent data, behind which more bytes may wait. The loop announces such a mark.
+//! The loop reports each change once. A short read means that the socket is empty, which saves the read that would
+//! say so; unless it ended at an urgent mark, behind which more bytes may wait. The loop announces such a mark.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -95,9 +95,9 @@ impl Plain {
         }
     }
 
-    /// Urgent data was announced, and not all that was there has been read since.
+    /// Urgent data was announced, and not everything that was there has been read since.
     pub fn is_urgent(&self) -> bool {
-        // Cheap, and true of a stream that ended, too.
+        // Cheap, and also true of a stream that ended.
         self.0.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
             && self.readiness(Interest::PRIORITY).is_some_and(|ready| ready.is_priority())
     }
@@ -110,19 +110,19 @@ impl Plain {
         }
     }
 
-    /// Takes the byte of urgent data, if all before it has been read.
+    /// Takes the byte of urgent data, if everything before it has been read.
     pub fn take_urgent(&self) -> Option<u8> {
         if !connection::is_at_mark(&self.0) {
             return None;
         }
         let mut byte = [0];
         let flags = RecvFlags::OOB | RecvFlags::DONTWAIT;
-        // It was taken before, or has not come yet: the mark is ahead of its byte.
+        // It was taken before, or has not arrived yet: the mark comes before its byte.
         let (count, _) = rustix::net::recv(&self.0, &mut byte[..], flags).ok()?;
         (count == 1).then_some(byte[0])
     }
 
-    /// This socket → `pipe`, which is empty: WouldBlock can only mean that the socket is dry, or at a mark.
+    /// This socket → `pipe`, which is empty: WouldBlock can only mean that the socket is empty, or at a mark.
     pub fn poll_fill(
         &self,
         cx: &mut Context<'_>,
@@ -151,11 +151,11 @@ impl Plain {
         }
     }
 
-    /// Ready once a connect() has an outcome; the outcome is the result.
+    /// Ready once a connect() has an outcome, which is the result.
     pub fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         drop(ready!(self.0.poll_write_ready(cx))?);
-        // One that failed comes with an error or a hang-up, and so closed for writing: the kernel need not be asked
-        // about the others.
+        // A failed connect comes with an error or a hang-up, and so closed for writing: for the others the kernel
+        // need not be asked.
         if self.readiness(Interest::WRITABLE).is_some_and(|ready| !ready.is_write_closed()) {
             return Poll::Ready(Ok(()));
         }

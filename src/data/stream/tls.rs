@@ -1,6 +1,6 @@
-//! TLS on a stream: rustls' state machine over this worker's event loop. It owns no socket and knows nothing of relays;
-//! `Stream` puts it between the two. Nothing is taken in before what is to go out has gone, so both of its buffers stay
-//! within what one turn fills.
+//! TLS on a stream: rustls' state machine over this worker's event loop. It owns no socket and knows nothing of
+//! relays; `Stream` puts it between the two. Nothing is read before the pending output is written, so both of its
+//! buffers stay within what one turn fills.
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::task::{Context, Poll, ready};
@@ -13,7 +13,7 @@ use super::plain::Plain;
 /// A connection that is or becomes encrypted.
 pub struct Tls {
     connection: Connection,
-    /// The far side ended without saying so in TLS: somebody may have cut it short.
+    /// The far side ended without TLS' goodbye: the stream may have been truncated by an attacker.
     is_truncated: bool,
 }
 
@@ -30,7 +30,7 @@ impl Tls {
         self.connection.alpn_protocol()
     }
 
-    /// Ready when both sides agree and all that takes is with the kernel.
+    /// Ready when the handshake is complete and all its bytes are with the kernel.
     pub fn poll_handshake(&mut self, plain: &Plain, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_flush(plain, cx))?;
@@ -63,7 +63,7 @@ impl Tls {
         }
     }
 
-    /// Takes some of `bytes`; ready before they are with the kernel, so `poll_flush` is to follow.
+    /// Takes some of `bytes`; ready before they are with the kernel, so `poll_flush` must follow.
     pub fn poll_write(
         &mut self,
         plain: &Plain,
@@ -90,7 +90,7 @@ impl Tls {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether anything is still to be read. Looks at what the socket has until it is something: what is taken from it stays here.
+    /// Whether anything is still to be read. Reads from the socket until that is known: what was read stays here.
     pub fn has_words(&mut self, plain: &Plain, cx: &mut Context<'_>) -> bool {
         loop {
             match self.connection.reader().fill_buf() {
@@ -105,7 +105,7 @@ impl Tls {
         }
     }
 
-    /// Nothing will follow; goes out at the next flush.
+    /// Nothing more will be written; the goodbye goes out at the next flush.
     pub fn end(&mut self) {
         self.connection.send_close_notify();
     }
@@ -117,8 +117,8 @@ impl Tls {
             result => result?,
         };
         let processed = self.connection.process_new_packets();
-        // An alert about what was wrong, or an answer to a change of keys; if there is no room now, the next flush
-        // takes it along.
+        // An alert about what was wrong, or an answer to a change of keys; if there is no room now, it goes out with
+        // the next flush.
         let _ = self.poll_flush(plain, cx);
         processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         Poll::Ready(Ok(count))
@@ -150,7 +150,7 @@ pub fn poll_hello(
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
             }
             Err((error, mut alert)) => {
-                // Who cannot be told is told by the end of the connection.
+                // A client that cannot be sent an alert sees the end of the connection.
                 let _ = alert.write(&mut Wire { plain, cx });
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
             }
@@ -158,7 +158,8 @@ pub fn poll_hello(
     }
 }
 
-/// The socket as rustls wants it: what is not ready would block, and the task is woken once it is.
+/// The socket in the form that rustls needs: if it is not ready, it would block, and the task is woken once it is
+/// ready.
 struct Wire<'a, 'b> {
     plain: &'a Plain,
     cx: &'a mut Context<'b>,

@@ -1,6 +1,6 @@
-//! Connecting: attempts on backends not tried before, each with its own time, then on those once more after a pause, while
-//! the client is watched (`watch`). Where nothing is left to try, the client may be held (`hold`). Its bytes stay in the
-//! kernel, so whichever backend answers gets them once.
+//! Connecting: attempts on backends that were not tried before, each with its own timeout, then on the same ones
+//! again after a pause, while the client is watched (`watch`). If no backend is left to try, the client may be held
+//! (`hold`). Its bytes stay in the kernel, so the backend that answers gets them once.
 
 use std::future::poll_fn;
 use std::io;
@@ -30,23 +30,23 @@ use crate::data::stream::Stream;
 use crate::sys::clock::Moment;
 use crate::sys::socket;
 
-/// A connection to a backend, made or in the making, and the source port if it is one of ours.
+/// A connection to a backend, made or in the making, and its source port if maitred chose it.
 pub struct Opened {
     pub stream: Stream,
     pub lease: Option<Lease>,
 }
 
-/// A backend connection, and the client as the relay is to have it.
+/// A connected backend, and the client in the form that the relay needs.
 pub struct Connected<C = Watch> {
     pub opened: Opened,
     pub permit: BackendPermit,
     pub client: C,
 }
 
-/// How long before a backend that failed is tried again by the same session, where no other is left.
+/// How long until the same session tries a failed backend again, if no other is left.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Picks and connects until a backend answers, there is nothing left to try or wait for, or the client left.
+/// Picks and connects until a backend answers, no backend is left to try or wait for, or the client has left.
 pub async fn connect(
     session: &Rc<Session>,
     client: &mut Stream,
@@ -86,7 +86,7 @@ impl Search<'_> {
     async fn pause(&mut self) -> Result<(), CloseReason> {
         let mut again = pin!(sleep(AGAIN));
         poll_fn(|cx| match self.poll_cut(cx) {
-            // It is not on that backend any more.
+            // The session is not on that backend any more.
             Some(over) => Poll::Ready(over),
             None => self.poll_over(again.as_mut(), cx),
         })
@@ -96,8 +96,8 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// One attempt. The outer error ends the session (the client left, or somebody cut it), the inner one only
-    /// this attempt.
+    /// One attempt. The outer error ends the session (the client left, or it was cut), the inner one only this
+    /// attempt.
     async fn attempt(
         &mut self,
         picked: Picked,
@@ -162,7 +162,7 @@ impl Search<'_> {
         }))
     }
 
-    /// Begins to connect; there is nothing yet where the queue of a unix socket is full.
+    /// Begins to connect; returns nothing yet if the accept queue of a unix socket is full.
     fn begin(&self, backend: &Backend) -> Result<(Greeting, Option<Opened>), Failure> {
         let (session, client, pool) = (self.session, &*self.client, &self.pool);
         let address = self.address(backend)?;
@@ -181,7 +181,7 @@ impl Search<'_> {
         }
     }
 
-    /// The queue of a unix socket is full: whoever has it is alive and busy, and connect() would wait if it could.
+    /// The accept queue of the unix socket is full: its owner is alive and busy. A blocking connect() would wait.
     async fn queue(
         &mut self,
         backend: &Backend,
@@ -215,13 +215,13 @@ impl Search<'_> {
         }
     }
 
-    /// Somebody wants the attempt to end, or the session.
+    /// The attempt, or the session, has been asked to end.
     fn poll_cut(&self, cx: &Context<'_>) -> Option<Result<Failure, CloseReason>> {
         let reason = self.session.poll_cut(cx)?;
         Some(if reason.is_of_backend() { Ok(Failure::Down) } else { Err(reason) })
     }
 
-    /// What ends an attempt that has no outcome of its own.
+    /// What ends an attempt from outside.
     fn poll_over(
         &mut self,
         deadline: Pin<&mut Sleep>,
@@ -234,23 +234,23 @@ impl Search<'_> {
     }
 }
 
-/// How often a full queue is tried: sooner than anybody notices.
+/// How often a full queue is retried: more often than anybody notices.
 const QUEUE: Duration = Duration::from_millis(10);
 
 fn is_queue_full(error: &io::Error) -> bool {
-    // Of an internet address it would be EADDRNOTAVAIL: the kernel queues those itself.
+    // For an internet address this would be EADDRNOTAVAIL: the kernel queues those itself.
     error.raw_os_error() == Some(libc::EAGAIN)
 }
 
 fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Moment) {
     if session.told(|told| told.cause.is_some()) == Some(true) {
-        // Of an attempt before.
+        // Of an earlier attempt.
         session.tell(|told| told.cause = None);
     }
     let took = begun.elapsed();
     ejection::succeeded(backend);
     if backend.live.rest.lift() {
-        // Whoever is held and left it alone may come.
+        // Held sessions that left this backend alone may try it.
         pool.wake_held();
     }
     session.connected(took);
@@ -275,7 +275,7 @@ fn failed(session: &Session, pool: &Pool, backend: &Backend, why: Failure) {
         Failure::QueueFull | Failure::Timeout => failures.timeout.add(1),
         Failure::Declined | Failure::Tls => failures.tls_failed.add(1),
         Failure::NoPort | Failure::Unreachable => failures.unreachable.add(1),
-        // Counted as that.
+        // Counted with that reason.
         Failure::Down => {}
     }
     if matches!(pool.config.when_none_up, WhenNoneUp::Hold(_)) && why.may_pass() {
@@ -312,10 +312,11 @@ fn open(
 }
 
 impl Connected<Watch> {
-    /// Hands the client on. If its arrivals were watched, the event loop must announce them anew.
+    /// Hands the client on. If its arrivals were watched, the event loop must announce them again.
     pub fn with_client(self, client: Stream) -> io::Result<Connected<Stream>> {
         let client = if self.client.has_looked() {
-            // Without a relay nobody waits for the backend's FIN: it must not stay half-open on a port given back.
+            // Without a relay the backend's FIN is not awaited: the connection must not stay half-open on a port that
+            // is given back.
             client.into_fresh().inspect_err(|_| self.opened.stream.reset_on_close())?
         } else {
             client

@@ -1,4 +1,4 @@
-//! How a session is recorded: when it goes out of scope, whatever happened, exactly once.
+//! Records a session when it goes out of scope, whatever happened, exactly once.
 
 use std::num::NonZeroU32;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! Why an attempt to connect failed, and so whose fault it is.
+//! Why a connection attempt failed, and therefore whose fault it is.
 
 use std::io;
 
@@ -6,19 +6,19 @@ use crate::border::record::CloseReason;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It would not go along with what the client is or asked for, who need not have asked.
+    /// It refused because of what the client is or asked for; another client might have been served.
     Declined,
-    /// The probes, or a hand, said so meanwhile.
+    /// The probes, or an operator, took it down meanwhile.
     Down,
     NoDescriptors,
-    /// It is to be asked on the port that the client dialled, and the client dialled none.
+    /// It has no port of its own, and the client dialled none.
     NoPort,
     NoSourcePort,
-    /// Of a unix socket, all the time.
+    /// The accept queue of its unix socket was full all the time.
     QueueFull,
     Refused,
     Timeout,
-    /// It answered, but not that it goes on in TLS.
+    /// It answered, but it did not accept TLS.
     Tls,
     Unreachable,
 }
@@ -40,17 +40,17 @@ impl Failure {
                 | libc::EPERM
                 | libc::EINVAL,
             ) => Failure::Unreachable,
-            // ECONNREFUSED, a reset during the handshake; of unix sockets: no such file.
+            // ECONNREFUSED, a reset during the handshake; for unix sockets: no such file.
             _ => Failure::Refused,
         }
     }
 
-    /// Our own lack is never held against a backend, nor what the client asked for.
+    /// What maitred itself lacks never counts against a backend, nor does what the client asked for.
     pub fn is_backends_fault(self) -> bool {
         matches!(self, Failure::Refused | Failure::Timeout | Failure::Tls | Failure::Unreachable)
     }
 
-    /// Whether waiting may help: it is about the backend, not about us or the client.
+    /// Whether waiting may help: the failure is about the backend, not about us or the client.
     pub fn may_pass(self) -> bool {
         self.is_backends_fault() || matches!(self, Failure::Down | Failure::QueueFull)
     }

@@ -1,5 +1,6 @@
-//! What a backend is told before the client's first byte reaches it, anew on each attempt: who the client is (PROXY
-//! protocol), then TLS where the pool wants it, and that a PostgreSQL client goes on in TLS, which it has to agree to.
+//! What a backend is sent before the client's first byte, on each attempt again: the client's address (PROXY
+//! protocol), then TLS if the pool has it, and the request for TLS of a PostgreSQL client, which the backend has to
+//! accept.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -20,13 +21,14 @@ use crate::data::wire::postgres;
 use crate::data::wire::proxy_protocol::{Ends, v1, v2};
 use crate::sys::{connection, socket};
 
-/// Sent in one piece as soon as the connection is made, with nothing before it.
+/// Sent in one piece as soon as the connection is made, before anything else.
 pub struct Greeting {
     bytes: Bytes,
     asks_postgres: bool,
-    /// It hears who the client is, or that the client wants TLS, and may not like it: no fault of the backend's.
+    /// It learns who the client is, or that the client asks for TLS, and may refuse because of that: this is not the
+    /// backend's fault.
     is_of_client: bool,
-    /// The kernel may choose the very port it connects to as ours.
+    /// The kernel may choose the same port as ours that it connects to.
     may_reach_itself: bool,
     /// Boxed: it is large, and most sessions have none.
     tls: Option<Box<rustls::ClientConnection>>,
@@ -82,19 +84,19 @@ impl Greeting {
         })
     }
 
-    /// Whether the backend hears from us before it hears from the client.
+    /// Whether the backend hears from maitred before it hears from the client.
     pub fn is_first(&self) -> bool {
         !self.bytes.is_empty() || self.tls.is_some()
     }
 
-    /// Ready when the connection is made, the greeting is with the kernel and any answer to it has come.
+    /// Ready when the connection is made, the greeting is with the kernel and its answer, if any, has arrived.
     pub fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         loop {
             self.step = match self.step {
                 Step::Connect => {
                     ready!(stream.poll_connected(cx)).map_err(|error| Failure::of(&error))?;
                     if self.may_reach_itself && connection::is_with_itself(&*stream) {
-                        // Without a trace: whoever is to serve there must find the port free.
+                        // Without TIME_WAIT: the process that is to serve there must find the port free.
                         stream.reset_on_close();
                         return Poll::Ready(Err(Failure::Refused));
                     }
@@ -105,12 +107,12 @@ impl Greeting {
                     if self.asks_postgres { Step::Answer } else { Step::Handshake }
                 }
                 Step::Answer => {
-                    // Not a byte more than the answer: what follows is the client's.
+                    // Not a byte more than the answer: what follows is for the client.
                     let mut answer = [0];
                     let count = ready!(stream.poll_read(cx, &mut answer));
                     let count = count.map_err(|error| self.failure(&error))?;
                     if count == 0 || answer[0] != postgres::YES {
-                        self.cause = Some("backend: it does not go on in TLS".into());
+                        self.cause = Some("backend: it does not accept TLS".into());
                         let is_ours = self.tls.is_some();
                         return Poll::Ready(Err(match is_ours {
                             true => Failure::Tls,
@@ -143,17 +145,17 @@ impl Greeting {
         if is_declined { Failure::Declined } else { Failure::of(error) }
     }
 
-    /// Whatever ends a connection amid a handshake, the handshake failed.
+    /// Whatever ends a connection during a handshake, the handshake failed.
     fn broke(&mut self, error: &io::Error) -> Failure {
         self.cause = Some(format!("backend: {}", tls::explain(error)).into());
-        // What is wrong in TLS is the backend's doing, an end without a word may be for the sake of the client.
+        // A TLS fault is the backend's; a close without an alert may be because of the client.
         let says_why = error.kind() == io::ErrorKind::InvalidData;
         if self.is_of_client && !says_why { Failure::Declined } else { Failure::Tls }
     }
 }
 
 fn header(session: &Session, client: &Stream, pool: &Pool, version: ProxyVersion) -> Vec<u8> {
-    // The listening socket may be a wildcard; the backend is told what the client really dialled.
+    // The listening socket may be a wildcard; the backend is told the address that the client dialled.
     let local =
         session.told(|told| told.local).flatten().unwrap_or_else(|| socket::local_addr(client));
     let ends = match (session.client(), local) {

@@ -1,5 +1,5 @@
-//! One direction of a relay: takes from its source, gives to its sink, and tells how the source ended. It
-//! knows nothing of the other direction; `relay` puts the two together.
+//! One direction of a relay: reads from its source, writes to its sink, and reports how the source ended. It knows
+//! nothing about the other direction; `relay` combines the two.
 //!
 //! ```text
 //! Open ──FIN read──▶ Ending(Fin) ──all delivered──▶ Done, and the sink's side is to get the FIN
@@ -14,9 +14,9 @@
 //!                                      splice(2) means "source dry" when filling and "sink full" when draining
 //! ```
 //!
-//! Small messages go through the worker's scratch buffer: an idle session owns no buffer. A direction that
-//! filled the scratch buffer a few times in a row is bulk, and is promoted to splice through a pipe borrowed
-//! while bytes are in it.
+//! Small messages go through the worker's scratch buffer, so an idle session owns no buffer. A direction that filled
+//! the scratch buffer a few times in a row is bulk, and is promoted to splice through a pipe that it borrows while
+//! bytes are in it.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -31,20 +31,20 @@ use crate::data::stream::Stream;
 use crate::data::wire::postgres;
 use crate::sys::pipe::{Pipe, is_unsupported};
 
-/// Bytes one direction may move before the others' turn comes.
+/// Bytes that one direction may move before others get their turn.
 const QUOTA: usize = 1024 * 1024;
 
-/// Full scratch buffers in a row that make a direction bulk.
+/// Full scratch buffers in a row after which a direction is bulk.
 const PROMOTE: u8 = 3;
 
-/// Small transfers in a row that make it ordinary again, and what is small.
+/// Small transfers in a row after which it is ordinary again, and what counts as small.
 const DEMOTE: u8 = 3;
 const SMALL: usize = 32 * 1024;
 
 /// How TLS begins.
 const TLS_HANDSHAKE: u8 = 22;
 
-/// Who sent something.
+/// Which side sent something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Backend,
@@ -66,7 +66,7 @@ pub enum State {
     Open,
 }
 
-/// What was taken from the source and not yet given to the sink.
+/// What was read from the source and not yet written to the sink.
 enum Pending {
     Buffer(Bytes),
     Pipe(Pipe),
@@ -83,20 +83,21 @@ pub struct Half {
     /// Full reads in a row while copying, small transfers in a row while splicing.
     streak: u8,
     splicing: bool,
-    /// The next read is the first after splice(2), which may have stopped at a mark that the event loop has not told of.
+    /// The next read is the first after splice(2), which may have stopped at an urgent mark that the event loop did
+    /// not report.
     after_splice: bool,
     mode: RelayMode,
-    /// A write to the source failed with a reset: its end, however it reads, is that reset.
+    /// A write to the source failed with a reset: whatever a read returns at its end, it was reset.
     pub source_was_reset: bool,
 }
 
-/// What one direction has to tell.
+/// What one direction reports.
 pub enum Event {
-    /// All that came before the source's end has been delivered.
+    /// Everything before the source's end has been delivered.
     Delivered(End),
-    /// The sink does not take any more: it was reset or vanished.
+    /// The sink accepts nothing more: it was reset or vanished.
     SinkFailed(io::Error),
-    /// The source vanished, or something local broke.
+    /// The source vanished, or something local failed.
     SourceFailed(io::Error),
 }
 
@@ -114,8 +115,8 @@ impl Half {
         }
     }
 
-    /// Moves what can be moved. Pending means that whoever is waited for will wake the task; never polls a
-    /// side that cannot be used now, for after an end it would be ready for ever.
+    /// Moves what can be moved. Pending means that the side that is waited for will wake the task. Never polls a side
+    /// that cannot be used now: after an end it would be ready for ever.
     pub fn poll(
         &mut self,
         source: &mut Stream,
@@ -169,7 +170,7 @@ impl Half {
         }
     }
 
-    /// Gives the sink what is pending; ready when nothing is.
+    /// Writes what is pending to the sink; ready when nothing is left.
     fn poll_deliver(
         &mut self,
         sink: &mut Stream,
@@ -202,7 +203,7 @@ impl Half {
                 Pending::Pipe(pipe) => match sink.poll_drain(cx, pipe) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Err(error)) if is_unsupported(&error) => {
-                        // The kernel filled the pipe but will not drain it here: copy what is in it.
+                        // The kernel filled the pipe but will not drain it here: copy its content.
                         let rest = Bytes::from(pipe.take_all()?);
                         session.worker.pipes.borrow_mut().forbid();
                         self.drop_pending(session);
@@ -226,7 +227,7 @@ impl Half {
         }
     }
 
-    /// Takes from the source once, by copy (and writes at once) or by splice.
+    /// Reads from the source once, by copy (and writes at once) or by splice.
     fn poll_take(
         &mut self,
         source: &mut Stream,
@@ -235,7 +236,7 @@ impl Half {
         session: &Session,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Taken, Fault>> {
-        // At a mark of urgent data splice(2) finds nothing, for ever.
+        // At an urgent mark splice(2) finds nothing, for ever.
         let is_urgent = source.is_urgent() || std::mem::take(&mut self.after_splice);
         if is_urgent && let Some(byte) = source.take_urgent() {
             session.taken(self.from == Side::Client, 1);
@@ -247,7 +248,7 @@ impl Half {
             if let Some(pipe) = pipe {
                 return self.poll_fill(pipe, source, most, session, cx);
             }
-            // No pipe to be had: copy, and earn the promotion anew.
+            // No pipe is left: copy, until the direction is promoted again.
             self.splicing = self.mode == RelayMode::Splice;
             self.streak = 0;
         }
@@ -270,7 +271,7 @@ impl Half {
         }
         match outcome {
             Poll::Pending => Poll::Pending,
-            // The end; only a real read can tell.
+            // This may be the end; only a real read can tell.
             Poll::Ready(Ok(0)) => {
                 (self.splicing, self.after_splice) = (false, true);
                 Poll::Ready(Ok(Taken::Bytes(0)))
@@ -285,7 +286,7 @@ impl Half {
                 Poll::Ready(Ok(Taken::Bytes(0)))
             }
             Poll::Ready(Err(error)) if is_unsupported(&error) => {
-                // The kernel will not splice here: copy from now on, all of this worker.
+                // The kernel will not splice here: from now on this whole worker copies.
                 session.worker.pipes.borrow_mut().forbid();
                 Poll::Ready(Ok(Taken::Bytes(0)))
             }
@@ -340,7 +341,7 @@ impl Half {
 }
 
 enum Taken {
-    /// So many were passed on already.
+    /// This many bytes were passed on already.
     Bytes(usize),
     End,
 }
@@ -350,7 +351,7 @@ enum Fault {
     Source(io::Error),
 }
 
-/// The far side ended the connection by force, rather than falling silent.
+/// The far side reset the connection, rather than falling silent.
 pub fn is_reset(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -361,7 +362,7 @@ pub fn is_reset(error: &io::Error) -> bool {
     )
 }
 
-/// Keepalive or retransmission gave up, or a router says the host is gone.
+/// Keepalive or retransmission gave up, or a router says that the host is gone.
 fn is_vanished(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,9 +1,9 @@
-//! Holding a client, in stage `route`, until a backend can be had: `when_none_up: hold`, `when_full: hold`. Asked whenever a
-//! session would end for want of a backend, also after attempts that failed. The time runs from accept.
+//! Holds a client in stage `route` until a backend is available: `when_none_up: hold`, `when_full: hold`. Used
+//! whenever a session would end for lack of a backend, also after failed attempts. The time runs from accept.
 //!
-//! A held session tries again when something changes. Where a try is the only way to find out, as with a backend that
-//! refused and that the probes have not looked at since, one of all that are held tries every quarter of a second, and
-//! when it is served the others follow at once.
+//! A held session tries again when something changes. If only an attempt can tell, as with a backend that refused and
+//! was not probed since, one of all held sessions tries every quarter of a second. When it is served, the others
+//! follow at once.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -32,10 +32,10 @@ pub async fn wait(
         let deadline = Box::pin(sleep(left));
         search.hold = Some(Box::new(Hold { _place: place, deadline, tried: None }));
     }
-    // Who got no place ends where it was.
+    // A session that got no place ends with the reason that it had.
     session.stage.set(Stage::Route);
     loop {
-        // Registered before looking, so that no wake-up falls between the look and the wait.
+        // Registered before checking, so that no wake-up is lost between the check and the wait.
         let mut changed = pin!(shared.changed.notified());
         changed.as_mut().enable();
         search.pool = session.pool().ok_or(CloseReason::NoRoute)?;
@@ -79,11 +79,12 @@ fn pick(search: &mut Search<'_>) -> Option<Picked> {
             return Some(picked);
         }
         if resting.len() == Tried::MAX {
-            // More rest than can be passed over. Giving this one back wakes another session, which is not to wake us.
+            // More failed backends than can be skipped. Giving this slot back wakes another session, which must not
+            // wake us.
             search.begin_anew();
             return None;
         }
-        // Another one was first to try it.
+        // Another session was the first to try it.
         resting.push(picked.index);
     }
 }

@@ -1,6 +1,6 @@
-//! The life of one TCP connection, top to bottom: admitted by the listener, then route → connect → relay →
-//! record. Each stage returns the reason if it ends the session; `run` records exactly once, whatever
-//! happened; guards give back what was taken.
+//! The life of one TCP connection, top to bottom: admitted by the listener, then route → connect → relay → record.
+//! Each stage returns the reason if it ends the session; `run` records exactly once, whatever happened; guards give
+//! back what was taken.
 
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -22,12 +22,12 @@ use crate::data::admit::Admission;
 use crate::data::stream::Stream;
 use crate::sys::socket;
 
-/// Takes an arrival in and lets it live on this worker.
+/// Starts the session of an arrival on this worker.
 pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
     let Arrival { socket: accepted, client, mut local, admission, place } = arrival;
     let Admission { listener, client: own, sender_of } = admission;
     if worker.plane.session_log.is_on() {
-        // The listening socket may be a wildcard; the log wants the address the client really dialled.
+        // The listening socket may be a wildcard; the log needs the address that the client dialled.
         local = Arc::new(socket::local_addr(&accepted));
     }
     listener.live.counters.of(worker.id).sessions.add(1);
@@ -44,9 +44,9 @@ pub fn start(worker: &Rc<Worker>, arrival: Arrival) {
     tokio::task::spawn_local(Run { life, ending });
 }
 
-/// A session's task: lives, and records the ending exactly once. A panic below ends in `internal` by way of the
-/// guard's drop. Written out rather than an `async fn`, which would keep room for every stage at once; what
-/// reaching a backend needs is boxed and given back before the session settles down to relay.
+/// A session's task: runs it, and records the ending exactly once. A panic below ends in `internal` through the
+/// guard's drop. Written by hand rather than as an `async fn`, which would keep room for every stage at once; what
+/// connecting needs is boxed and given back before the session settles down to relay.
 struct Run {
     life: Life,
     ending: Ending,
@@ -55,7 +55,7 @@ struct Run {
 enum Life {
     Reaching(Pin<Box<dyn Future<Output = Result<Relay, CloseReason>>>>),
     Relaying(Relay),
-    /// One side was reset; the other is, once it has everything.
+    /// One side was reset; the other will be, once it has everything.
     Carrying(Pin<Box<dyn Future<Output = CloseReason>>>),
     Over,
 }
@@ -122,13 +122,13 @@ mod tests {
         size_of::<F>()
     }
 
-    /// With the two counts of its Rc a session just fits an allocator's class, and so does its task: a word more
-    /// costs 32 bytes and more in each of hundreds of thousands.
+    /// With the two counts of its Rc a session just fits an allocator's size class, and so does its task: one more
+    /// word costs 32 bytes or more in each of hundreds of thousands.
     #[test]
     fn a_session_fits_its_allocations() {
         assert!(size_of::<Session>() <= 176, "{}", size_of::<Session>());
         assert!(size_of::<Run>() <= 128, "{}", size_of::<Run>());
-        // Made and given back for each: what only some need, first bytes and TLS, is boxed in it.
+        // Made and given back for each session: what only some need, first bytes and TLS, is boxed in it.
         assert!(future_size(reach) <= 640, "{}", future_size(reach));
     }
 }

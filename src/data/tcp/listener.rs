@@ -1,5 +1,6 @@
-//! Accepting: one task per listening socket of this worker. A few sockets per wake-up, errors counted and
-//! paced, the process's limit taken before accept() so that at it the clients wait in the kernel's queue.
+//! Accepting: one task per listening socket of this worker. It accepts a few sockets per wake-up, counts and paces
+//! errors, and takes a place in the process's limit before accept(), so that at the limit clients wait in the accept
+//! queue.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -28,16 +29,16 @@ use crate::data::limits::GatePermit;
 use crate::sys::clock::Moment;
 use crate::sys::socket;
 
-/// More at once starves the sessions that are already open (measured by others: 4 beats 64 by a quarter).
+/// More at once starves the open sessions (measured by others: 4 beats 64 by a quarter).
 const BATCH: usize = 4;
 
-/// Accepted at most from a socket that is being closed: clients may come faster than the queue empties.
+/// The most that is accepted from a socket that is being closed: clients may come faster than the queue empties.
 const QUEUE: usize = 65_536;
 
-/// For a handshake that began before its socket was to close.
+/// Time for a handshake that began before its socket was to close.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// How long accepting rests when the process is out of descriptors or memory.
+/// How long accepting pauses when the process has no descriptors or memory left.
 const REST: Duration = Duration::from_millis(100);
 
 /// The worker's handle on one accepting task.
@@ -46,7 +47,7 @@ pub struct Acceptor {
 }
 
 struct Shared {
-    /// Which listener of the snapshot this socket belongs to, as its options are set; a reload may change it.
+    /// The listener of the snapshot to which this socket belongs, as its options are set; a reload may change it.
     config: RefCell<Arc<config::Listener>>,
     socket: AsyncFd<OwnedFd>,
     closing: RefCell<Option<mpsc::Sender<()>>>,
@@ -56,7 +57,7 @@ struct Shared {
 }
 
 impl Acceptor {
-    /// The socket serves this listener, with its options, for whoever is accepted from now on.
+    /// From now on the socket serves this listener, with its options.
     pub fn retarget(&self, config: Arc<config::Listener>) {
         let before = self.shared.config.replace(Arc::clone(&config));
         let socket = self.shared.socket.get_ref();
@@ -69,17 +70,17 @@ impl Acceptor {
         }
     }
 
-    /// Accepts what the kernel has queued already, then closes the socket and drops `done`.
+    /// Accepts what is in the accept queue, then closes the socket and drops `done`.
     pub fn close(self, done: mpsc::Sender<()>) {
         self.end(done);
     }
 
-    /// The same where another socket of ours has the port now: who dials from here on gets that one, and whoever is in the
-    /// middle of dialling this one is waited for.
+    /// The same if another socket of ours has the port now: new clients reach that one, and handshakes that this one
+    /// has begun may finish.
     pub fn give_way(self, done: mpsc::Sender<()>) {
         match socket::leave_lookup(self.shared.socket.get_ref()) {
             Ok(()) => self.shared.linger.set(UNDER_WAY),
-            // Whoever is in the middle of it dials again.
+            // A client in the middle of a handshake connects again.
             Err(error) => tracing::debug!(%error, "a socket takes connections until it is closed"),
         }
         self.end(done);
@@ -112,7 +113,7 @@ pub fn start(
         local,
         last: RefCell::default(),
     };
-    // Known from the start, also if a reload removes it before anybody came.
+    // Known from the start, also if a reload removes it before any client came.
     accepting.listener();
     tokio::task::spawn_local(accepting.run());
     Ok(Acceptor { shared })
@@ -121,7 +122,7 @@ pub fn start(
 struct Accepting {
     worker: Rc<Worker>,
     shared: Rc<Shared>,
-    /// What clients dialled, as far as the listening socket knows.
+    /// The address that clients dialled, as far as the listening socket knows it.
     local: Arc<LocalAddr>,
     /// The listener as it last was in a snapshot.
     last: RefCell<Option<Arc<Listener>>>,
@@ -145,13 +146,13 @@ impl Accepting {
             if self.take(permit) {
                 tokio::time::sleep(REST).await;
             }
-            // One wake-up takes a few; the others' turn comes before the next few.
+            // A wake-up accepts a few; others get their turn before the next few.
             tokio::task::yield_now().await;
         }
         self.finish().await;
     }
 
-    /// Everything queued is accepted before the socket closes: closing would reset it.
+    /// Everything in the queue is accepted before the socket closes: closing would reset it.
     async fn finish(self) {
         let mut rounds = 0;
         let linger = tokio::time::sleep(self.shared.linger.get());
@@ -161,7 +162,7 @@ impl Accepting {
                 tokio::select! {
                     biased;
                     ready = self.shared.socket.readable() => match ready {
-                        // Whether it is dry only accepting tells, which then forgets it.
+                        // Only accepting tells whether the queue is empty, and accepting then forgets the readiness.
                         Ok(mut ready) => ready.retain_ready(),
                         Err(_) => break,
                     },
@@ -187,7 +188,7 @@ impl Accepting {
         poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0)
     }
 
-    /// Accepts up to `BATCH` connections; says whether accepting must rest.
+    /// Accepts up to `BATCH` connections; returns whether accepting must pause.
     fn take(&self, first: GatePermit) -> bool {
         let mut permit = Some(first);
         for _ in 0..BATCH {
@@ -213,13 +214,13 @@ impl Accepting {
         if let Some(now) = snapshot.listeners.get(&*self.shared.config.borrow().name) {
             *self.last.borrow_mut() = Some(Arc::clone(now));
         }
-        // Between a swap and the word of it, or while the queue of a removed listener is emptied: as it was.
+        // Between a swap and the message about it, or while the queue of a removed listener is emptied: as it was.
         self.last.borrow().clone()
     }
 
     fn arrived(&self, socket: OwnedFd, client: ClientAddr, process: GatePermit) {
         let Some(listener) = self.listener() else {
-            // Between a swap and the close of a socket nobody wants any more.
+            // Between a swap and the close of a socket that is no longer used.
             return;
         };
         let now_ns = Moment::now().nanoseconds();
@@ -240,21 +241,21 @@ impl Accepting {
         }
     }
 
-    /// A refusal costs no task: it is recorded here and the socket closed.
+    /// A refusal needs no task: it is recorded here and the socket is closed.
     fn refuse(&self, listener: &Listener, socket: OwnedFd, client: ClientAddr, why: CloseReason) {
         if listener.config.on_refuse == OnRefuse::Reset {
             socket::reset_on_close(&socket);
         } else {
             socket::end_politely(&socket, &mut self.worker.scratch.borrow_mut());
         }
-        // The listening socket may be a wildcard; the log wants the address the client really dialled.
+        // The listening socket may be a wildcard; the log needs the address that the client dialled.
         let is_logged = self.worker.plane.session_log.wants(why);
         let local = if is_logged { socket::local_addr(&socket) } else { *self.local };
         drop(socket);
         ending::record_refusal(&self.worker, listener, client, local, Stage::Admit, why);
     }
 
-    /// Counts an accept error; says whether accepting must rest before the next try.
+    /// Counts an accept error; returns whether accepting must pause before the next try.
     fn failed(&self, error: &io::Error, permit: GatePermit) -> bool {
         let errors = &self.worker.plane.accept_errors;
         match error.raw_os_error() {
@@ -280,7 +281,8 @@ impl Accepting {
         }
     }
 
-    /// Out of descriptors: the reserve is spent for a moment to tell one client so, instead of letting it hang.
+    /// No descriptors are left: the reserved one is used for a moment to refuse one client, instead of letting it
+    /// hang.
     fn refuse_with_reserve(&self) {
         if !self.worker.reserve.borrow_mut().spend() {
             return;

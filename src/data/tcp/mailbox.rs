@@ -12,7 +12,7 @@ use crate::border::snapshot::Listener;
 use crate::config;
 use crate::data::admit::Admission;
 
-/// An admitted connection on its way to the worker it will live on.
+/// An admitted connection on its way to its worker.
 pub struct Arrival {
     pub socket: OwnedFd,
     pub client: ClientAddr,
@@ -21,31 +21,31 @@ pub struct Arrival {
     pub place: Place,
 }
 
-/// Sessions handed over and waiting; a full queue makes the sender keep its socket.
+/// Sessions that are passed to this worker and wait; if the queue is full, the sender keeps the session.
 const ARRIVALS: usize = 1024;
 
-/// What the supervisor tells a worker. The queue has no bound of its own: its only sender is the control
-/// plane, at most once for each backend that changes state and each reload.
+/// Commands of the supervisor. The queue has no bound of its own: only the control plane sends, at most once for each
+/// backend that changes state and each reload.
 pub enum Command {
     /// Sessions to cut, for a reason.
     Cut(Cut),
-    /// Other sockets of ours have the ports of these from now on; else as `Unlisten`.
+    /// From now on other sockets of ours have these ports; otherwise like `Unlisten`.
     GiveWay(Vec<ListenAddr>, mpsc::Sender<()>),
-    /// Open sessions, of so many seats from this one on.
+    /// Open sessions in some seats, from this one on.
     List(SessionFilter, usize, oneshot::Sender<Part>),
     /// Accept on these sockets, which listen already.
     Listen(Vec<(ListenAddr, Arc<config::Listener>, OwnedFd)>),
-    /// Those who may come in by these listeners are others now: sessions of who may not are to end.
+    /// These listeners now admit other clients: sessions of clients that they deny must end.
     LookAgain(Vec<Arc<Listener>>),
-    /// The listeners behind these addresses are others, or have other settings, from now on.
+    /// From now on these addresses belong to other listeners, or to listeners with other settings.
     Retarget(Vec<(ListenAddr, Arc<config::Listener>)>),
-    /// Leave the loop and end the thread; what is still open is cut.
+    /// Leave the loop and end the thread; open sessions are cut.
     Stop,
     /// Accept until the queues are empty, then close; the sender is dropped when that is done.
     Unlisten(Vec<ListenAddr>, mpsc::Sender<()>),
 }
 
-/// How to reach one worker.
+/// The sender to one worker.
 #[derive(Clone)]
 pub struct Mailbox {
     pub(super) arrivals: mpsc::Sender<Arrival>,
@@ -58,7 +58,7 @@ pub struct Mail {
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
 }
 
-/// One mailbox per worker, and the ends they will read from.
+/// One mailbox per worker, and the ends from which they will read.
 pub fn mailboxes(workers: usize) -> (Box<[Mailbox]>, Vec<Mail>) {
     let mut mails = Vec::with_capacity(workers);
     let mailboxes = (0..workers).map(|_| {
@@ -71,7 +71,7 @@ pub fn mailboxes(workers: usize) -> (Box<[Mailbox]>, Vec<Mail>) {
 }
 
 impl Mailbox {
-    /// Fails only if the worker is gone.
+    /// Fails only if the worker has ended.
     pub fn send(&self, command: Command) -> bool {
         self.commands.send(command).is_ok()
     }

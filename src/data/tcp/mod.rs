@@ -1,5 +1,5 @@
-//! The TCP data plane. Read in this order: a worker's listener accepts, a session lives one straight line
-//! (admit → preread → route → connect → relay → record), the relay moves its bytes.
+//! The TCP data plane. Read in this order: a worker's listener accepts, a session is one straight line (admit →
+//! preread → route → connect → relay → record), the relay moves its bytes.
 
 pub mod thread;
 pub mod mailbox;

@@ -1,6 +1,6 @@
-//! A session's bandwidth in one direction: a token bucket in its continuous form (GCRA, the ATM Forum's Traffic Management
-//! Specification, section 4.4.2), counted in nanoseconds. It says how much may be taken from a source, by copy or by
-//! splice alike; what is not taken yet stays in the kernel, whose window then slows the sender down.
+//! A session's bandwidth in one direction: a token bucket in its continuous form (GCRA, the ATM Forum's Traffic
+//! Management Specification, section 4.4.2), counted in nanoseconds. It says how much may be read from a source, by
+//! copy and by splice alike. The rest stays in the kernel, whose window then slows the sender down.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,22 +10,22 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::sys::clock::Moment;
 
-/// What may flow at once after a silence, and the least step of a stream that is held back is half of it: long beside
-/// the clock's millisecond, short beside what a person notices.
+/// The time whose bytes may flow at once after a silence. The smallest step of a limited stream is half of it: long
+/// compared to the clock's millisecond, and too short for a person to notice.
 const BURST: u64 = 100_000_000;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// One direction's.
+/// The pace of one direction.
 #[derive(Default)]
 pub struct Pace {
-    /// When all that was taken is paid for.
+    /// When everything that was read is paid for.
     paid_at: u64,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Pace {
-    /// Ready with the bytes that may be taken now, once that is half of a burst.
+    /// Ready with the bytes that may be read now, once that is half of a burst.
     pub fn poll(&mut self, per_second: u64, cx: &mut Context<'_>) -> Poll<usize> {
         loop {
             let now = Moment::now().nanoseconds();
@@ -50,13 +50,13 @@ impl Pace {
     }
 }
 
-/// At least one, or nothing would ever flow.
+/// At least one byte, or nothing would ever flow.
 fn bytes(per_second: u64, nanoseconds: u64) -> usize {
     let bytes = u128::from(per_second) * u128::from(nanoseconds) / u128::from(SECOND);
     usize::try_from(bytes).unwrap_or(usize::MAX).max(1)
 }
 
-/// Rounded up, so that many small pieces do not add up to more than they may.
+/// Rounded up, so that many small pieces do not exceed the limit together.
 fn cost(per_second: u64, count: usize) -> u64 {
     let nanoseconds = (count as u128 * u128::from(SECOND)).div_ceil(u128::from(per_second));
     u64::try_from(nanoseconds).unwrap_or(u64::MAX)
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(poll(&mut pace, 1_000_000), Poll::Ready(100_000));
         pace.take(1_000_000, 100_000);
         assert_eq!(poll(&mut pace, 1_000_000), Poll::Pending);
-        // What was taken over what may be is paid for too.
+        // What was read beyond the limit is paid for, too.
         pace.take(1_000_000, 100_000_000);
         assert!(pace.paid_at >= Moment::now().nanoseconds() + 99 * SECOND);
     }

@@ -1,4 +1,4 @@
-//! Where a session lives: its place in the process's limit and in a worker's load, given back on drop.
+//! A session's place in the process's limit and in a worker's load, given back on drop.
 
 use std::ops::Deref;
 use std::rc::Rc;
@@ -11,11 +11,11 @@ use super::resources::Resources;
 use crate::border::plane::{Plane, WorkerLoad};
 use crate::data::limits::GatePermit;
 
-/// One session's place in the process's limit and in a worker's load, from the choice of the worker on. `None`: it
-/// became a `Home`.
+/// One session's place in the process's limit and in a worker's load, from the moment the worker is chosen. `None`:
+/// it became a `Home`.
 pub struct Place(Option<Arc<CachePadded<WorkerLoad>>>);
 
-/// The worker a session lives on, and its place there.
+/// The worker of a session, and the session's place there.
 pub struct Home(Rc<Resources>);
 
 impl Place {
@@ -35,7 +35,7 @@ impl Place {
         }
     }
 
-    /// On the worker that it was chosen for, which then need not be remembered twice.
+    /// On the worker for which the place was taken, so that it need not be stored twice.
     pub fn settle(mut self, worker: &Rc<Resources>) -> Home {
         self.0 = None;
         Home(Rc::clone(worker))

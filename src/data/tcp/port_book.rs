@@ -1,32 +1,32 @@
-//! The ports towards one destination: which are free, in use, resting. Pure: time is passed in; the lock around it and
-//! the sockets are those of `source_ports`, which also has the picture.
+//! The ports towards one destination: which are free, in use, or cannot be reused yet. Pure: time is passed in. The
+//! lock around it and the sockets belong to `source_ports`, which also has the picture.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long a port rests; the kernel's TIME_WAIT.
+/// How long a port cannot be reused; the kernel's TIME_WAIT.
 pub const REST: Duration = Duration::from_secs(60);
 
-/// Half of the window in which openings are counted.
+/// Half of the window in which new connections are counted.
 const HALF_WINDOW: Duration = Duration::from_secs(30);
 
-/// A destination that nobody connected to for so long is forgotten: then its openings do not count any more, and
-/// no port of it rests.
+/// A destination without a new connection for this long is forgotten: then its count is 0, and every port of it can
+/// be reused.
 pub const FORGET: Duration = Duration::from_secs(120);
 
 /// The ports towards one destination.
 #[derive(Debug)]
 pub struct Book {
     pub opened: Window,
-    /// `None` until ports of our own were needed.
+    /// `None` until maitred had to choose ports itself.
     free: Option<VecDeque<u16>>,
     resting: VecDeque<(Instant, u16)>,
     in_use: usize,
-    /// Whether the backend agrees on timestamps, and when it was asked; `None` = not yet.
+    /// Whether the backend agrees to timestamps, and when that was checked; `None` = not yet.
     pub timestamps: Option<(Instant, bool)>,
 }
 
-/// Openings in about the last minute: the current half and the one before.
+/// New connections in about the last minute: the current half and the one before.
 #[derive(Debug)]
 pub struct Window {
     since: Instant,
@@ -34,10 +34,10 @@ pub struct Window {
     before: u32,
 }
 
-/// How a connection of ours ended.
+/// How a connection from a port of ours ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The kernel did not take the port: somebody else has it, or it cannot be used again yet.
+    /// The kernel refused the port: another program has it, or it cannot be used again yet.
     Refused,
     /// It was never made, was reset, or the backend's FIN came first: the kernel keeps nothing.
     Free,
@@ -56,7 +56,8 @@ impl Book {
         }
     }
 
-    /// The port that was free the longest. One that is `listening` rests: its listener may go.
+    /// The port that has been free for the longest time. A port that is `listening` waits like a used one: its
+    /// listener may be removed.
     pub fn take(
         &mut self,
         now: Instant,
@@ -82,19 +83,19 @@ impl Book {
         let without_timestamps = matches!(self.timestamps, Some((_, false)));
         let rests = end == End::Refused || (end == End::ClosedByUs && without_timestamps);
         match &mut self.free {
-            // All rest equally long, so the queue is in order of time.
+            // All wait for the same time, so the queue is in order of time.
             _ if rests => self.resting.push_back((now + REST, port)),
             Some(free) => free.push_back(port),
             None => {}
         }
     }
 
-    /// Whether timestamps are to be asked for: a backend may be replaced by another at the same address.
+    /// Whether timestamps must be checked again: a backend may be replaced by another at the same address.
     pub fn asks(&self, now: Instant) -> bool {
         self.timestamps.is_none_or(|(asked, _)| now.saturating_duration_since(asked) >= REST)
     }
 
-    /// Whether it holds nothing that anybody may still need. The resting ones have been over for a while then.
+    /// Whether it has nothing that is still needed. Ports that had to wait have long been reusable then.
     pub fn is_forgotten(&self, now: Instant) -> bool {
         self.in_use == 0
             && self.resting.back().is_none_or(|(until, _)| *until <= now)

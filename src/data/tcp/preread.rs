@@ -1,6 +1,7 @@
-//! Before a session is routed: its PROXY header, where its sender is trusted to send one, and its first bytes, where a
-//! route or a pool's hash asks for them. They are looked at and left in the kernel, so that the backend gets the very same; only the
-//! header and a PostgreSQL client's wish to be encrypted are taken. One deadline, from accept, holds for all of it.
+//! Before a session is routed: its PROXY header, if its sender is trusted to send one, and its first bytes, if a
+//! route or a pool's hash needs them. They are looked at and left in the kernel, so that the backend gets the same
+//! bytes; only the header and a PostgreSQL client's request for TLS are consumed. One deadline, from accept, applies
+//! to all of it.
 
 use std::future::poll_fn;
 use std::io;
@@ -25,7 +26,7 @@ use crate::data::wire::{postgres, proxy_protocol};
 use crate::sys::clock::Moment;
 use crate::sys::socket::{self, Peeked};
 
-/// Finds out who the client is and which route it takes, as far as the listener wants to know.
+/// Finds out who the client is and which route it takes, as far as the listener needs it.
 pub async fn preread(session: &Session, client: &mut Stream) -> Result<(), CloseReason> {
     let listener = &session.listener;
     let judge = session.told(|told| told.sender_of.clone()).flatten();
@@ -55,7 +56,7 @@ pub async fn preread(session: &Session, client: &mut Stream) -> Result<(), Close
     Ok(())
 }
 
-/// Finds out which server the client asks for, where the pool's hash wants to know.
+/// Finds out which server name the client asks for, if the pool's hash needs it.
 pub async fn server_name(session: &Session, client: &mut Stream) -> Result<(), CloseReason> {
     if session.told(|told| told.hello.is_some()) == Some(true) {
         return Ok(());
@@ -68,8 +69,8 @@ pub async fn server_name(session: &Session, client: &mut Stream) -> Result<(), C
     Ok(())
 }
 
-/// What the client offered has had its say; its name is kept, for the log. A client may offer as much as `preread_size` holds,
-/// and stay for a year.
+/// What the client offered is not needed any more; only the name is kept, for the log. A client may offer as much as
+/// `preread_size` allows, and stay for a year.
 fn forget_offers(session: &Session) {
     if session.told(|told| told.hello.is_some()) == Some(true) {
         session.tell(|told| {
@@ -84,17 +85,17 @@ fn facts<'a>(session: &Session, hello: Option<&'a Hello>) -> Facts<'a> {
     Facts { client: session.client().ip(), port: session.local().port(), hello }
 }
 
-/// What is held while bytes are waited for.
+/// What is held while bytes are awaited.
 struct Wait<'a> {
     session: &'a Session,
     client: &'a mut Stream,
-    /// Among all of the listener's that wait.
+    /// A place among the listener's sessions that wait.
     place: Option<PrereadPermit>,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Wait<'_> {
-    /// Takes the PROXY header, and holds whom it announces against what the sender was not held against.
+    /// Reads the PROXY header, and applies those rules to the announced client that were not applied to the sender.
     async fn header(&mut self, judge: Arc<Listener>) -> Result<(), CloseReason> {
         let most = self.session.listener.config.preread_size;
         let header = self.until(|bytes| proxy_protocol::read(bytes, most)).await?;
@@ -124,9 +125,9 @@ impl Wait<'_> {
         self.client_hello(is_promised).await
     }
 
-    /// Answers a PostgreSQL client that asks whether TLS may follow; says whether one did.
+    /// Answers a PostgreSQL client that asks for TLS; returns whether one did.
     async fn postgres_asks(&mut self) -> Result<bool, CloseReason> {
-        // It may first ask for another encryption, be told no, and then for TLS; and that is all.
+        // It may first ask for another encryption, be refused, and then ask for TLS; nothing else.
         for _ in 0..2 {
             match self.until(|bytes| Ok::<_, CloseReason>(postgres::read(bytes))).await?? {
                 None => break,
@@ -144,7 +145,8 @@ impl Wait<'_> {
         Ok(false)
     }
 
-    /// Looks at the ClientHello. Who does not speak TLS names no server, unless it said that it would.
+    /// Looks at the ClientHello. A client that does not speak TLS has no server name; if it asked for TLS before,
+    /// this is a fault.
     async fn client_hello(&mut self, is_promised: bool) -> Result<Hello, CloseReason> {
         let most = self.session.listener.config.preread_size;
         match self.until(|bytes| client_hello::read(bytes, most)).await? {
@@ -157,14 +159,14 @@ impl Wait<'_> {
         }
     }
 
-    /// Shows `judge` what is there, each time more came, until it is satisfied.
+    /// Gives `judge` the bytes so far, each time more arrive, until it is satisfied.
     async fn until<T, E>(
         &mut self,
         judge: impl Fn(&[u8]) -> Result<Progress<T>, E>,
     ) -> Result<Result<T, E>, CloseReason> {
         let session = self.session;
         let most = session.listener.config.preread_size;
-        // All that the client sends is there to be judged.
+        // Everything that the client sends has arrived.
         let mut is_all = false;
         self.limited(|client, cx| {
             loop {
@@ -192,7 +194,7 @@ impl Wait<'_> {
                         return Poll::Ready(Err(CloseReason::ClientClosed));
                     }
                     Peeked::Bytes { fin: true } => {
-                        // The end may have come with bytes that were not there when they were judged.
+                        // The end may have arrived with bytes that were not there when they were judged.
                         is_all = true;
                         continue;
                     }
@@ -230,7 +232,7 @@ impl Wait<'_> {
         .await
     }
 
-    /// Ends the client's TLS here.
+    /// Terminates the client's TLS here.
     async fn handshake(&mut self, server: &tls::server::Server) -> Result<(), CloseReason> {
         if server.is_for_postgres() && self.postgres_asks().await? {
             self.session.tell(|told| told.speaks_postgres = true);
@@ -250,7 +252,7 @@ impl Wait<'_> {
                 .map(|name| name.trim_end_matches('.').to_ascii_lowercase()),
             alpn: first.alpn().into_iter().flatten().collect(),
         };
-        // The name is worth a line in the log also where the handshake fails.
+        // The name is worth logging also if the handshake fails.
         self.session.tell(|told| told.hello = Some(hello));
         match accepted.into_connection(Arc::clone(&server.config)) {
             Ok(connection) => self.client.encrypt(connection),
@@ -266,19 +268,19 @@ impl Wait<'_> {
         outcome.map_err(|error| self.broke(&error))
     }
 
-    /// A PostgreSQL client that does not go on in TLS would not understand an alert.
+    /// A PostgreSQL client that did not get TLS would not understand an alert.
     async fn turn_away_in_clear(&mut self) -> Result<(), CloseReason> {
         let in_clear = self.until(|bytes| {
             let is_asking = !matches!(postgres::read(bytes), Progress::Whole(None));
             Ok::<_, CloseReason>(match bytes {
-                // As every record of TLS begins.
+                // Every TLS record begins like this.
                 [22, ..] => Progress::Whole(false),
                 [0, ..] if bytes.len() < postgres::LENGTH => Progress::Partial,
                 _ => Progress::Whole(postgres::is_startup(bytes) || is_asking),
             })
         });
         if in_clear.await?? {
-            let what = "this address is for TLS: connect with sslmode=require or better";
+            let what = "this address needs TLS: connect with sslmode=require or better";
             let _ = self.answer(&postgres::error("28000", what));
             self.session.tell(|told| told.cause = Some("it does not speak TLS".into()));
             return Err(CloseReason::TlsFailed);
@@ -298,7 +300,7 @@ impl Wait<'_> {
         }
     }
 
-    /// Takes bytes that were looked at.
+    /// Consumes bytes that were looked at.
     fn take(&self, count: usize) -> Result<(), CloseReason> {
         let scratch = &mut self.session.worker.scratch.borrow_mut()[..count];
         match rustix::net::recv(&*self.client, scratch, RecvFlags::DONTWAIT) {
@@ -307,7 +309,7 @@ impl Wait<'_> {
         }
     }
 
-    /// The first bytes of ours on this connection always have room.
+    /// Our first bytes on this connection always fit.
     fn answer(&self, bytes: &[u8]) -> Result<(), CloseReason> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         match rustix::net::send(&*self.client, bytes, flags) {

@@ -1,6 +1,6 @@
-//! The end of a client that never reached a backend: as `on_refuse` says, and with a word to those that understand one.
-//! A PostgreSQL client in TLS that ends here is sent an error of its own protocol; whoever asked in a ClientHello for a
-//! server that no route has is sent TLS' alert for that.
+//! The end of a client that never reached a backend: as `on_refuse` says, with a message if the client's protocol has
+//! one. A PostgreSQL client whose TLS is terminated here gets an error of its own protocol; a client whose
+//! ClientHello asks for a server name that no route has gets TLS' alert for that.
 
 use std::task::{Context, Waker};
 
@@ -20,7 +20,7 @@ pub fn refuse(session: &Session, client: &mut Stream, reason: CloseReason) -> Cl
         client.reset_on_close();
         return reason;
     }
-    // What does not fit at once stays unsaid.
+    // What does not fit at once is not sent.
     let mut cx = Context::from_waker(Waker::noop());
     if client.tls().is_some() {
         if speaks_postgres(session, client)
@@ -44,7 +44,7 @@ fn speaks_postgres(session: &Session, client: &Stream) -> bool {
         || client.tls().and_then(Tls::alpn) == Some(b"postgresql")
 }
 
-/// The SQLSTATE by which clients know whether another host or another try may help, and a sentence for whoever reads it.
+/// The SQLSTATE by which clients know whether another host or another try may help, and a sentence for people.
 fn in_sql(reason: CloseReason) -> Option<(&'static str, &'static str)> {
     Some(match reason {
         CloseReason::NoRoute => ("08004", "no database is served under this server name"),

@@ -1,7 +1,7 @@
-//! The relay: moves bytes both ways between a client and its backend until the session ends, and ends both
-//! sides the way they were ended. Each direction is a `Half`; here they meet, and so do the times of a session.
-//! What we cut is a reset on both sides; a reset we carry waits until what we took before is delivered, at most
-//! `half_closed`.
+//! The relay: moves bytes both ways between a client and its backend until the session ends, and ends both sides in
+//! the way in which they were ended. Each direction is a `Half`; this file combines them and applies the timeouts. If
+//! maitred cuts a session, it resets both sides. A reset that is passed on waits until what was read before it is
+//! delivered, at most `half_closed`.
 
 use std::future::poll_fn;
 use std::io;
@@ -24,13 +24,13 @@ use crate::data::tls;
 use crate::sys::socket::Peeked;
 use crate::sys::{clock, connection, socket};
 
-/// The bound on delivering before a reset is carried on, where `half_closed` is `none`.
+/// The limit for delivering before a reset is passed on, if `half_closed` is `none`.
 const CARRY: Duration = Duration::from_secs(60);
 
-/// Looks at a quiet session with unsent bytes, within its limit.
+/// Checks of a quiet session with unsent bytes, per timeout.
 const LOOKS: u32 = 4;
 
-/// For how long the other side's end is waited for after a reset in TLS, before it is reset.
+/// How long the other side's end is awaited after a reset in TLS, before that side is reset.
 const GOODBYE: Duration = Duration::from_millis(100);
 
 /// A connected session.
@@ -40,27 +40,27 @@ pub struct Relay {
     backend: Stream,
     to_backend: Half,
     to_client: Half,
-    /// Whose end came first; it names the session's.
+    /// The side that ended first; it names the session's end.
     first_end: Option<(Side, End)>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Whether the ending is decided; dropped before that, both sides are reset.
+    /// Whether the end is decided; if dropped before that, both sides are reset.
     over: bool,
 }
 
-/// How the relay is over.
+/// How the relay ends.
 pub enum Verdict {
-    /// One side was reset: the other is, once it has everything.
+    /// One side was reset: the other will be, once it has everything.
     Carry { to: Side, reason: CloseReason },
     /// Both directions ended by FIN.
     Clean(CloseReason),
-    /// We end it: a reset on both sides.
+    /// maitred ends it: a reset on both sides.
     Cut(CloseReason),
 }
 
 impl Relay {
     pub fn new(session: Rc<Session>, connected: Connected<Stream>) -> Relay {
         let is_plain = connected.client.tls().is_none() && connected.opened.stream.tls().is_none();
-        // The kernel cannot move what has to be encrypted.
+        // The kernel cannot splice what has to be encrypted.
         let mode = if is_plain { session.listener.config.relay } else { RelayMode::Copy };
         session.holds.slot.set(Some(connected.permit));
         session.holds.lease.set(connected.opened.lease.map(Box::new));
@@ -85,7 +85,8 @@ impl Relay {
             self.over = true;
             for stream in [&self.client, &self.backend] {
                 if stream.tls().is_some() {
-                    // What came behind the end in TLS would make a reset of our close, which takes back what is unsent.
+                    // Unread bytes behind the end of TLS would turn our close into a reset, which discards what is
+                    // unsent.
                     socket::end_politely(stream, &mut self.session.worker.scratch.borrow_mut());
                 }
             }
@@ -112,7 +113,7 @@ impl Relay {
                 }
             }
             if let State::Ending(end) = self.half(from).state {
-                // Read, but not delivered yet: the times of a half-closed session run already.
+                // Read, but not delivered yet: the timeouts of a half-closed session apply already.
                 self.note_end(from, end);
             }
         }
@@ -127,7 +128,7 @@ impl Relay {
         }
     }
 
-    /// Takes note of what the direction from `from` told; a verdict ends the relay.
+    /// Handles the report of the direction from `from`; a verdict ends the relay.
     fn handle(&mut self, from: Side, event: Event) -> Option<Verdict> {
         match event {
             Event::Delivered(End::Fin) => {
@@ -148,7 +149,7 @@ impl Relay {
     fn failed(&self, side: Side, error: &io::Error) -> Verdict {
         let reason = side.failure(error);
         if reason == CloseReason::TlsFailed {
-            // One ended without saying so in TLS, and the other complains of that.
+            // One side ended without TLS' goodbye, and the other complains about it.
             if let Some((first, _)) = self.first_end
                 && self.stream(first).is_truncated()
             {
@@ -164,10 +165,10 @@ impl Relay {
     fn fin_delivered(&mut self, from: Side) -> Option<Verdict> {
         let (first, end) = self.first_end.unwrap_or((from, End::Fin));
         match self.half(from.other()).state {
-            // Both sides are read to their end: closing them now sends the FIN that is still to be sent.
+            // Both sides are read to their end: closing them now sends the FIN that is still missing.
             State::Done => {
                 if from == Side::Client {
-                    // To the backend, whose own has been read: the backend keeps the TIME_WAIT, if any.
+                    // To the backend, whose FIN has been read: the TIME_WAIT, if any, is on the backend's side.
                     self.free_port();
                 }
                 Some(Verdict::Clean(match end {
@@ -175,7 +176,7 @@ impl Relay {
                     End::Reset => first.reset(),
                 }))
             }
-            // It sent its FIN and then reset us for what we wrote: the other side gets both, in that order.
+            // It sent its FIN and then reset us because of what we wrote: the other side gets both, in that order.
             State::Dead => {
                 self.send_fin(from.other());
                 Some(Verdict::Carry { to: from.other(), reason: self.reset_reason(from) })
@@ -187,15 +188,16 @@ impl Relay {
         }
     }
 
-    /// What a reset by `from` is recorded as. Most are what they seem. But whoever ended orderly before resets us for what we
-    /// still send, and whoever was sent the other side's end may close with something of it unread, as both do at the end of
-    /// PostgreSQL in TLS: that is no failure, unless bytes never got there.
+    /// The reason that is recorded for a reset by `from`. Most are what they seem. But a side that half-closed before
+    /// may reset us because of what we still send. And a side that was sent the other's end may close with some of it
+    /// unread, as PostgreSQL and libpq both do at the end in TLS. This is not a failure, unless bytes were not
+    /// delivered.
     fn reset_reason(&self, from: Side) -> CloseReason {
         let other = from.other();
         let is_over = match self.first_end {
             Some((first, End::Fin)) if first == from => return from.closed(),
             Some((_, End::Fin)) => self.half(other).state == State::Done,
-            // The other's end is there, and would have been the next to be read.
+            // The other's end has arrived, and would have been the next thing to be read.
             _ => {
                 self.half(other).state == State::Open
                     && socket::peek(self.stream(other)) == Peeked::Ended
@@ -255,7 +257,7 @@ impl Relay {
         }
     }
 
-    /// The limits of silence that apply now: how long, and what the session ends with.
+    /// The silence timeout that applies now: how long, and the reason with which the session ends.
     fn quiet_limits(&self) -> impl Iterator<Item = (Duration, CloseReason)> {
         let timeouts = &self.session.listener.config.timeouts;
         let half_closed = self.first_end.and(timeouts.half_closed);
@@ -268,7 +270,7 @@ impl Relay {
         Duration::from_millis(clock::coarse_ms().saturating_sub(last))
     }
 
-    /// The times that apply now: which ends the session, and how long until then. The lowest is waited for.
+    /// The timeouts that apply now: the reasons, and the time left. The shortest is waited for.
     fn next_limit(&self) -> Option<(Duration, CloseReason)> {
         let lifetime = self.session.listener.config.timeouts.max_lifetime;
         let quiet = self.quiet();
@@ -280,13 +282,14 @@ impl Relay {
         of_quiet.chain(of_life).min_by_key(|(left, _)| *left)
     }
 
-    /// How long a session is quiet before it is looked at, and how often from then on: what the kernel delivers to a slow
-    /// reader keeps it alive, and nobody tells of that.
+    /// How long a session is quiet before it is checked, and how often from then on: bytes that the kernel delivers
+    /// to a slow reader keep it alive, and are not reported.
     fn look_after(&self) -> Option<Duration> {
         self.quiet_limits().map(|(limit, _)| limit / LOOKS).min()
     }
 
-    /// Looks whether a far side took something since the last look; says whether there is something left to take.
+    /// Checks whether a far side read something since the last check; returns whether there is something left to
+    /// read.
     fn look(&mut self) -> bool {
         let seen = [&self.client, &self.backend].map(connection::delivery);
         if !seen.iter().any(|delivery| delivery.is_pending) {
@@ -296,7 +299,7 @@ impl Relay {
         let taken = seen.map(|delivery| delivery.mark);
         let before = self.session.told(|told| told.look).flatten();
         let before = before.filter(|look| look.last_byte_ms == last_byte_ms);
-        // The first time nobody knows: it may have been a moment ago.
+        // At the first check the time is unknown: it may have been a moment ago.
         let is_alive =
             before.is_none_or(|look| taken.iter().zip(&look.taken).any(|(now, then)| now > then));
         if is_alive {
@@ -307,8 +310,8 @@ impl Relay {
         true
     }
 
-    /// Sets the timer for the first limit, if any, or for a look before that. Bytes do not re-arm it: when it fires, it
-    /// looks again.
+    /// Sets the timer for the first timeout, if any, or for a check before that. Bytes do not re-arm it: when it
+    /// fires, it checks again.
     fn arm(&mut self, may_look: bool) {
         let Some((left, _)) = self.next_limit() else {
             self.timer = None;
@@ -340,7 +343,7 @@ impl Relay {
         }
     }
 
-    /// Resets `to` once the kernel has delivered all we gave it, at most `half_closed` after it delivered anything.
+    /// Resets `to` once the kernel has delivered everything, at most `half_closed` after it last delivered anything.
     pub async fn carry(mut self, to: Side, reason: CloseReason) -> CloseReason {
         let limit = self.session.listener.config.timeouts.half_closed.unwrap_or(CARRY);
         let mut deadline = Instant::now() + limit;
@@ -365,14 +368,14 @@ impl Relay {
         }
         let reason = if reason == to.other().reset() { self.look_back(to).await } else { reason };
         self.stream(to).reset_on_close();
-        // Of the backend's connection it was either this reset or the backend's own.
+        // On the backend's connection it was either this reset or the backend's own.
         self.free_port();
         self.over = true;
         reason
     }
 
-    /// Whoever closes with the other's goodbye unread resets, a moment before that one's end is here: so do libpq and PostgreSQL
-    /// in TLS to each other. `other`: who was not reset yet.
+    /// A side that closes with the other's goodbye unread resets, a moment before the other's end arrives: libpq and
+    /// PostgreSQL in TLS do this to each other. `other`: the side that was not reset yet.
     async fn look_back(&self, other: Side) -> CloseReason {
         let from = other.other();
         let may_be_answer = !matches!(self.first_end, Some((_, End::Fin)))
@@ -415,7 +418,7 @@ impl Drop for Relay {
             self.client.reset_on_close();
             self.backend.reset_on_close();
             if self.to_backend.state != State::Done {
-                // Where our FIN went out before, the backend's may have come, and no reset ends a TIME_WAIT.
+                // If our FIN was sent before, the backend's may have arrived, and a reset does not end a TIME_WAIT.
                 self.free_port();
             }
         }

@@ -10,13 +10,13 @@ use super::spin::Spin;
 use crate::border::plane::{Plane, WorkerLoad};
 use crate::sys::pipe::PipeStock;
 
-/// What small messages pass through; stays in the cache because all sessions of the worker share it.
+/// The buffer for small messages; stays in the cache because all sessions of the worker share it.
 pub const SCRATCH: usize = 64 * 1024;
 
-/// A worker's share of what the process has.
+/// A worker's share of the process's resources.
 #[derive(Clone)]
 pub struct Share {
-    /// Pipes it may have lent out at once.
+    /// Pipes that it may have lent out at once.
     pub pipes: usize,
     /// Common to all workers.
     pub source_ports: Arc<SourcePorts>,
@@ -29,7 +29,7 @@ pub struct Resources {
     pub source_ports: Arc<SourcePorts>,
     pub scratch: RefCell<Box<[u8]>>,
     pub pipes: RefCell<PipeStock>,
-    /// Spent for a moment when there are no descriptors left, to refuse a client instead of hanging it.
+    /// Used for a moment when no descriptors are left, to refuse a client instead of letting it hang.
     pub reserve: RefCell<Reserve>,
     pub spin: Spin,
 }
@@ -52,7 +52,7 @@ impl Resources {
     }
 }
 
-/// A descriptor held for the day there are none left.
+/// A descriptor kept for when none is left.
 pub struct Reserve(Option<OwnedFd>);
 
 impl Reserve {
@@ -62,7 +62,7 @@ impl Reserve {
         reserve
     }
 
-    /// Frees the descriptor; says whether there was one.
+    /// Frees the descriptor; returns whether there was one.
     pub fn spend(&mut self) -> bool {
         self.0.take().is_some()
     }

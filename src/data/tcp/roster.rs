@@ -5,10 +5,10 @@ use std::rc::Rc;
 use super::session::Session;
 use crate::border::plane::SEATS;
 
-/// The open sessions of a worker: eight bytes each, in rows that never move, for there may be very many.
+/// The open sessions of a worker: eight bytes each, in rows that never move, because there may be very many.
 #[derive(Default)]
 pub struct Roster {
-    // Boxed although a Vec is on the heap: a growing Vec would copy, and leave its old self behind.
+    // Boxed although a Vec is on the heap: a growing Vec would copy, and leave its old memory behind.
     #[allow(clippy::vec_box)]
     rows: Vec<Box<[Option<Rc<Session>>; ROW]>>,
     free: Vec<u32>,
@@ -18,13 +18,13 @@ pub struct Roster {
 const ROW: usize = SEATS;
 
 impl Roster {
-    /// Answers the seat, to be given up with `leave`.
+    /// Returns the seat, which `leave` gives up.
     pub fn enter(&mut self, session: Rc<Session>) -> u32 {
         if self.free.is_empty() {
             let first = self.rows.len() * ROW;
             self.rows.push(Box::new(std::array::from_fn(|_| None)));
             let seats = first..first + ROW;
-            // Lowest on top, so that the roster stays as short as it can.
+            // The lowest on top, so that the roster stays as short as it can.
             self.free.extend(seats.rev().map(|seat| {
                 u32::try_from(seat).expect("descriptors run out long before 2^32 sessions")
             }));

@@ -16,7 +16,7 @@ use crate::config::{self, WhenFull, WhenNoneUp};
 use crate::data::pool::{Held, PickError, PickKey, Picked, Pool, Tried};
 use crate::data::stream::Stream;
 
-/// Looking for a backend that answers, while the client is watched.
+/// The search for a backend that answers, while the client is watched.
 pub struct Search<'a> {
     pub session: &'a Rc<Session>,
     pub client: &'a mut Stream,
@@ -26,18 +26,18 @@ pub struct Search<'a> {
     pub tried: Tried,
     /// Of the last attempt.
     pub failure: Option<Failure>,
-    /// Once it was held: boxed, for few are.
+    /// Set once the session was held: boxed, because few are.
     pub hold: Option<Box<Hold>>,
 }
 
-/// How often somebody looks although nothing told of a change.
+/// How often it is checked although no change was reported.
 pub const LOOK: Duration = Duration::from_millis(250);
 
-/// A session's place among the held ones, and its time, over all of its tries.
+/// A session's place among the held ones, and its time, over all of its attempts.
 pub struct Hold {
     pub(super) _place: Held,
     pub(super) deadline: Pin<Box<Sleep>>,
-    /// One that tried and failed lets others try first.
+    /// A session whose attempt failed lets others try first.
     pub tried: Option<Instant>,
 }
 
@@ -56,7 +56,8 @@ impl Search<'_> {
         self.session.told(|told| by(told.server_name())).unwrap_or_else(|| by(None))
     }
 
-    /// Whether the pool lets a client wait rather than turning it away. A wait helps against nothing but a want of backends.
+    /// Whether the pool lets this client wait instead of refusing it. Waiting helps only if backends are what is
+    /// missing.
     pub fn hold_for(&self, error: PickError) -> Option<config::Hold> {
         if !self.failure.is_none_or(Failure::may_pass) {
             return None;
@@ -66,7 +67,7 @@ impl Search<'_> {
             (PickError::NoneUp | PickError::AllTried, _, WhenNoneUp::Hold(hold)) => Some(hold),
             // Not all are full: one of them failed.
             (PickError::AllFull, _, WhenNoneUp::Hold(hold)) if self.failure.is_some() => Some(hold),
-            // Who serves here was asked for and is not known yet, which is over soon.
+            // The names of this tier are not resolved yet, which takes only a moment.
             (PickError::NoneUp, _, _) if self.pool.waits_for_tier() => {
                 Some(config::Hold { time: SETTLING, max: 1_000 })
             }
@@ -74,12 +75,13 @@ impl Search<'_> {
         }
     }
 
-    /// Whether those that failed may be tried once more, for no other is left.
+    /// Whether the backends that failed may be tried once more, because no other is left.
     pub fn may_return(&self, error: PickError) -> bool {
         error != PickError::NoneUp && self.failure.is_some_and(Failure::may_pass)
     }
 
-    /// It was held, and is about to try: whom it tried before may be there now, in another version of the pool at that.
+    /// It was held, and is about to try again: the backends that it tried before may be up now, and the pool may be
+    /// another version.
     pub fn begin_anew(&mut self) {
         self.tried = Tried::default();
         if let Some(hold) = &mut self.hold {

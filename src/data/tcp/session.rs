@@ -21,13 +21,13 @@ use crate::data::pool::{BackendPermit, Pool};
 use crate::data::wire::proxy_protocol::Ends;
 use crate::sys::clock::{self, Moment};
 
-/// One session. Everything in it belongs to one worker: no atomics. There may be hundreds of thousands of them,
-/// so what is rare is small here or boxed.
+/// One session. Everything in it belongs to one worker: no atomics. There may be hundreds of thousands of them, so
+/// rare parts are small or boxed.
 pub struct Session {
     pub id: u64,
-    /// Of the last attempt.
+    /// The backend of the last attempt.
     backend: Cell<Option<Arc<Backend>>>,
-    /// While relaying: the slot on the backend and, if it is one of ours, the source port.
+    /// While relaying: the slot on the backend, and the source port if maitred chose it.
     pub holds: Holds,
     pub started: Moment,
     pub bytes: Cell<Bytes>,
@@ -36,7 +36,7 @@ pub struct Session {
     waker: Cell<Option<Waker>>,
     local: Arc<LocalAddr>,
     client: Cell<PackedClientAddr>,
-    /// What the first bytes told, where any were looked at.
+    /// What the first bytes said, if any were looked at.
     told: Cell<Option<Box<Told>>>,
     pub times: Cell<Times>,
     /// Its place in the worker's roster.
@@ -46,13 +46,13 @@ pub struct Session {
     cut: Cell<Option<CloseReason>>,
     /// Whether it has a place among its client's sessions.
     is_counted: Cell<bool>,
-    /// By its first bytes, as far as they were seen.
+    /// The protocol, by its first bytes, as far as they were seen.
     pub speaks_tls: Cell<bool>,
     /// Why it ended; `internal` until that is known.
     pub reason: Cell<CloseReason>,
     /// Its settings, as they were when it was accepted.
     pub listener: ListenerPermit,
-    /// Its place is given back last: at no load all else must be given back.
+    /// Its place is given back last: at zero load everything else must be given back.
     pub worker: Home,
 }
 
@@ -63,12 +63,12 @@ pub struct Holds {
     pub lease: Cell<Option<Box<Lease>>>,
 }
 
-/// How long the backend took, in microseconds; an hour and more is all the same here.
+/// How long the backend took, in microseconds; one hour is the maximum.
 #[derive(Clone, Copy, Default)]
 pub struct Times {
     pub connect: Option<NonZeroU32>,
     pub first_byte: Option<NonZeroU32>,
-    /// When the backend was last given anything, or connected, since the start: until it has spoken.
+    /// When the backend was last sent anything, or connected, since the start: until its first byte.
     first_byte_from: u32,
 }
 
@@ -119,12 +119,12 @@ impl Session {
         snapshot.pools.get(&self.pool_name()?).map(Arc::clone)
     }
 
-    /// Who it is for: the announced client, where one was.
+    /// The client: the announced one, if there is one.
     pub fn client(&self) -> ClientAddr {
         self.client.get().unpack()
     }
 
-    /// The address the client dialled, as far as the listening socket or a PROXY header knows it.
+    /// The address that the client dialled, as far as the listening socket or a PROXY header knows it.
     pub fn local(&self) -> LocalAddr {
         self.told(|told| told.local).flatten().unwrap_or(*self.local)
     }
@@ -149,7 +149,7 @@ impl Session {
         &self.listener.config.name
     }
 
-    /// Whether its client might come in by the listener as it is now.
+    /// Whether the listener, as it is now, would admit its client.
     pub fn may_stay(&self, now: &Listener) -> bool {
         let sender = self.told(|told| told.sender).flatten().and_then(|sender| sender.ip());
         let client = self.client().ip();
@@ -157,7 +157,7 @@ impl Session {
         admit::may_stay(now, client, sender, is_sender)
     }
 
-    /// Takes note of what the first bytes told.
+    /// Keeps what the first bytes said.
     pub fn tell<T>(&self, note: impl FnOnce(&mut Told) -> T) -> T {
         let mut told = self.told.take().unwrap_or_default();
         let result = note(&mut told);
@@ -170,13 +170,13 @@ impl Session {
         if from_client { bandwidth.to_backend } else { bandwidth.to_client }
     }
 
-    /// Ready with how much may be taken from that side now.
+    /// Ready with how much may be read from that side now.
     pub fn poll_allowance(&self, from_client: bool, cx: &mut Context<'_>) -> Poll<usize> {
         let Some(limit) = self.bandwidth(from_client) else { return Poll::Ready(usize::MAX) };
         self.tell(|told| told.paces.of(from_client).poll(limit, cx))
     }
 
-    /// Looks at what the first bytes told, if any were looked at.
+    /// Reads what the first bytes said, if any were looked at.
     pub fn told<T>(&self, look: impl FnOnce(&Told) -> T) -> Option<T> {
         let told = self.told.take()?;
         let result = look(&told);
@@ -196,14 +196,14 @@ impl Session {
         Some(result)
     }
 
-    /// Registers the session's task and says whether somebody wants it to end.
+    /// Registers the session's task and returns the reason if it must end.
     pub fn poll_cut(&self, cx: &Context<'_>) -> Option<CloseReason> {
         let waker = self.waker.take().filter(|waker| waker.will_wake(cx.waker()));
         self.waker.set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
         self.cut.get()
     }
 
-    /// Ends the session at its next turn; the first reason stands, but for one that would only end an attempt.
+    /// Ends the session at its next turn; the first reason stays, unless it would end only an attempt.
     pub fn cut(&self, reason: CloseReason) {
         let is_attempt = |it: CloseReason| self.stage.get() == Stage::Connect && it.is_of_backend();
         if self.cut.get().is_none_or(is_attempt) {
@@ -215,12 +215,12 @@ impl Session {
         }
     }
 
-    /// Whatever it was cut for does not concern it any more.
+    /// The reason for the cut does not concern it any more.
     pub fn lift_cut(&self) {
         self.cut.set(None);
     }
 
-    /// The backend answered the connect; now it may speak.
+    /// The backend accepted the connection; now it may send.
     pub fn connected(&self, took: Duration) {
         let times = self.times.get();
         let connect = NonZeroU32::new(microseconds(took).max(1));
@@ -228,7 +228,7 @@ impl Session {
         self.times.set(Times { connect, first_byte_from, ..times });
     }
 
-    /// Payload taken from one side.
+    /// Payload read from one side.
     pub fn taken(&self, from_client: bool, count: usize) {
         if let Some(limit) = self.bandwidth(from_client) {
             self.tell(|told| told.paces.of(from_client).take(limit, count));
@@ -237,7 +237,8 @@ impl Session {
         let mut bytes = self.bytes.get();
         if from_client {
             if bytes.backend_received == 0 {
-                // A client may pause within what it asks. Before it is given: the backend may be quicker than we are.
+                // A client may pause within its request. Set before it is passed on: the backend may be quicker than
+                // we are.
                 let first_byte_from = microseconds(self.started.elapsed());
                 self.times.set(Times { first_byte_from, ..self.times.get() });
             }
@@ -256,7 +257,7 @@ impl Session {
         self.last_byte_ms.set(clock::coarse_ms());
     }
 
-    /// Payload given to the other side.
+    /// Payload written to the other side.
     pub fn delivered(&self, from_client: bool, count: usize, spliced: bool) {
         let count = count as u64;
         let mut bytes = self.bytes.get();
@@ -275,7 +276,7 @@ impl Session {
         self.last_byte_ms.set(clock::coarse_ms());
     }
 
-    /// The backend spoke for the first time: how long did it let us wait?
+    /// The backend's first byte: how long did it take?
     fn first_byte(&self) {
         let times = self.times.get();
         let from = Duration::from_micros(u64::from(times.first_byte_from));
@@ -291,7 +292,7 @@ impl Session {
         });
     }
 
-    /// With what it sent before it was turned away, which nobody passed on.
+    /// With what it sent before it was refused, which was not passed on.
     pub fn all_bytes(&self) -> Bytes {
         let mut bytes = self.bytes.get();
         if matches!(self.stage.get(), Stage::Preread | Stage::Route) {
@@ -309,7 +310,7 @@ impl Session {
     }
 
     fn is_on(&self, name: &str, filter: &SessionFilter) -> bool {
-        // Held after an attempt, it is on none.
+        // A session that is held after an attempt is on no backend.
         matches!(self.stage.get(), Stage::Connect | Stage::Relay)
             && self.with_backend(|backend| {
                 &*backend.name == name

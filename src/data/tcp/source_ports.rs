@@ -1,7 +1,6 @@
-//! Source ports of backend connections. The kernel chooses them until that would collapse: once the ports
-//! towards one backend are full of TIME_WAIT, its search is linear and a connection costs milliseconds. Then
-//! we hand them out ourselves: an explicitly bound port in TIME_WAIT is reused at once where both ends agreed
-//! on TCP timestamps.
+//! Source ports of backend connections. The kernel chooses them until that would collapse: once the ports towards one
+//! backend are full of TIME_WAIT, its search is linear and a connection costs milliseconds. Then maitred chooses: an
+//! explicitly bound port in TIME_WAIT can be reused at once if both ends agreed on TCP timestamps.
 //!
 //! Per (source or any, backend address):
 //!
@@ -11,8 +10,8 @@
 //!        └──────────────60 s──── resting ◀────────┘ or a listener of ours has it
 //! ```
 //!
-//! Ours are only the ports at an odd offset from the start of `ip_local_port_range`: automatic choice prefers
-//! the even ones, and a port bound explicitly is closed to every other program's automatic choice.
+//! maitred chooses only ports at an odd offset from the start of `ip_local_port_range`: automatic choice prefers the
+//! even ones, and a port that is bound explicitly is closed to the automatic choice of every other program.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -32,16 +31,16 @@ use crate::config::SourcePorts as Mode;
 use crate::sys::port_range::PortRange;
 use crate::sys::{connection, socket};
 
-/// Ports tried for one connection before the kernel is asked again.
+/// Ports tried for one connection before the kernel chooses after all.
 const TRIES: usize = 8;
 
 /// All workers' ports; lives as long as the process.
 pub struct SourcePorts {
     range: PortRange,
     stats: Arc<PortStats>,
-    /// Off the byte path, one look per connection; no guard is held across anything.
+    /// Not on the byte path: one look-up per connection. No guard is held across anything.
     destinations: DashMap<(Option<ZonedIp>, SocketAddr), Arc<Destination>>,
-    /// When those that nobody needs any more were last looked for.
+    /// When destinations that are not needed any more were last looked for.
     swept: Mutex<Instant>,
     /// Ports of our own listeners, as the last reload left them.
     listening: ArcSwap<BTreeSet<u16>>,
@@ -51,7 +50,7 @@ pub struct SourcePorts {
 /// A std lock: held for a pop or a push.
 type Destination = Mutex<Book>;
 
-/// A port of ours in use; given back on drop.
+/// A port that maitred chose, in use; given back on drop.
 pub struct Lease {
     port: u16,
     destination: Arc<Destination>,
@@ -59,7 +58,7 @@ pub struct Lease {
     end: End,
 }
 
-/// Where connections of a pool come from.
+/// The source addresses of a pool's connections.
 #[derive(Clone, Copy)]
 pub struct From<'a> {
     pub sources: &'a [ZonedIp],
@@ -78,17 +77,17 @@ impl SourcePorts {
         }
     }
 
-    /// Our listeners have these ports from now on: they are not handed out. To be told at each reload.
+    /// From now on our listeners have these ports: they are not chosen. Must be called at each reload.
     pub fn keep_off(&self, listening: BTreeSet<u16>) {
         self.listening.store(Arc::new(listening));
     }
 
-    /// Whether the kernel may choose this port as ours.
+    /// Whether the kernel may choose this port as a source port.
     pub fn may_choose(&self, port: u16) -> bool {
         self.range.range.contains(&port)
     }
 
-    /// Begins a connection to `address`. `make` creates the socket, anew for each port tried.
+    /// Begins a connection to `address`. `make` creates the socket, again for each port tried.
     pub fn connect(
         &self,
         address: SocketAddr,
@@ -146,7 +145,8 @@ impl SourcePorts {
         Ok((kernel_port(source, address, make)?, None))
     }
 
-    /// All that `connect` does about a port of our own, but for the socket: for the benchmark, which connects to nobody.
+    /// Everything that `connect` does about a port of ours, except the socket: for the benchmark, which does not
+    /// connect.
     #[doc(hidden)]
     pub fn lease_unconnected(&self, address: SocketAddr) -> Option<Lease> {
         let destination = self.destination(None, address);
@@ -164,7 +164,7 @@ impl SourcePorts {
         Arc::clone(&entry.or_insert_with(|| Arc::new(Mutex::new(Book::new(now)))))
     }
 
-    /// Forgets the destinations that nobody needs any more, at most once in a while: there are only those of about
+    /// Forgets destinations that are not needed any more, at most once in a while: what remains are those of about
     /// the last minutes, and those with ports in use.
     fn sweep(&self, now: Instant) {
         let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -173,13 +173,14 @@ impl SourcePorts {
         }
         *swept = now;
         drop(swept);
-        // One that somebody is just about to take a port of is not forgotten: it would be taken a second time.
+        // A destination from which a port is about to be taken is not forgotten: the port would be taken a second
+        // time.
         self.destinations.retain(|_, destination| {
             Arc::strong_count(destination) > 1 || !lock(destination).is_forgotten(now)
         });
     }
 
-    /// Counts an opening; says whether the kernel's own choice would come near to collapsing.
+    /// Counts a new connection; returns whether the kernel's own choice is close to collapsing.
     fn wants_own(&self, destination: &Destination, mode: Mode) -> bool {
         let opened = lock(destination).opened.count(Instant::now());
         mode == Mode::Own || opened as usize > self.range.len() / 4
@@ -194,7 +195,7 @@ impl SourcePorts {
         let mut book = lock(destination);
         let own = || self.range.own(spread(source, address));
         let listening = self.listening.load();
-        // From the very port it is asked on, a backend of this machine would be the connection itself.
+        // From the same port, a connection to a backend on this machine would be connected to itself.
         let is_kept_off = |port| port == address.port() || listening.contains(&port);
         let port = book.take(Instant::now(), own, is_kept_off)?;
         self.stats.in_use.fetch_add(1, Relaxed);
@@ -216,7 +217,7 @@ fn spread(source: Option<ZonedIp>, address: SocketAddr) -> u64 {
 }
 
 impl Lease {
-    /// To be told once connected; without timestamps a port we closed must rest.
+    /// Must be told once connected; without timestamps a port that we closed must wait.
     pub fn connected(&mut self, socket: impl std::os::fd::AsFd) {
         // Until told otherwise.
         self.end = End::ClosedByUs;
@@ -251,7 +252,7 @@ fn kernel_port(
 ) -> io::Result<Socket> {
     let socket = make()?;
     if let Some(source) = source {
-        // Else bind() would take a port for every destination at once.
+        // Otherwise bind() would take the port for every destination at once.
         socket::set_bind_address_no_port(&socket)?;
         socket.bind(&source.at(0).into())?;
     }

@@ -1,6 +1,6 @@
-//! `process.busy_poll`: for so long after its last turn a worker asks the kernel again and again for something to do,
-//! instead of going to sleep. Sleeping and being woken is most of what a lone client waits for; the price is a
-//! processor that is never idle while clients talk.
+//! `process.busy_poll`: for this time after its last turn a worker asks the kernel again and again for events,
+//! instead of going to sleep. Sleeping and waking is most of a lone client's latency; the price is a CPU that is
+//! never idle while clients send.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,7 +12,7 @@ use crate::border::plane::Plane;
 
 #[derive(Default)]
 pub struct Spin {
-    /// Of sessions, since the start: all that matters is that it changes.
+    /// Turns of sessions since the start: it only matters that the number changes.
     turns: Cell<u64>,
     is_spinning: Cell<bool>,
     begin: Notify,
@@ -35,7 +35,7 @@ pub async fn run(spin: &Spin, plane: &Plane) {
         spin.begin.notified().await;
         let (mut turns, mut since) = (spin.turns.get(), Instant::now());
         loop {
-            // The runtime looks for events without waiting, since there is a task to be run.
+            // The runtime polls for events without waiting, because there is a task to run.
             tokio::task::yield_now().await;
             let now = Instant::now();
             if turns != spin.turns.get() {

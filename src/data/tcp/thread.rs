@@ -1,5 +1,5 @@
-//! The thread of a worker, with a runtime of its own: takes sessions in and does as the supervisor says, until it is told
-//! to stop.
+//! The thread of a worker, with a runtime of its own: accepts sessions and follows the supervisor's commands until it
+//! is told to stop.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -52,7 +52,7 @@ fn obey(worker: &Rc<Worker>, command: Command, acceptors: &mut HashMap<ListenAdd
             gone.for_each(|acceptor| acceptor.give_way(done.clone()));
         }
         Command::List(filter, from, answer) => {
-            // A reader that went away wants no answer.
+            // A reader that has left needs no answer.
             let _ = answer.send(worker.list(&filter, from));
         }
         Command::Listen(sockets) => {
@@ -81,7 +81,7 @@ fn obey(worker: &Rc<Worker>, command: Command, acceptors: &mut HashMap<ListenAdd
     }
 }
 
-/// Some seats at a time, so that nobody waits for the others. Who comes meanwhile is looked at as it comes.
+/// Some seats at a time, so that other work does not wait. A session that starts meanwhile is checked when it starts.
 async fn look_again(worker: Rc<Worker>, listeners: Vec<Arc<Listener>>) {
     let mut from = 0;
     while worker.look_again(&listeners, from) {

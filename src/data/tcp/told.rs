@@ -1,4 +1,4 @@
-//! What few sessions have: what their first bytes told, and what was made of it.
+//! What few sessions have: what their first bytes said, and its consequences.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,30 +10,30 @@ use crate::data::wire::client_hello::Hello;
 
 #[derive(Default)]
 pub struct Told {
-    /// Until the PROXY header has come: who judges the client it announces.
+    /// Until the PROXY header has arrived: the rules for the client that it announces.
     pub sender_of: Option<Arc<Listener>>,
-    /// Who announced the client in a PROXY header.
+    /// The sender of the PROXY header.
     pub sender: Option<ClientAddr>,
-    /// What the announced client dialled.
+    /// The address that the announced client dialled.
     pub local: Option<LocalAddr>,
     /// `None`: it was not looked at.
     pub hello: Option<Hello>,
-    /// The listener's route it takes; `None`: its own pool.
+    /// The listener's route that it takes; `None`: the listener's own pool.
     pub route: Option<usize>,
-    /// A PostgreSQL client was told to go on in TLS; so must its backend be.
+    /// A PostgreSQL client was told to go on in TLS; so the backend must accept TLS, too.
     pub wants_postgres_tls: bool,
-    /// It asked as PostgreSQL clients do, and goes on in TLS that ends here.
+    /// It asked for TLS as PostgreSQL clients do, and the TLS is terminated here.
     pub speaks_postgres: bool,
-    /// First bytes that were looked at, all of what it sent where it goes no further.
+    /// First bytes that were looked at; if the session is refused, everything that it sent.
     pub looked_at: usize,
     /// What was wrong with it.
     pub cause: Option<Cow<'static, str>>,
     pub paces: Paces,
-    /// Of a quiet one with bytes that a far side has not taken yet: when it was looked at last.
+    /// For a quiet session with bytes that a far side has not read yet: when it was last checked.
     pub look: Option<Look>,
 }
 
-/// What the far sides, client and backend, had taken of what the kernel was given.
+/// How many of the bytes given to the kernel the far sides, client and backend, had read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Look {
     pub taken: [u64; 2],
@@ -41,7 +41,7 @@ pub struct Look {
     pub last_byte_ms: u64,
 }
 
-/// Of a listener with `limits.bandwidth`.
+/// For a listener with `limits.bandwidth`.
 #[derive(Default)]
 pub struct Paces {
     to_backend: Pace,

@@ -1,6 +1,6 @@
-//! A client while nobody reads from it: whether it is still there. A reset always ends the wait. A FIN is a half-close, with
-//! or without bytes before it: such a client wants to hear what the backend says. Only where it is held, with no backend
-//! in sight, a client that ended before it said anything has left.
+//! Watches a client while nothing reads from it: whether it is still there. A reset always ends the wait. A FIN is a
+//! half-close, with or without bytes before it: such a client still expects the backend's answer. Only if it is held,
+//! without a backend, a client that half-closed before it sent anything has left.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,10 +12,10 @@ use crate::border::record::CloseReason;
 use crate::data::stream::Stream;
 use crate::sys::socket::{self, Peeked};
 
-/// Most connections are made faster than this; watching the client costs calls, so it starts only then.
+/// Most connections are made faster than this; watching the client costs system calls, so it starts only then.
 const GRACE: Duration = Duration::from_millis(5);
 
-/// How often a client that half-closed is looked at: the event loop cannot tell its reset from its FIN.
+/// How often a half-closed client is checked: the event loop cannot distinguish its reset from its FIN.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What the client waits for.
@@ -28,14 +28,14 @@ pub enum Waiting {
 /// What is known of it.
 #[derive(Default)]
 pub struct Watch {
-    /// Runs before the first look, and between looks at a client that half-closed.
+    /// Runs before the first check, and between checks of a half-closed client.
     timer: Option<Pin<Box<Sleep>>>,
     looking: bool,
     half_closed: bool,
 }
 
 impl Watch {
-    /// Ready when the client left for good.
+    /// Ready when the client has left for good.
     pub fn poll_left(
         &mut self,
         client: &mut Stream,
@@ -66,7 +66,7 @@ impl Watch {
             };
             self.half_closed = fin;
             if fin && waiting == Waiting::Held {
-                // In TLS the goodbye is bytes too, and what came along with the handshake is not in the kernel any more.
+                // In TLS the goodbye is bytes, too, and what arrived with the handshake is no longer in the kernel.
                 let said_something =
                     if client.tls().is_some() { client.has_words(cx) } else { has_bytes };
                 if !said_something {
@@ -79,7 +79,7 @@ impl Watch {
         }
     }
 
-    /// Then the event loop has announced what whoever reads next is to be told.
+    /// Then the event loop has already announced what the next reader needs to know.
     pub fn has_looked(&self) -> bool {
         self.looking
     }

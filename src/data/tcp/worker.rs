@@ -33,7 +33,7 @@ impl Worker {
     }
 
     pub fn cut(&self, cut: &Cut) {
-        // Cutting wakes, it does not run the session: the table is not changed under the iterator.
+        // Cutting wakes the session, it does not run it: the table does not change under the iterator.
         let mut count = 0;
         for session in self.sessions.borrow().present() {
             if session.matches(&cut.filter) {
@@ -51,7 +51,7 @@ impl Worker {
         Part { rows: wanted.map(|session| session.row()).collect(), next: Some(from + SEATS) }
     }
 
-    /// Cuts those of some seats who may not come in any more; says whether there are more seats.
+    /// Cuts those sessions in some seats whose clients are denied now; returns whether there are more seats.
     pub fn look_again(&self, listeners: &[Arc<Listener>], from: usize) -> bool {
         let sessions = self.sessions.borrow();
         let Some(row) = sessions.row(from) else { return false };
@@ -66,8 +66,8 @@ impl Worker {
         true
     }
 
-    /// The worker a new session should live on: this one, unless it is clearly busier than the least busy.
-    /// The kernel spreads by hash, which is even for many sessions and uneven for a few long ones.
+    /// The worker for a new session: this one, unless it is clearly busier than the least busy one. The kernel
+    /// spreads by hash, which is even for many sessions and uneven for a few long ones.
     pub fn least_busy(&self) -> usize {
         let load = |id: usize| self.plane.workers[id].sessions.load(Relaxed);
         let Some(least) = (0..self.all.len()).min_by_key(|id| load(*id)) else { return self.id };
@@ -75,7 +75,7 @@ impl Worker {
         if mine > theirs + 1 + theirs / 4 { least } else { self.id }
     }
 
-    /// Hands an accepted session to another worker, or gives it back if that one is too busy to listen.
+    /// Passes an accepted session to another worker, or returns it if that worker's queue is full.
     pub fn hand_over(&self, to: usize, arrival: Arrival) -> Result<(), Arrival> {
         self.all[to].arrivals.try_send(arrival).map_err(|error| error.into_inner())
     }

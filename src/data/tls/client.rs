@@ -1,4 +1,4 @@
-//! TLS to backends: whom a pool believes, and what it shows of itself.
+//! TLS to backends: the certificates that a pool trusts, and the certificate that it shows.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,10 +19,10 @@ use super::protocols;
 use super::{Bad, File, Pair, PairNames, Read, digest, has_postgres, pem, provider};
 use crate::border::text::quote;
 
-/// What a pool asks for.
+/// What a pool configures.
 #[derive(Default)]
 pub struct Wish<'a> {
-    /// The name a backend's certificate must be for; `None`: its address.
+    /// The name that must be in a backend's certificate; `None`: its address.
     pub server_name: Option<ServerName<'static>>,
     pub trust: Trust<'a>,
     /// Shown to backends that ask for one.
@@ -30,14 +30,14 @@ pub struct Wish<'a> {
     pub alpn: &'a [Vec<u8>],
 }
 
-/// Whose certificates are believed.
+/// The certificates that are trusted.
 #[derive(Clone, Copy, Default)]
 pub enum Trust<'a> {
-    /// Of these authorities.
+    /// Those of these authorities.
     File(&'a File),
-    /// Anybody's.
+    /// Any certificate.
     Nobody,
-    /// Of the authorities this machine trusts.
+    /// Those of the authorities that this machine trusts.
     #[default]
     System,
 }
@@ -52,7 +52,7 @@ pub struct Client {
     digest: [u8; 32],
 }
 
-/// `Trust` by the name of its file.
+/// `Trust` with the name of its file.
 enum Whom {
     File(String),
     Nobody,
@@ -91,7 +91,7 @@ impl Client {
             }
         };
         config.alpn_protocols = wish.alpn.to_vec();
-        // A resumed session shows no certificate, and one that expired would not be noticed.
+        // A resumed session shows no certificate, and an expired one would not be noticed.
         config.resumption = Resumption::disabled();
         parts.extend(wish.alpn.iter().cloned());
         Ok(Client {
@@ -108,7 +108,7 @@ impl Client {
         })
     }
 
-    /// The same settings from what their files hold now.
+    /// The same settings from the present content of their files.
     pub fn again(&self, read: Read<'_>) -> Result<Client, String> {
         let ca = match &self.trust {
             Whom::File(name) => Some(File::again(name, read)?),
@@ -125,7 +125,7 @@ impl Client {
             .map_err(|bad| bad.message)
     }
 
-    /// Whether backends are asked first, as PostgreSQL wants it.
+    /// Whether backends are first asked for TLS in PostgreSQL's way.
     pub fn is_for_postgres(&self) -> bool {
         has_postgres(&self.alpn)
     }
@@ -168,7 +168,7 @@ fn system(parts: &mut Vec<Vec<u8>>) -> Result<RootCertStore, Bad> {
     let found = rustls_native_certs::load_native_certs();
     parts.extend(found.certs.iter().map(|it| it.to_vec()));
     let mut store = RootCertStore::empty();
-    // A machine's store may hold some that nobody can read.
+    // A machine's store may have some that cannot be parsed.
     let (taken, _) = store.add_parsable_certificates(found.certs);
     if taken == 0 {
         let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
@@ -193,15 +193,15 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Whom to believe. Signatures are verified whoever it is.
+/// Which certificates to trust. Signatures are always verified.
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
-    /// `None`, by `verify: false`: anybody.
+    /// `None`, by `verify: false`: any certificate.
     known: Option<Known>,
 }
 
-/// The authorities of a file; and a certificate that is itself in the file, as that of a server that signed its own.
+/// The authorities of a file; and a certificate that is itself in the file, such as a self-signed one.
 #[derive(Debug)]
 struct Known {
     authorities: Arc<WebPkiServerVerifier>,
@@ -238,7 +238,7 @@ impl ServerCertVerifier for Verifier {
         if by_authority.is_ok() || !known.certificates.contains(end_entity) {
             return by_authority;
         }
-        // An authority's certificate is not taken for a server's, but this one is known by itself.
+        // An authority's certificate is not accepted as a server's, but this one is known itself.
         verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
         if pem::is_valid_at(end_entity, now.as_secs()) {
             return Ok(ServerCertVerified::assertion());

@@ -1,5 +1,5 @@
 //! TLS settings, ready for use: built by the checks of the configuration from the texts of its files, shared by all
-//! sessions, replaced whole when a file changes. How bytes are encrypted is rustls' business.
+//! sessions, replaced whole when a file changes. rustls does the encryption.
 
 pub mod client;
 mod pem;
@@ -13,7 +13,7 @@ use rustls::CertificateError;
 use rustls::crypto::{CryptoProvider, ring};
 use sha2::{Digest, Sha256};
 
-/// Of ALPN; every one of the registry's is text.
+/// Of ALPN; all registered ones are text.
 pub fn protocols(protocols: &[Vec<u8>]) -> Vec<String> {
     protocols.iter().map(|it| String::from_utf8_lossy(it).into_owned()).collect()
 }
@@ -27,7 +27,7 @@ pub struct File {
 }
 
 impl File {
-    /// Reads a file by the name it had.
+    /// Reads a file by the name that it had.
     fn again(name: &str, read: Read<'_>) -> Result<File, String> {
         Ok(File { name: name.to_owned(), text: read(Path::new(name))? })
     }
@@ -49,14 +49,14 @@ impl Pair {
     }
 }
 
-/// A certificate with those between it and an authority, and its private key.
+/// A certificate with the intermediate ones of its chain, and its private key.
 #[derive(Clone, Debug)]
 pub struct Pair {
     pub certificate: File,
     pub key: File,
 }
 
-/// Why settings are of no use.
+/// Why settings cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bad {
     pub message: String,
@@ -69,30 +69,30 @@ impl Bad {
     }
 }
 
-/// PostgreSQL's own protocol of ALPN. Who lists it speaks to those, too, who ask for TLS in PostgreSQL's older way.
+/// PostgreSQL's own protocol of ALPN. A list that has it also serves those who ask for TLS in PostgreSQL's older way.
 fn has_postgres(alpn: &[Vec<u8>]) -> bool {
     alpn.iter().any(|protocol| protocol == b"postgresql")
 }
 
-/// Why a handshake or a stream broke, in words for the log.
+/// Why a handshake or a stream broke, as text for the log.
 pub fn explain(error: &io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
         Some(rustls::Error::InvalidMessage(bad)) => {
-            format!("what came is no TLS, or broken: {bad:?}")
+            format!("what it sent is not valid TLS: {bad:?}")
         }
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
             if other.to_string().contains("CaUsedAsEndEntity") =>
         {
-            "its certificate is self-signed, and not one that is named as `ca`".to_owned()
+            "its certificate is self-signed, and is not one of those in `ca`".to_owned()
         }
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
             if other.to_string().contains("UnsupportedCertVersion") =>
         {
-            "its certificate is of X.509 version 1, which names no host".to_owned()
+            "its certificate is of X.509 version 1, which has no host names".to_owned()
         }
         _ if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "it closed amid the handshake".to_owned()
+            "it closed during the handshake".to_owned()
         }
         _ => error.to_string(),
     }
@@ -102,7 +102,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// What tells settings of one reading from those of another.
+/// Distinguishes settings of one reading from those of another.
 fn digest<'a>(parts: impl Iterator<Item = &'a [u8]>) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {

@@ -1,4 +1,4 @@
-//! What PEM texts hold: certificates, keys, authorities; and what a certificate says of itself.
+//! The content of PEM texts: certificates, keys, authorities; and what a certificate says about itself.
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
@@ -9,7 +9,7 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use super::{Bad, File};
 use crate::border::text::quote;
 
-/// What a certificate says of itself.
+/// What a certificate says about itself.
 pub struct Facts {
     /// In lower case; `*.example.com` for all names one label longer than `example.com`.
     pub names: Vec<String>,
@@ -85,7 +85,7 @@ pub fn facts(certificate: &CertificateDer<'_>, file: &File) -> Result<Facts, Bad
     Ok(Facts { names: names.collect(), expires: certificate.validity().not_after.timestamp() })
 }
 
-/// Whether it has begun to be valid and has not expired, in seconds since 1970.
+/// Whether it is valid already and has not expired, in seconds since 1970.
 pub fn is_valid_at(certificate: &CertificateDer<'_>, now: u64) -> bool {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
     let validity = certificate.validity();

@@ -1,4 +1,4 @@
-//! TLS at the door: the certificates of a listener, chosen by the name a client asks for.
+//! TLS of a listener: its certificates, chosen by the name that a client asks for.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,14 +29,14 @@ pub struct Server {
     digest: [u8; 32],
 }
 
-/// Certificates by the names they are for. Of several for one name the first that fits what the client can verify:
-/// one with an RSA key and one with an ECDSA key may stand side by side.
+/// Certificates by their names. Of several for one name, the first that fits what the client can verify: one with an
+/// RSA key and one with an ECDSA key may be used side by side.
 #[derive(Debug, Default)]
 struct ByName {
     exact: HashMap<String, Vec<Arc<CertifiedKey>>>,
     /// By what follows `*.`.
     wildcard: HashMap<String, Vec<Arc<CertifiedKey>>>,
-    /// In file order, for everybody else.
+    /// In file order, for all other names.
     all: Vec<Arc<CertifiedKey>>,
 }
 
@@ -75,7 +75,8 @@ impl Server {
         let mut config = builder.with_cert_resolver(Arc::new(by_name));
         config.alpn_protocols = alpn.to_vec();
         if client_ca.is_some() {
-            // A resumed session shows no certificate: who came in once would come in for ever, expired or not.
+            // A resumed session shows no certificate: a client that was admitted once would be admitted for ever,
+            // expired or not.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
@@ -90,7 +91,7 @@ impl Server {
         })
     }
 
-    /// The same settings from what their files hold now.
+    /// The same settings from the present content of their files.
     pub fn again(&self, read: Read<'_>) -> Result<Server, String> {
         let pairs: Result<Vec<_>, _> =
             self.pairs.iter().map(|names| Pair::again(names, read)).collect();
@@ -98,12 +99,12 @@ impl Server {
         Server::new(&pairs?, ca.as_ref(), &self.alpn).map_err(|bad| bad.message)
     }
 
-    /// Whether clients may ask first, as PostgreSQL's do.
+    /// Whether clients may first ask for TLS in PostgreSQL's way.
     pub fn is_for_postgres(&self) -> bool {
         has_postgres(&self.alpn)
     }
 
-    /// What is wrong with certificates that expired before `now`, in seconds since 1970.
+    /// Warnings about certificates that expired before `now`, in seconds since 1970.
     pub fn expired(&self, now: i64) -> impl Iterator<Item = String> {
         let each = self.pairs.iter().zip(&self.expiries).filter(move |(_, at)| **at < now);
         each.map(|((certificate, _), at)| {
@@ -137,7 +138,7 @@ fn digest_of(pairs: &[Pair], client_ca: Option<&File>, alpn: &[Vec<u8>]) -> [u8;
     digest(texts.chain([ca]).chain(alpn.iter().map(Vec::as_slice)))
 }
 
-/// Which of the two it is that does not fit, as far as rustls tells.
+/// Which of the two does not fit, as far as rustls says.
 pub(super) fn unfit(pair: &Pair, error: &rustls::Error) -> Bad {
     let (certificate, key) = (quote(&pair.certificate.name), quote(&pair.key.name));
     match error {
@@ -164,7 +165,7 @@ impl ByName {
         self.all.push(Arc::clone(certified));
     }
 
-    /// Those for `name`; a wildcard stands for one label (RFC 9525, section 6.3).
+    /// The certificates for `name`; a wildcard stands for one label (RFC 9525, section 6.3).
     fn of(&self, name: &str) -> Option<&Vec<Arc<CertifiedKey>>> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let wildcard = || self.wildcard.get(name.split_once('.')?.1);

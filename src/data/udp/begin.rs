@@ -1,5 +1,5 @@
-//! How a flow begins: who may come in, then a backend, then a socket connected to it; and how it moves to another
-//! backend when its own is gone or refuses its first datagram.
+//! How a flow begins: checks of the client, then a backend, then a socket connected to it; and how it moves to
+//! another backend when its own is gone or refuses its first datagram.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -24,14 +24,14 @@ use crate::data::pool::{BackendPermit, PickError, PickKey, Pool, Tried};
 use crate::sys::clock::Moment;
 use crate::sys::datagram;
 
-/// Why no flow begins: where it ended, how, and what that makes of its datagrams.
+/// Why a flow does not begin: the stage, the reason, and why its datagrams are dropped.
 type Refusal = (Stage, CloseReason, Dropped);
 
-/// Which limit leaves no place.
+/// The limit that has no place left.
 enum Full {
-    /// The client's own: nobody else can make room.
+    /// The client's own limit: no other client can make room.
     Client,
-    /// The listener's or the process's.
+    /// The listener's or the process's limit.
     Common,
 }
 
@@ -46,8 +46,8 @@ struct Reached {
 }
 
 impl Flows {
-    /// The flow that takes this client's next datagrams, begun or moved to another backend if need be. `None`: the
-    /// `count` datagrams are dropped and counted.
+    /// The flow for this client's next datagrams; if necessary, a flow begins or moves to another backend. `None`:
+    /// the `count` datagrams are dropped and counted.
     pub fn flow_of(&mut self, key: &Key, count: u64) -> Option<FlowId> {
         if let Some(id) = self.table.find(key).filter(|id| self.may_stay(*id)) {
             return Some(match self.leaves(id) {
@@ -64,7 +64,7 @@ impl Flows {
         }
     }
 
-    /// Ends a flow whose client may not come in any more, by its listener as it is now.
+    /// Ends a flow whose client is denied now by its listener.
     pub fn may_stay(&mut self, id: FlowId) -> bool {
         let Some(link) = self.table.get_mut(id) else { return false };
         let Some(door) = self.doors.get(widen(link.key.door)) else { return false };
@@ -95,7 +95,7 @@ impl Flows {
         Ok(self.enter(*key, (client, dialled), &pool, places, (reached, tried)))
     }
 
-    /// The checks at the door, cheap ones first.
+    /// The checks of a new client, cheap ones first.
     fn admit(
         &mut self,
         listener: &Arc<Listener>,
@@ -115,7 +115,7 @@ impl Flows {
             return Err((Stage::Admit, reason, dropped));
         }
         let places = match self.places(listener, client.ip()) {
-            // One that was idle longest makes room, if the listener says so.
+            // The flow that was idle longest makes room, if the listener says so.
             Err(Full::Common) if self.evict(listener) => self.places(listener, client.ip()),
             other => other,
         };
@@ -143,7 +143,7 @@ impl Flows {
         true
     }
 
-    /// Picks and connects; a backend that cannot even be connected to is passed over.
+    /// Picks and connects; a backend to which no socket can be connected is skipped.
     fn reach(
         &self,
         pool: &Pool,
@@ -245,7 +245,7 @@ impl Flows {
         id
     }
 
-    /// Whether the flow's backend is gone, and it is time to leave it.
+    /// Whether the flow's backend is gone, and it is time to move.
     fn leaves(&mut self, id: FlowId) -> Option<CloseReason> {
         let link = self.table.get_mut(id)?;
         let now = &self.doors.get(widen(link.key.door))?.listener;
@@ -279,8 +279,8 @@ impl Flows {
         is_time.then_some(reason)
     }
 
-    /// Begins the successor of a flow whose backend is gone on another one. While there is no other, the flow stays
-    /// where it is.
+    /// Begins the successor, on another backend, of a flow whose backend is gone. While there is no other backend,
+    /// the flow stays where it is.
     fn move_on(&mut self, id: FlowId, reason: CloseReason) -> FlowId {
         let Some((_, link)) = self.table.get(id) else { return id };
         let (client, dialled) = (link.client, link.dialled);
@@ -290,7 +290,7 @@ impl Flows {
             return id;
         };
         if pool.backends.iter().all(|it| it.live.down.ms().is_some()) {
-            // `try_all` finds nobody better.
+            // `try_all` would find no better one.
             return id;
         }
         let mut tried = Tried::default();
@@ -299,8 +299,8 @@ impl Flows {
         self.enter(key, (client, dialled), &pool, places, (reached, tried))
     }
 
-    /// The places for a flow's successor: whoever was let in is not asked again. The flow waits a moment for replies
-    /// under way; where there is no room for both, it ends at once and leaves its own places.
+    /// The places for a flow's successor: its client is not checked again. The flow waits a moment for replies under
+    /// way; if there is no room for both, it ends at once and hands over its own places.
     fn make_way(&mut self, id: FlowId, reason: CloseReason) -> Option<(Key, Places)> {
         let (_, link) = self.table.get(id)?;
         let listener = Arc::clone(&self.doors.get(widen(link.key.door))?.listener);
@@ -315,12 +315,12 @@ impl Flows {
         Some((key, ended.item.places))
     }
 
-    /// The kernel says that the backend refused a datagram or cannot be reached. If it was the flow's first and only
-    /// one, another backend gets it: this one never had it.
+    /// The kernel reports that the backend refused a datagram or cannot be reached. If it was the flow's first and
+    /// only datagram, another backend gets it: this one never had it.
     pub fn trouble(&mut self, id: FlowId, error: &io::Error) {
         let Some(link) = self.table.get_mut(id) else { return };
         datagram::forget_icmp(&link.socket);
-        // Nobody was there: whoever is when it goes on was told nothing.
+        // No process was there: when one is, it has not been sent the header.
         link.header.set_said(false);
         let Some((_, link)) = self.table.get(id) else { return };
         if !is_trouble(error) {
@@ -341,9 +341,9 @@ impl Flows {
         }
     }
 
-    /// These backends are down. A flow that counts its `responses` and waits for the first one asks another backend, as
-    /// its client would do in a while: a server that died takes along what it had received. If it only was slow, its
-    /// answer finds nobody; the client gets one.
+    /// These backends are down. A flow that counts its `responses` and waits for the first one asks another backend,
+    /// as its client would do in a while: what a dead server had received is lost. If the old backend was only slow,
+    /// its late answer is dropped; the client gets one answer.
     pub fn ask_others(&mut self, filter: &SessionFilter) {
         let waits = |id: &FlowId| {
             let flow = self.table.get(*id);
@@ -362,7 +362,7 @@ impl Flows {
         }
     }
 
-    /// The first datagram, which has no answer, reaches another backend, or is dropped here.
+    /// The first datagram, which has no answer, is sent to another backend, or is dropped here.
     fn try_elsewhere(&mut self, id: FlowId, pool: Option<&Pool>, error: &io::Error) {
         let Some(link) = self.table.get_mut(id) else { return };
         let Some(datagram) = link.again.clone() else { return };
@@ -396,7 +396,7 @@ impl Flows {
     }
 }
 
-/// Flows of a listener, also of its earlier settings, make room for each other.
+/// Flows of a listener, including those of its earlier settings, make room for each other.
 fn group(listener: &Terms) -> u64 {
     Arc::as_ptr(&listener.live).addr() as u64
 }

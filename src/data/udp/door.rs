@@ -17,9 +17,9 @@ pub struct Door {
     pub address: ListenAddr,
     /// As the kernel has it, canonical.
     pub local: SocketAddr,
-    /// As it is in the snapshot in force.
+    /// The listener as it is in the snapshot in force.
     pub listener: Arc<Listener>,
-    /// What the kernel last said of datagrams that did not fit in the queue.
+    /// The kernel's last count of datagrams that did not fit in the queue.
     pub(super) overflow: u32,
 }
 
@@ -62,14 +62,14 @@ impl Door {
     }
 
     pub(super) fn key(&self, index: u32, message: &Message<'_>) -> Key {
-        // A socket with one address needs not be told which to answer from.
+        // A socket with one address needs no information about the source address of replies.
         let dialled = message.beside.to.filter(|_| self.local.ip().is_unspecified());
         let interface = message.beside.interface;
         Key { door: index, client: message.from, dialled, interface }
     }
 }
 
-/// How many more datagrams did not fit since the kernel last told; its count wraps around.
+/// How many more datagrams did not fit since the last count of the kernel, which wraps around.
 pub fn overflowed(seen: &mut u32, received: &Received) -> u32 {
     let Some(now) = received.overflow else { return 0 };
     now.wrapping_sub(std::mem::replace(seen, now))

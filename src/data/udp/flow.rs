@@ -1,13 +1,13 @@
 //! One flow: one UDP client on one backend, from its first datagram to its expiry. Pure: time is passed in.
 
-/// How long a flow lives, as its listener was configured when it began.
+/// How long a flow lives, as its listener was configured when the flow began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// No datagram either way for this long ends it.
     pub timeout_ms: u64,
-    /// Datagrams of the client it takes; the next one begins another flow.
+    /// How many datagrams of the client it takes; the next one begins another flow.
     pub requests: Option<u64>,
-    /// Replies that each datagram of the client gets; then the flow is complete.
+    /// The replies to each datagram of the client after which the flow is complete.
     pub responses: Option<u64>,
 }
 
@@ -19,7 +19,7 @@ pub struct Flow {
     pub last_ms: u64,
     pub requests: u64,
     pub replies: u64,
-    /// It only waits for replies under way; they no longer put the end off.
+    /// It only waits for replies under way; they no longer delay its end.
     pub is_retired: bool,
 }
 
@@ -40,7 +40,7 @@ impl Flow {
         self.last_ms.saturating_add(self.rules.timeout_ms)
     }
 
-    /// Takes what it may of `count` datagrams of the client; the rest is for the next flow.
+    /// Takes as many of `count` datagrams of the client as it may; the rest is for the next flow.
     pub fn request(&mut self, count: u64, now_ms: u64) -> u64 {
         let room = self.rules.requests.map_or(u64::MAX, |most| most.saturating_sub(self.requests));
         let taken = count.min(room);
@@ -54,8 +54,8 @@ impl Flow {
         self.rules.requests.is_some_and(|most| self.requests >= most)
     }
 
-    /// The backend sent `count` datagrams; says whether that was all it is expected to send. Replies are never
-    /// withheld, also not those beyond what was expected.
+    /// The backend sent `count` datagrams; returns whether these were all that it is expected to send. Replies are
+    /// always passed on, also those beyond the expected number.
     pub fn reply(&mut self, count: u64, now_ms: u64) -> bool {
         self.replies = self.replies.saturating_add(count);
         if !self.is_retired {

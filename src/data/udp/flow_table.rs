@@ -1,13 +1,13 @@
 //! The flows of one worker: by client for its datagrams, by idleness for expiry and eviction. Pure: time is passed
-//! in, and what a flow holds besides (`T`: its socket, its permits) is the caller's. Nothing here waits, and each
-//! operation is over after a constant number of steps.
+//! in, and what else a flow holds (`T`: its socket, its permits) is the caller's. Nothing here waits, and each
+//! operation takes a constant number of steps.
 //!
 //! ```text
 //! by_key ──▶ slots[i] ── Entry {flow, item} ◀── earlier / later ── Queue of its (group, timeout), longest idle first
 //! ```
 //!
-//! All flows of a queue have the same timeout and are moved to its end whenever a datagram passes, so the first one
-//! expires first: neither a heap nor a wheel is needed, and nothing stale is left when flows end early.
+//! All flows of a queue have the same timeout and move to its end whenever a datagram passes, so the first one
+//! expires first. Neither a heap nor a timer wheel is needed, and nothing stale is left when flows end early.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -15,7 +15,7 @@ use std::hash::Hash;
 use super::flow::{Flow, Rules};
 use crate::sys::keyed::Keyed;
 
-/// A flow's place, good until the flow ends: another flow in the same place has another generation.
+/// A flow's place, valid until the flow ends: another flow in the same place has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowId {
     pub index: u32,
@@ -27,7 +27,7 @@ const NONE: u32 = u32::MAX;
 pub struct FlowTable<K, T> {
     slots: Vec<Slot<K, T>>,
     free: Vec<u32>,
-    /// Flows that take their client's datagrams. One that has all its `requests` is no longer here.
+    /// Flows that take their client's datagrams. A flow that has had all its `requests` is no longer here.
     by_key: HashMap<K, u32, Keyed>,
     queues: Vec<Queue>,
     /// The latest time that was passed in: a clock that seems to go back must not break the queues' order.
@@ -92,8 +92,8 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
         self.by_key.get(key).map(|index| self.id(*index))
     }
 
-    /// Begins a flow; the client's next datagram is its. One that had this key until now only takes replies
-    /// from here on. Flows of one `group` make room for each other.
+    /// Begins a flow, which gets the client's next datagram. A flow that had this key before only takes replies from
+    /// now on. Flows of one `group` make room for each other.
     pub fn begin(&mut self, key: K, group: u64, rules: Rules, now_ms: u64, item: T) -> FlowId {
         let now_ms = self.at(now_ms);
         if let Some(before) = self.find(&key) {
@@ -117,7 +117,7 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
         self.id(index)
     }
 
-    /// What a flow is and holds; `None` if it ended.
+    /// The flow and what it holds; `None` if it ended.
     pub fn get(&self, id: FlowId) -> Option<(&Flow, &T)> {
         let slot = self.slots.get(widen(id.index)).filter(|it| it.generation == id.generation)?;
         slot.entry.as_ref().map(|entry| (&entry.flow, &entry.item))
@@ -127,7 +127,7 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
         self.entry(id).map(|entry| &mut entry.item)
     }
 
-    /// Places, those taken and those free again.
+    /// The number of places, taken and free.
     pub fn seats(&self) -> usize {
         self.slots.len()
     }
@@ -138,7 +138,7 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
         slot.entry.is_some().then_some(FlowId { index, generation: slot.generation })
     }
 
-    /// The client sent `count` datagrams: how many of them the flow takes. With its last one it makes way for the
+    /// The client sent `count` datagrams: how many of them the flow takes. After its last one it makes way for the
     /// client's next flow, and lives on for the replies.
     pub fn request(&mut self, id: FlowId, count: u64, now_ms: u64) -> u64 {
         let now_ms = self.at(now_ms);
@@ -164,7 +164,7 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
     }
 
     /// The client's next datagram begins another flow. This one only waits for replies that are under way, at most
-    /// `timeout_ms` in all: a backend that never stops sending must not keep it.
+    /// `timeout_ms` in all: a backend that never stops sending must not keep it alive.
     pub fn retire(&mut self, id: FlowId, timeout_ms: u64, now_ms: u64) {
         let now_ms = self.at(now_ms);
         self.detach(id);
@@ -182,7 +182,7 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
         self.append(id.index);
     }
 
-    /// A flow whose time is up.
+    /// A flow that has expired.
     pub fn expired(&self, now_ms: u64) -> Option<FlowId> {
         self.heads().find(|(deadline, _)| *deadline <= now_ms).map(|(_, index)| self.id(index))
     }
@@ -199,7 +199,7 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
         heads.min_by_key(|(last, _)| *last).map(|(_, queue)| self.id(queue.first))
     }
 
-    /// Takes a flow out; `None` if it ended before.
+    /// Removes a flow; `None` if it ended before.
     pub fn end(&mut self, id: FlowId) -> Option<Ended<K, T>> {
         self.entry(id)?;
         self.detach(id);
@@ -211,7 +211,7 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
         Some(Ended { key, flow, item })
     }
 
-    /// All flows, in no order that means anything.
+    /// All flows, in no particular order.
     pub fn ids(&self) -> impl Iterator<Item = FlowId> {
         let indices = 0..u32::try_from(self.slots.len()).unwrap_or(NONE);
         indices.filter_map(|index| self.at_index(index))
@@ -243,7 +243,7 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
         self.slots.get_mut(widen(index))?.entry.as_mut()
     }
 
-    /// The client's next datagram is not this flow's.
+    /// The client's next datagram does not go to this flow.
     fn detach(&mut self, id: FlowId) {
         let Some(entry) = self.entry(id) else { return };
         if std::mem::take(&mut entry.is_current) {
@@ -258,7 +258,7 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
             .filter_map(|queue| Some((self.peek(queue.first)?.flow.deadline_ms(), queue.first)))
     }
 
-    /// There are few: one for each listener, and for each timeout it had since its oldest flow began.
+    /// There are few: one for each listener, and for each timeout that it had since its oldest flow began.
     fn queue(&mut self, group: u64, timeout_ms: u64) -> usize {
         let same = |it: &Queue| it.group == group && it.timeout_ms == timeout_ms;
         if let Some(queue) = self.queues.iter().position(same) {
@@ -275,7 +275,7 @@ impl<K: Copy + Eq + Hash, T> FlowTable<K, T> {
 
     fn append_anew(&mut self, index: u32) {
         let Some(entry) = self.peek(index) else { return };
-        // The busiest flow is the last already.
+        // The busiest flow is often the last already.
         if entry.later != NONE {
             self.unlink(index);
             self.append(index);

@@ -1,4 +1,4 @@
-//! All that a worker's UDP thread knows: its doors, its flows, and the time. Ends flows, each with one record.
+//! Everything that a worker's UDP thread knows: its doors, its flows, and the time. Ends flows, each with one record.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::data::pool::SESSION_BOUNDS;
 use crate::sys::clock;
 use crate::sys::datagram::BATCH;
 
-/// Lines about refused datagrams that one worker writes in a second; anybody can send as many as he likes.
+/// Log lines about refused datagrams that one worker writes in a second; anybody can send any number of them.
 const REFUSALS: u32 = 100;
 
 pub struct Flows {
@@ -34,15 +34,15 @@ pub struct Flows {
     pub table: FlowTable<Key, Link>,
     pub doors: Slab<Door>,
     pub answerers: Arc<Answerers>,
-    /// Of the turn, on the coarse clock.
+    /// The time of the turn, on the coarse clock.
     pub now_ms: u64,
     /// The same in nanoseconds, for rates.
     pub now_ns: u64,
-    /// Flows that began and have to be watched.
+    /// Flows that began and must be watched.
     pub fresh: Vec<FlowId>,
-    /// Room for the shares of a batch, kept for the next one.
+    /// Memory for the shares of a batch, kept for the next one.
     pub shares: Vec<Share>,
-    /// Nobody new is let in.
+    /// No new client is admitted.
     pub is_draining: bool,
     refusals: Refusals,
 }
@@ -116,7 +116,7 @@ impl Flows {
         }
     }
 
-    /// Datagrams of a client that was let in nowhere: one refused flow, recorded here.
+    /// Datagrams of a client that got no flow: one refused flow, recorded here.
     pub fn refuse(
         &mut self,
         door: u32,
@@ -145,7 +145,7 @@ impl Flows {
         self.plane.session_log.write(Record::refusal(id, &listener.config, ends, stage, reason));
     }
 
-    /// Ends the flows whose time is up, at most `most` of them; says whether there are more.
+    /// Ends the flows that have expired, at most `most` of them; returns whether there are more.
     pub fn expire(&mut self, most: usize) -> bool {
         for _ in 0..most {
             let Some(id) = self.table.expired(self.now_ms) else { return false };
@@ -205,7 +205,7 @@ impl Flows {
         })
     }
 
-    /// The connect failures of a backend, by what the kernel said.
+    /// The connect failures of a backend, by the kernel's error.
     pub fn count_failure(&self, link: &Link, error: &std::io::Error) {
         let failures = &link.slot.backend.live.connect_failures;
         let counter = match error.raw_os_error() {

@@ -1,5 +1,5 @@
-//! What a flow holds besides its place in the table: its own socket, connected to its backend, and the places it has
-//! in every limit, given back on drop. Here datagrams leave for the backend.
+//! What a flow holds besides its place in the table: its own socket, connected to its backend, and its places in
+//! every limit, given back on drop. Here datagrams leave for the backend.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
@@ -25,26 +25,26 @@ use crate::sys::ancillary::RawAddr;
 use crate::sys::clock::Moment;
 use crate::sys::datagram::{self, BATCH, Parcel};
 
-/// Who a client is to a flow, and where it sends to.
+/// The client of a flow, and the address that it sends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// The socket it arrives on.
     pub door: u32,
     pub client: RawAddr,
-    /// The address of ours it dialled, where the socket has several: the replies leave from there.
+    /// Our address that it dialled, if the socket has several: replies leave from there.
     pub dialled: Option<IpAddr>,
-    /// The interface on which alone that address is good (link-local), else 0.
+    /// The interface of that address if it is link-local, else 0.
     pub interface: u32,
 }
 
 pub struct Link {
     pub id: u64,
     pub key: Key,
-    /// What `key` means, canonical: for picks, log and API.
+    /// The addresses in `key`, canonical: for picks, log and API.
     pub client: SocketAddr,
     pub dialled: SocketAddr,
     pub socket: OwnedFd,
-    /// After the socket, so that the port is given back when nobody has it.
+    /// After the socket, so that the port is given back when no socket uses it.
     pub port: Option<Lease>,
     pub slot: BackendPermit,
     pub places: Places,
@@ -52,48 +52,48 @@ pub struct Link {
     pub bytes: record::Bytes,
     /// From the first datagram to the first reply.
     pub first_reply: Option<Duration>,
-    /// The backends it was given so far, so that another try goes elsewhere.
+    /// The backends that it had so far, so that another attempt goes elsewhere.
     pub tried: Tried,
-    /// Datagrams sent to the backend it has now.
+    /// Datagrams sent to its present backend.
     pub sent: u64,
-    /// Its listener has another pool now: since when it knows, on the coarse clock.
+    /// Its listener has another pool now: since when the flow knows, on the coarse clock.
     pub moved_since_ms: Option<u64>,
-    /// It only waits for replies that are under way, and then ends for this.
+    /// It only waits for replies that are under way, and then ends with this reason.
     pub retired: Option<CloseReason>,
-    /// The only datagram so far, to be sent to another backend should this one refuse it.
+    /// The only datagram so far; it goes to another backend if this one refuses it.
     pub again: Option<Bytes>,
-    /// What goes before the client's datagrams.
+    /// The PROXY header for its backend.
     pub header: Header,
-    /// How often its backend had been down when it was said last.
+    /// How often its backend had been down when the header was last sent.
     pub comebacks: u32,
-    /// Whether the kernel takes whole trains on the way to the backend and to the client.
+    /// Whether the kernel takes whole trains on the path to the backend and to the client.
     pub trains: Trains,
     /// `limits.datagram_rate_per_client`.
     pub rate: Option<Arc<Bucket>>,
-    /// What the kernel last said of datagrams that did not fit in the queue.
+    /// The kernel's last count of datagrams that did not fit in the queue.
     pub overflow: u32,
 }
 
-/// A flow's places in every limit; they move on with it to another backend.
+/// A flow's places in every limit; they move with it to another backend.
 pub struct Places {
     pub listener: ListenerPermit,
-    /// The version of the listener that let it in, or let it stay.
+    /// The version of the listener that admitted it, or let it stay.
     pub judged_by: u64,
     pub client: Option<ClientPermit>,
     pub process: GatePermit,
     pub worker: WorkerPlace,
 }
 
-/// One flow of a worker's load.
+/// One flow in a worker's load.
 pub struct WorkerPlace(Arc<CachePadded<WorkerLoad>>);
 
-/// The PROXY header, as the pool wants it.
+/// The PROXY header, as the pool configures it.
 #[derive(Clone, Debug, Default)]
 pub enum Header {
     #[default]
     None,
     Every(Box<[u8]>),
-    /// Once, and again when whom it was said to may be another process by now.
+    /// Sent once, and again when another process may be at the backend's address by now.
     First {
         bytes: Box<[u8]>,
         is_said: bool,
@@ -101,7 +101,7 @@ pub enum Header {
 }
 
 impl Header {
-    /// What the pool wants its backends to be told of this client.
+    /// What the pool tells its backends about this client.
     pub fn new(pool: &Pool, client: SocketAddr, dialled: SocketAddr) -> Header {
         let Some(ProxyVersion::V2) = pool.config.send_proxy_protocol else { return Header::None };
         let mut bytes = [0; MAX_HEADER];
@@ -113,7 +113,7 @@ impl Header {
         }
     }
 
-    /// What goes before the next datagram.
+    /// The header for the next datagram.
     pub fn due(&self) -> Option<&[u8]> {
         match self {
             Header::None | Header::First { is_said: true, .. } => None,
@@ -121,7 +121,7 @@ impl Header {
         }
     }
 
-    /// It is to be said, or was.
+    /// The header must be sent, or was sent.
     pub fn set_said(&mut self, now: bool) {
         if let Header::First { is_said, .. } = self {
             *is_said = now;
@@ -129,7 +129,7 @@ impl Header {
     }
 }
 
-/// For each way: an error ended it for good.
+/// For each direction: an error ended it for good.
 #[derive(Clone, Copy, Debug)]
 pub struct Trains {
     pub to_backend: bool,
@@ -151,13 +151,13 @@ impl Drop for WorkerPlace {
 }
 
 impl Link {
-    /// Whether `connect.attempts` leaves one.
+    /// Whether `connect.attempts` allows another attempt.
     pub fn may_try_another(&self, pool: &Pool) -> bool {
         self.tried.len() < usize::try_from(pool.config.connect.attempts).unwrap_or(usize::MAX)
     }
 }
 
-/// What became of some datagrams.
+/// What happened to some datagrams.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sent {
     pub datagrams: u64,
@@ -172,11 +172,11 @@ impl std::ops::Add for Sent {
     }
 }
 
-/// A message and how it is made up.
+/// A message and its structure.
 pub type Load<'a> = (&'a [u8], usize);
 
-/// Sends messages to one destination in as few calls as can be. `dropped` hears of what did not go, and why.
-/// An error that concerns the destination ends a try; it is passed to `trouble`, which says whether to try once more.
+/// Sends messages to one destination with as few calls as possible. `dropped` gets those that were not sent, and why.
+/// An error about the destination ends a try; it is passed to `trouble`, which decides whether to try once more.
 pub fn send_all(
     socket: &OwnedFd,
     parcel: &Parcel<'_>,
@@ -221,7 +221,7 @@ pub fn send_all(
                 sent.bytes += bytes;
             }
             Err(error) if refuses_trains(&error) => {
-                // Some devices and ways cannot cut a train apart. From now on this flow's datagrams go one by one.
+                // Some devices and paths cannot split a train. From now on this flow's datagrams go one by one.
                 *trains = false;
                 for datagram in now.iter().flat_map(|(load, segment)| load.chunks(*segment)) {
                     one(socket, parcel, datagram, &mut sent, dropped, trouble);
@@ -255,7 +255,8 @@ fn one(
     }
 }
 
-/// The error that a send reports may be that of an earlier datagram, and is told once: then the next try tells.
+/// The error that a send reports may belong to an earlier datagram, and is reported once: the next try gives the
+/// answer.
 pub fn attempt(
     socket: &OwnedFd,
     parcel: &Parcel<'_>,
@@ -266,7 +267,7 @@ pub fn attempt(
         Err(error) if is_trouble(&error) && trouble(&error) => {
             datagram::send(socket, pieces, parcel)
         }
-        // Perhaps the news that the way has become narrower, which is told once, too.
+        // It may be the report that the path's MTU has become smaller, which also comes once.
         Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
             datagram::send(socket, pieces, parcel)
         }
@@ -274,7 +275,7 @@ pub fn attempt(
     }
 }
 
-/// Whether an error says something about whoever the datagrams are for.
+/// Whether an error says something about the receiver of the datagrams.
 pub fn is_trouble(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

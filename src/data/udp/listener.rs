@@ -1,5 +1,5 @@
 //! The door of a UDP listener: one bound socket of this worker. A batch of datagrams comes in, each finds its flow
-//! (or begins one), and each flow's share leaves for its backend in as few calls as can be.
+//! (or begins one), and each flow's share leaves for its backend with as few calls as possible.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::data::limits::ClientNet;
 use crate::sys::datagram::{BATCH, Inbox, Message};
 
 impl Flows {
-    /// One batch; says whether more may be waiting.
+    /// One batch; returns whether more may be waiting.
     pub fn from_clients(&mut self, inbox: &mut Inbox, door: u32) -> bool {
         let Some(open) = self.doors.get(widen(door)) else { return false };
         let count = match inbox.receive(&open.socket, BATCH) {
             Ok(count) => count,
             Err(error) => {
-                // Nobody's datagram: an unconnected socket has no errors of others.
+                // An error that belongs to no datagram: an unconnected socket does not get errors of others.
                 tracing::debug!(listener = &*open.listener.config.name, %error, "cannot receive");
                 return false;
             }
@@ -28,7 +28,7 @@ impl Flows {
         for index in 0..count {
             self.arrive(inbox, door, index, &mut shares);
         }
-        // Each flow's datagrams stay in order; those of different flows have none.
+        // The datagrams of a flow stay in order; between flows there is no order.
         shares.sort_by_key(|share| share.flow.index);
         for of_one in shares.chunk_by(|a, b| a.flow == b.flow) {
             self.forward(inbox, door, of_one);
@@ -58,10 +58,10 @@ impl Flows {
         }
     }
 
-    /// Counts a message and says whose it is, and how many of its datagrams may go on.
+    /// Counts a message, and returns its client and how many of its datagrams may go on.
     fn look_at(&mut self, message: &Message<'_>, door: u32) -> Option<(Key, u64)> {
         if message.beside.is_broadcast && self.worker > 0 {
-            // The first worker has it, too.
+            // The first worker gets it, too.
             return None;
         }
         let open = self.doors.get_mut(widen(door))?;
@@ -89,7 +89,7 @@ impl Flows {
         Some((key, let_in))
     }
 
-    /// How many of these datagrams the rates let in. Those over it are dropped whole, the first ones go on.
+    /// How many of these datagrams the rates allow. Those beyond are dropped whole; the first ones go on.
     fn within_rates(&mut self, listener: &Listener, key: &Key, count: u64) -> u64 {
         let (limits, quotas) = (&listener.config.limits, &listener.live.quotas);
         let mut let_in = count;
@@ -115,7 +115,7 @@ impl Flows {
     /// Sends one flow's share of the batch to its backend.
     fn forward(&mut self, inbox: &Inbox, door: u32, shares: &[Share]) {
         if self.table.get(shares[0].flow).is_none() {
-            // It made room for another one of the batch.
+            // It was evicted by another flow of the batch.
             let Some(open) = self.doors.get(widen(door)) else { return };
             let lost = shares.iter().map(Share::datagrams).sum();
             return self.counters(&open.listener).dropped(Dropped::OverLimit).add(lost);

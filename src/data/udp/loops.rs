@@ -1,12 +1,12 @@
-//! Sources that must not be served: if a datagram claims to come from an address of ours or from a backend, its
-//! reply is a request there, and two servers could answer each other for ever (CERT VU#417980).
+//! Sources that must not be served: if a datagram claims to come from an address of ours or from a backend, its reply
+//! is a request there, and the two servers could answer each other for ever (CERT VU#417980).
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use crate::sys::datagram;
 
-/// Where UDP is answered; made anew with each snapshot.
+/// Addresses at which UDP is answered; built again with each snapshot.
 #[derive(Debug, Default)]
 pub struct Answerers {
     /// Addresses of our listeners and of their backends.
@@ -16,7 +16,7 @@ pub struct Answerers {
 }
 
 impl Answerers {
-    /// `dialled` is where the datagram was sent to. On a port of ours, a host sending to itself is us.
+    /// `dialled` is the address to which the datagram was sent. On a port of ours, a host that sends to itself is us.
     pub fn contain(&self, source: SocketAddr, dialled: SocketAddr) -> bool {
         self.exact.contains(&source)
             || (self.ports.contains(&source.port())

@@ -16,19 +16,19 @@ use crate::data::pool::backend::CONNECT_BOUNDS;
 use crate::data::pool::ejection;
 use crate::sys::datagram::{BATCH, Inbox, Parcel};
 
-/// Replies of one read, and of the first one in a turn.
+/// Replies per read, and in the first read of a turn.
 const REPLIES: usize = 16;
 const FIRST_REPLIES: usize = 2;
 
-/// Reads of one turn, errors too: the other flows' turn comes before the rest.
+/// Reads per turn, including errors: the other flows get their turn before the rest.
 const READS: usize = 4;
 
-/// A first datagram larger than this is not kept for another try: it costs memory, and what asks and waits for an
-/// answer fits.
+/// A first datagram larger than this is not kept for another try: it costs memory, and requests that expect an answer
+/// are smaller.
 const AGAIN: usize = 1500;
 
 impl Flows {
-    /// Takes what a client sent, and sends it on to its backend.
+    /// Takes what a client sent, and sends it to the flow's backend.
     pub fn dispatch(&mut self, id: FlowId, loads: &mut [Load<'_>]) {
         let Some(link) = self.table.get_mut(id) else { return };
         let Some(door) = self.doors.get(widen(link.key.door)) else { return };
@@ -43,19 +43,19 @@ impl Flows {
         self.send_on(id, loads);
     }
 
-    /// Sends datagrams to the flow's backend. What becomes of one that another backend may still get is not counted
-    /// here, if this one refuses it.
+    /// Sends datagrams to the flow's backend. A datagram that this backend refuses, and that another backend may
+    /// still get, is not counted here.
     pub fn send_on(&mut self, id: FlowId, mut loads: &mut [Load<'_>]) {
         let Some(link) = self.table.get_mut(id) else { return };
         let Some(door) = self.doors.get(widen(link.key.door)) else { return };
-        // Where the datagrams came to; the flow may be older than that listener's name.
+        // The listener at which the datagrams arrived; the flow may be older than that listener's name.
         let counters = door.listener.live.datagrams.of(self.thread);
         let mut trouble = None;
         let mut is_told = |error: &io::Error| {
             trouble = error.raw_os_error();
             true
         };
-        // Who comes back may be another process, which was told nothing.
+        // A backend that comes back may be another process, which was not sent the header.
         let comebacks = link.slot.backend.live.down.ends();
         if std::mem::replace(&mut link.comebacks, comebacks) != comebacks {
             link.header.set_said(false);
@@ -85,21 +85,21 @@ impl Flows {
         link.slot.backend.live.counters.of(self.thread).sent_bytes.add(sent.bytes);
         self.plane.workers[self.worker].udp_bytes.add(sent.bytes);
         match trouble {
-            // It went at the second try.
+            // The second try succeeded.
             Some(_) if is_only_one && refused == 0 => {}
             Some(error) => self.trouble(id, &io::Error::from_raw_os_error(error)),
             None => counters.dropped(Dropped::BackendError).add(refused),
         }
     }
 
-    /// Reads what a flow's backend sent; says whether more may be waiting.
+    /// Reads what a flow's backend sent; returns whether more may be waiting.
     pub fn from_backend(&mut self, inbox: &mut Inbox, id: FlowId) -> bool {
         if !self.may_stay(id) {
             return false;
         }
         for read in 0..READS {
             let Some((_, link)) = self.table.get(id) else { return false };
-            // Most flows have one reply waiting, and each place for another costs a little.
+            // Most flows have one reply waiting, and each slot for another costs a little.
             let most = if read == 0 { FIRST_REPLIES } else { REPLIES };
             match inbox.receive(&link.socket, most) {
                 Ok(0) => return false,
@@ -109,7 +109,7 @@ impl Flows {
                         return false;
                     }
                 }
-                // Told once: what is queued behind it comes with the next read.
+                // Reported once: what is queued behind it comes with the next read.
                 Err(error) => self.trouble(id, &error),
             }
         }
@@ -120,7 +120,7 @@ impl Flows {
         let Some(link) = self.table.get_mut(id) else { return };
         let Some(door) = self.doors.get(widen(link.key.door)) else { return };
         let mut loads: [Load<'_>; BATCH] = [(&[], 0); BATCH];
-        // Counted where the client's datagrams are; the flow may be older than that listener's name.
+        // Counted at the listener where the client's datagrams are; the flow may be older than that listener's name.
         let live = &door.listener.live;
         let counters = live.datagrams.of(self.thread);
         let (whole, datagrams, received) = link.take_replies(inbox, count, counters, &mut loads);
@@ -128,7 +128,7 @@ impl Flows {
         let from = link.key.dialled.map(|ip| (ip, link.key.interface));
         let parcel = Parcel { to: Some(&link.key.client), from, segment: None };
         let mut drop_it = |reason, count| {
-            // The trouble of a send to a client is the client's.
+            // An error of a send to a client concerns the client.
             let reason =
                 if reason == Dropped::BackendError { Dropped::ClientError } else { reason };
             counters.dropped(reason).add(count);
@@ -157,13 +157,13 @@ fn is_one_datagram(loads: &[Load<'_>]) -> bool {
 }
 
 impl Link {
-    /// Attempts that failed before the backend it has now.
+    /// Attempts that failed before its present backend.
     pub fn failed_attempts(&self) -> u32 {
         u32::try_from(self.tried.len().saturating_sub(1)).unwrap_or(0)
     }
 
-    /// Counts what the backend sent, and puts what may go on into `loads`: how many messages; and how many datagrams
-    /// there were in all, and bytes.
+    /// Counts what the backend sent, and puts what may go on into `loads`. Returns the number of messages, and the
+    /// number of datagrams and bytes in all.
     fn take_replies<'a>(
         &mut self,
         inbox: &'a Inbox,
@@ -188,7 +188,7 @@ impl Link {
         (whole, datagrams, received)
     }
 
-    /// The backend spoke.
+    /// The backend answered.
     fn heard(&mut self, thread: usize, bytes: u64) {
         let backend = &self.slot.backend;
         ejection::succeeded(backend);
@@ -207,7 +207,7 @@ impl Link {
     }
 }
 
-/// Sends those datagrams that are to carry the PROXY header; the others stay in `loads`.
+/// Sends those datagrams that must carry the PROXY header; the others stay in `loads`.
 fn send_headed(
     socket: &OwnedFd,
     header: &mut Header,

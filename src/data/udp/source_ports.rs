@@ -1,7 +1,7 @@
-//! Source ports of flows. The kernel gives a port to one socket of UDP alone, whomever that is connected to, and so all
-//! flows of a host would share one range. Here each pair of source and backend has the range to itself: sockets that let
-//! each other (`SO_REUSEADDR`) are bound to a port that no other flow has towards the same backend. Drawn by chance, for
-//! who forges answers must not guess it.
+//! Source ports of flows. The kernel gives a UDP port to one socket only, whatever the socket is connected to, so all
+//! flows of a host would share one range. Here each pair of source and backend has the whole range: sockets that
+//! allow each other (`SO_REUSEADDR`) are bound to a port that no other flow has towards the same backend. Ports are
+//! drawn at random, because a forger of answers must not be able to guess them.
 
 use std::collections::HashSet;
 use std::io;
@@ -19,28 +19,28 @@ use crate::sys::datagram;
 use crate::sys::keyed::Keyed;
 use crate::sys::port_range::PortRange;
 
-/// Ports tried for one flow before the kernel is asked: others may have them.
+/// Ports tried for one flow before the kernel chooses: other programs may use them.
 const TRIES: usize = 8;
 
-/// Drawn before the next free one is looked for.
+/// Random draws before the next free port is searched for.
 const DRAWS: usize = 32;
 
-/// One in so many is left to the kernel: probes, questions to DNS and other programs need some, too.
+/// One port in this many is left to the kernel: probes, DNS queries and other programs need some, too.
 const LEFT: u16 = 16;
 
-/// Of all workers. A lock is held for a look, once for a flow.
+/// For all workers. A lock is held for a look-up, once per flow.
 pub struct SourcePorts {
     range: PortRange,
-    /// How many of it are handed out.
+    /// How many ports of it are in use.
     own: usize,
     stats: Arc<PortStats>,
     taken: DashMap<Path, HashSet<u16>, Keyed>,
 }
 
-/// Source (`None`: whichever the kernel takes) and backend.
+/// Source (`None`: chosen by the kernel) and backend.
 type Path = (Option<ZonedIp>, SocketAddr);
 
-/// One flow's port; given back on drop, which is to come after the socket's.
+/// One flow's port; given back on drop, which must come after the socket's.
 pub struct Lease {
     ports: Arc<SourcePorts>,
     path: Path,
@@ -95,7 +95,7 @@ impl SourcePorts {
                 break;
             };
             match datagram::connect(backend, source, Some(lease.port)) {
-                // Somebody else's, who does not let us.
+                // Another program's port, which it does not share.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => refused.push(lease.port),
                 outcome => return Ok((outcome?, Some(lease))),
             }
@@ -107,10 +107,10 @@ impl SourcePorts {
         let (first, last) = (*self.range.range.start(), *self.range.range.end());
         let mut taken = self.taken.entry(path).or_default();
         if taken.len() >= self.own {
-            // Whoever comes now is not to cost a look at all of them.
+            // The next flow must not have to look at all of them.
             return None;
         }
-        // From the very port it is asked on, a backend of this machine would be the socket itself.
+        // From the same port, a socket to a backend on this machine would be connected to itself.
         let is_free = |port: &u16| {
             is_own(&self.range, *port)
                 && *port != path.1.port()
@@ -143,7 +143,7 @@ impl Drop for Lease {
     }
 }
 
-/// EAGAIN: the kernel found no free port by itself.
+/// EAGAIN: the kernel found no free port itself.
 pub fn is_out_of_ports(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EADDRNOTAVAIL | libc::EADDRINUSE))
 }
@@ -180,7 +180,7 @@ mod tests {
             }
         }
         assert!(seen.values().all(|of_one| of_one.len() == 29), "all but reserved and left ones");
-        // Each hears from its own backend alone.
+        // Each receives only from its own backend.
         for server in &servers {
             for _ in 0..29 {
                 let mut port = [0; 2];

@@ -1,13 +1,13 @@
-//! Which messages of one flow may leave as one: equal datagrams in a row, the last may be shorter. Pure.
-//! The kernel cuts such a train apart again (`UDP_SEGMENT`), or hands it on whole to a receiver that can take it.
+//! Which messages of one flow may leave as one: equal datagrams in a row, of which the last may be shorter. Pure. The
+//! kernel splits such a train again (`UDP_SEGMENT`), or passes it whole to a receiver that can take it.
 
-/// Datagrams of one train. Kernels before 6.9 take no more; newer ones 128.
+/// Datagrams of one train. Kernels before 6.9 accept no more; newer ones 128.
 pub const MOST_CARS: usize = 64;
 
 /// Bytes of one train: the largest payload of UDP over IPv4.
 pub const MOST_BYTES: usize = 65_507;
 
-/// One message: its length, and the size of each of its datagrams if the kernel put it together from several.
+/// One message: its length, and the size of each of its datagrams if the kernel combined it from several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
     pub length: usize,
@@ -19,11 +19,11 @@ pub struct Piece {
 pub struct Train {
     pub pieces: usize,
     pub datagrams: usize,
-    /// The size of each datagram but the last; `None`: it is one datagram.
+    /// The size of each datagram except the last; `None`: it is one datagram.
     pub segment: Option<u16>,
 }
 
-/// Couples as many of `pieces` as may leave together; at least one if there is any.
+/// Combines as many of `pieces` as may leave together; at least one if there is any.
 pub fn couple(pieces: impl IntoIterator<Item = Piece>) -> Train {
     let mut train = Train { pieces: 0, datagrams: 0, segment: None };
     let (mut size, mut bytes) = (0, 0);
@@ -32,7 +32,7 @@ pub fn couple(pieces: impl IntoIterator<Item = Piece>) -> Train {
         let cars = cars(piece);
         if train.pieces == 0 {
             size = piece.segment.min(piece.length);
-            // An empty datagram has no size to cut at.
+            // An empty datagram has no size at which to split.
             is_closed = size == 0;
         } else {
             // A shorter datagram can only be the last of a train.
@@ -97,7 +97,8 @@ mod tests {
     }
 
     proptest! {
-        /// Cut at the segment size, a train gives back the very datagrams it was made of, within the kernel's limits.
+        /// Split at the segment size, a train gives back exactly the datagrams of which it was made, within the
+        /// kernel's limits.
         #[test]
         fn a_train_is_the_datagrams_it_was_made_of(
             messages in proptest::collection::vec(

@@ -1,5 +1,5 @@
-//! One worker's UDP thread: a packet loop over its doors and its flows' sockets. What is ready is read in turns, a
-//! bounded share each, so that no client and no backend can keep the others waiting.
+//! One worker's UDP thread: a packet loop over its doors and its flows' sockets. Sockets with datagrams are read in
+//! turns, a bounded share each, so that no client and no backend can delay the others.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -27,42 +27,42 @@ use crate::sys::clock::{self, Moment};
 use crate::sys::datagram::{self, Inbox};
 use crate::sys::socket;
 
-/// Events of one look; more come with the next.
+/// Events per poll; more come with the next.
 const EVENTS: usize = 1024;
 
-/// Batches read from a door in one turn.
+/// Batches read from a door per turn.
 const BATCHES: usize = 4;
 
-/// Flows ended for their age in one turn.
+/// Expired flows ended per turn.
 const EXPIRIES: usize = 1024;
 
-/// Batches read at most from a socket that is being closed.
+/// The most batches that are read from a socket that is being closed.
 const LAST_BATCHES: usize = 1024;
 
 const WAKE: Token = Token(usize::MAX);
 
-/// What the supervisor tells the thread. The queue has no bound of its own: its only sender is the control plane, at
-/// most once for each backend that changes state and each reload.
+/// Commands of the supervisor to the thread. The queue has no bound of its own: only the control plane sends, at most
+/// once for each backend that changes state and each reload.
 pub enum Command {
     /// Flows that wait for an answer from these backends, which are down, ask another one.
     AskOthers(SessionFilter),
     /// Flows to end, for a reason.
     Cut(Cut),
-    /// Nobody new from here on; who is here may finish.
+    /// No new client from here on; open flows may finish.
     Drain,
-    /// Open flows, of so many seats from this one on.
+    /// Open flows in some seats, from this one on.
     List(SessionFilter, usize, oneshot::Sender<Part>),
     /// Receive on these sockets, which are open already.
     Listen(Vec<(ListenAddr, Arc<Listener>, OwnedFd)>),
-    /// A new snapshot: what is behind these addresses now, and whose datagrams are never served.
+    /// A new snapshot: which listeners these addresses belong to now, and which sources are never served.
     Renew(Vec<(ListenAddr, Arc<Listener>)>, Arc<Answerers>),
-    /// End the thread; what is still open is cut.
+    /// End the thread; open flows are cut.
     Stop,
-    /// Take what is queued, then close; the flows there end. The sender is dropped when that is done.
+    /// Read what is queued, then close; the flows there end. The sender is dropped when that is done.
     Unlisten(Vec<ListenAddr>, mpsc::Sender<()>),
 }
 
-/// How to reach one worker's UDP thread.
+/// The sender to one worker's UDP thread.
 #[derive(Clone)]
 pub struct Mailbox {
     commands: Sender<Command>,
@@ -84,13 +84,13 @@ pub fn mailbox() -> io::Result<(Mailbox, Mail)> {
 }
 
 impl Mailbox {
-    /// Fails only if the thread is gone.
+    /// Fails only if the thread has ended.
     pub fn send(&self, command: Command) -> bool {
         self.commands.send(command).is_ok() && self.waker.wake().is_ok()
     }
 }
 
-/// What has something to read.
+/// A socket with something to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Door(u32),
@@ -111,8 +111,8 @@ impl Source {
     }
 }
 
-/// What is to be read again in the next turn: each source once, however often the kernel tells of it meanwhile, so that
-/// who has very much to be read gets no more turns than others.
+/// The sockets to read again in the next turn: each once, however often the kernel reports it meanwhile, so that a
+/// socket with very much to read gets no more turns than others.
 #[derive(Default)]
 struct Unfinished {
     queue: VecDeque<Source>,
@@ -146,9 +146,9 @@ struct Worker {
     mail: Mail,
     inbox: Inbox,
     flows: Flows,
-    /// Read in part, and perhaps not empty: the kernel tells of a socket once.
+    /// Read in part, and perhaps not empty: the kernel reports a socket once.
     unfinished: Unfinished,
-    /// Whose turn it is: if it panics, this flow is to blame.
+    /// The flow whose turn it is: if it panics, this flow is to blame.
     current: Option<FlowId>,
     last_event_ns: Option<u64>,
 }
@@ -187,11 +187,11 @@ impl Worker {
             if !events.is_empty() {
                 self.last_event_ns = Some(self.flows.now_ns);
             }
-            // Orders first: what they change holds for every datagram that was sent after them.
+            // Commands first: they apply to every datagram that was sent after them.
             if events.iter().any(|event| event.token() == WAKE) && !self.obey_all() {
                 return Ok(());
             }
-            // Then those that waited since the turn before.
+            // Then the sockets that waited since the turn before.
             let waiting = self.unfinished.queue.len();
             for _ in 0..waiting {
                 if let Some(source) = self.unfinished.pop() {
@@ -219,7 +219,7 @@ impl Worker {
         Some(Duration::from_millis(deadline.saturating_sub(clock::coarse_ms())))
     }
 
-    /// `process.busy_poll`: for so long after the last event the kernel is asked again instead of waited for.
+    /// `process.busy_poll`: for this time after the last event the kernel is polled instead of waited for.
     fn is_spinning(&self) -> bool {
         let busy_poll = self.flows.plane.busy_poll_ns.load(Relaxed);
         busy_poll > 0
@@ -261,21 +261,22 @@ impl Worker {
         }
     }
 
-    /// Asks the kernel to tell when the sockets of new flows have something; what they have already it tells at once.
+    /// Asks the kernel to report when the sockets of new flows have something to read; it reports at once what they
+    /// have already.
     fn watch_fresh(&mut self) {
         while let Some(id) = self.flows.fresh.pop() {
             let Some((_, link)) = self.flows.table.get(id) else { continue };
             let token = Source::Flow(id.index).token();
             let watched = watch(&self.mail.poll, &link.socket, token);
             if let Err(error) = watched {
-                // Not louder: clients make it happen. It is counted.
+                // Not at a higher level: clients can cause it. It is counted.
                 tracing::debug!(%error, "cannot watch a flow's socket");
                 self.flows.end(id, Stage::Connect, CloseReason::NoDescriptors);
             }
         }
     }
 
-    /// Says whether to go on.
+    /// Returns whether to go on.
     fn obey_all(&mut self) -> bool {
         while let Ok(command) = self.mail.commands.try_recv() {
             match command {
@@ -300,7 +301,7 @@ impl Worker {
             Command::Cut(cut) => self.flows.cut(&cut),
             Command::Drain => self.flows.is_draining = true,
             Command::List(filter, from, answer) => {
-                // A reader that went away wants no answer.
+                // A reader that has left needs no answer.
                 let _ = answer.send(self.flows.list(&filter, from));
             }
             Command::Listen(sockets) => {
@@ -350,7 +351,7 @@ impl Worker {
         let doors: Vec<usize> = doors.map(|(index, _)| index).collect();
         for door in &doors {
             let Ok(index) = u32::try_from(*door) else { continue };
-            // Another socket of ours may have the port now, and is to be found instead.
+            // Another socket of ours may have the port now, and must be found instead.
             let socket = &self.flows.doors[*door].socket;
             if let Err(error) = socket::leave_lookup(socket).or_else(|_| datagram::shut(socket)) {
                 tracing::debug!(%error, "a socket that is being closed still receives");
@@ -369,7 +370,7 @@ impl Worker {
 fn watch(poll: &Poll, socket: &OwnedFd, token: Token) -> io::Result<()> {
     let mut source = SourceFd(&socket.as_raw_fd());
     match poll.registry().register(&mut source, token, Interest::READABLE) {
-        // A flow that began and moved in the same batch is in the list of new ones twice.
+        // A flow that began and moved in the same batch is in the list of new flows twice.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         outcome => outcome,
     }

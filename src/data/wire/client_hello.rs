@@ -1,12 +1,12 @@
-//! The first message of a TLS connection, as far as it tells where the client wants to go: the server name and the
-//! protocols (ALPN) it offers. Sources: RFC 8446, sections 4.1.2 and 5.1; RFC 6066, section 3; RFC 7301, section 3.1.
-//! The message may be spread over several records, and each of those over many segments.
+//! The first message of a TLS connection, as far as routing needs it: the server name, and the protocols (ALPN) that
+//! the client offers. Sources: RFC 8446, sections 4.1.2 and 5.1; RFC 6066, section 3; RFC 7301, section 3.1. The
+//! message may be spread over several records, and each of those over many segments.
 
 use std::borrow::Cow;
 
 use super::Progress;
 
-/// What a client says before anything is agreed.
+/// What a client offers before anything is agreed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hello {
     /// In lower case, without a dot at the end.
@@ -15,7 +15,7 @@ pub struct Hello {
     pub alpn: Protocols,
 }
 
-/// Protocols as they are sent, each behind its length: one block, however many a client thinks of.
+/// Protocols as they are sent, each after its length: one block, however many a client invents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protocols(Box<[u8]>);
 
@@ -40,7 +40,7 @@ impl Protocols {
     }
 }
 
-/// Of at most 255 bytes each, as the protocol has it; longer ones are left out.
+/// At most 255 bytes each, as the protocol has it; longer ones are left out.
 impl<'a> FromIterator<&'a [u8]> for Protocols {
     fn from_iter<T: IntoIterator<Item = &'a [u8]>>(protocols: T) -> Self {
         let mut list = Vec::new();
@@ -54,14 +54,14 @@ impl<'a> FromIterator<&'a [u8]> for Protocols {
     }
 }
 
-/// Why bytes are no hello.
+/// Why bytes are not a ClientHello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadHello {
     /// Not TLS at all, by its first bytes.
     NotTls,
     /// A length that does not fit into the one around it.
     Malformed,
-    /// A server name that no server can have.
+    /// A server name that is not a valid name.
     ServerName,
     TooLong,
 }
@@ -71,7 +71,7 @@ impl BadHello {
         match self {
             BadHello::NotTls => "it does not speak TLS",
             BadHello::Malformed => "its ClientHello is malformed",
-            BadHello::ServerName => "the server name in its ClientHello is none",
+            BadHello::ServerName => "the server name in its ClientHello is not a valid name",
             BadHello::TooLong => "its ClientHello is longer than `preread_size`",
         }
     }
@@ -80,11 +80,11 @@ impl BadHello {
 const HANDSHAKE: u8 = 22;
 const MAJOR_VERSION: u8 = 3;
 const CLIENT_HELLO: u8 = 1;
-/// Bytes in front of a record's own: type, version, length.
+/// Bytes before a record's content: type, version, length.
 const RECORD_HEADER: usize = 5;
-/// Bytes a record holds at most.
+/// The most bytes of a record.
 const MAX_RECORD: usize = 1 << 14;
-/// Bytes in front of the message's own: type, length.
+/// Bytes before the message's content: type, length.
 const MESSAGE_HEADER: usize = 4;
 const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
@@ -92,7 +92,7 @@ const HOST_NAME: u8 = 0;
 /// Letters of a DNS name.
 const MAX_NAME: usize = 253;
 
-/// The hello that `bytes` begin with, records included within `most` bytes.
+/// The hello with which `bytes` begin, records included, within `most` bytes.
 pub fn read(bytes: &[u8], most: usize) -> Result<Progress<Hello>, BadHello> {
     let Some(message) = message(bytes, most)? else { return Ok(Progress::Partial) };
     hello(&message).map(Progress::Whole)
@@ -128,7 +128,7 @@ fn message(bytes: &[u8], most: usize) -> Result<Option<Cow<'_, [u8]>>, BadHello>
             }));
         }
     }
-    // Of an unfinished record, too, what is there must be a hello.
+    // The bytes of an unfinished record must be those of a hello, too.
     let begun = if read.is_empty() { rest.get(RECORD_HEADER..).unwrap_or_default() } else { &read };
     if begun.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
         return Err(BadHello::Malformed);
@@ -141,7 +141,7 @@ fn message(bytes: &[u8], most: usize) -> Result<Option<Cow<'_, [u8]>>, BadHello>
 
 type RecordAndRest<'a> = (&'a [u8], &'a [u8]);
 
-/// The bytes of the first record, and what stands behind it; `None`: it is not whole yet.
+/// The bytes of the first record, and what follows it; `None`: it is not whole yet.
 fn record(bytes: &[u8]) -> Result<Option<RecordAndRest<'_>>, BadHello> {
     let Some((&[kind, major, _, high, low], rest)) = bytes.split_first_chunk() else {
         return Ok(None);
@@ -183,7 +183,7 @@ fn hello(message: &[u8]) -> Result<Hello, BadHello> {
             _ => continue,
         };
         if std::mem::replace(seen, true) {
-            // Two of a kind are forbidden, and whoever takes another one than we do goes elsewhere.
+            // Two of a kind are forbidden: a backend that took the other one would see another name.
             return Err(BadHello::Malformed);
         }
         let list = body.vector16()?;
@@ -222,7 +222,7 @@ fn host_name(name: &[u8]) -> Result<String, BadHello> {
     Ok(name.iter().map(|byte| char::from(byte.to_ascii_lowercase())).collect())
 }
 
-/// Takes from the front; what is not there is malformed.
+/// Takes from the front; missing bytes are malformed.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -241,7 +241,7 @@ impl<'a> Reader<'a> {
         Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
-    /// Bytes behind their length.
+    /// Bytes after their length.
     fn vector8(&mut self) -> Result<&'a [u8], BadHello> {
         let length = self.u8()?;
         self.take(usize::from(length))
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(read_one(&[]), Ok(Hello::default()));
     }
 
-    /// However it is cut into records, and wherever it ends for now.
+    /// However it is split into records, and wherever it ends for now.
     #[test]
     fn every_cut_gives_the_same() {
         let message = message_with(&[extension(21, &[0; 300]), name_list(&[(0, "a.b")])].concat());

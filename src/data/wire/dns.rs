@@ -1,5 +1,5 @@
-//! One DNS query, and of its answer what a probe wants to know (RFC 1035, section 4). No resolver: records are not
-//! read.
+//! One DNS query, and the part of its answer that a probe needs (RFC 1035, section 4). Not a resolver: records are
+//! not read.
 //!
 //! ```text
 //!   0    2       4         6         8         10        12
@@ -10,14 +10,14 @@
 
 use std::borrow::Cow;
 
-/// What the bytes are to whoever asked.
+/// What the bytes mean to the sender of the query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// NOERROR or NXDOMAIN: the server works, whether there is such a name or not.
+    /// NOERROR or NXDOMAIN: the server works, whether the name exists or not.
     Answered,
-    /// It says that it could not or would not; by its name (RFC 1035, RFC 2136) or its number.
+    /// It says that it could not answer or refused to; by its name (RFC 1035, RFC 2136) or its number.
     Failed(Cow<'static, str>),
-    /// No answer to this query: another id, another question, or no DNS at all.
+    /// Not an answer to this query: another id, another question, or not DNS at all.
     Unrelated,
 }
 
@@ -25,7 +25,8 @@ const HEADER: usize = 12;
 const RECURSION_DESIRED: u8 = 0x01;
 const CLASS_INTERNET: u16 = 1;
 
-/// A query for records of a type, by its number, of `name`, of which the configuration has checked the form: labels of at most 63 letters.
+/// A query for records of a type, by its number, of `name`, whose form the configuration has checked: labels of at
+/// most 63 letters.
 pub fn query(id: u16, name: &str, record_type: u16) -> Vec<u8> {
     let mut query = Vec::with_capacity(HEADER + name.len() + 6);
     query.extend(id.to_be_bytes());
@@ -40,7 +41,7 @@ pub fn query(id: u16, name: &str, record_type: u16) -> Vec<u8> {
     query
 }
 
-/// What `reply` says to `query`, which is one of `query`'s. Letters of the name may come back in either case.
+/// What `reply` says to `query`, which is one of `query`'s. Letters of the name may come back in upper or lower case.
 pub fn answer(query: &[u8], reply: &[u8]) -> Answer {
     let Some((header, rest)) = reply.split_first_chunk::<HEADER>() else {
         return Answer::Unrelated;
@@ -156,7 +157,7 @@ mod tests {
             read(&bytes);
             let mut damaged = reply(0);
             damaged.truncate(cut);
-            // Whatever is cut off of a reply as short as this, it is none.
+            // A truncated reply as short as this is never a valid one.
             let whole = damaged.len() == reply(0).len();
             prop_assert_eq!(read(&damaged), if whole { Answer::Answered } else { Answer::Unrelated });
             damaged.extend(bytes);

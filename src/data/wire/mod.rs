@@ -1,14 +1,14 @@
-//! Bytes and values, one from the other: no I/O, no clock, and no bytes that make it panic.
+//! Converts between bytes and values: no I/O, no clock, and no bytes make it panic.
 
 pub mod proxy_protocol;
 pub mod client_hello;
 pub mod postgres;
 pub mod dns;
 
-/// What the bytes so far amount to.
+/// What the bytes so far are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress<T> {
-    /// Nothing is wrong yet, and more is needed.
+    /// Nothing is wrong yet, and more bytes are needed.
     Partial,
     Whole(T),
 }

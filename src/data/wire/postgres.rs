@@ -13,11 +13,11 @@ pub const LENGTH: usize = 8;
 pub const TLS_REQUEST: [u8; LENGTH] = [0, 0, 0, 8, 4, 210, 22, 47];
 const GSS_REQUEST: [u8; LENGTH] = [0, 0, 0, 8, 4, 210, 22, 48];
 
-/// "Go on in TLS", and "go on without".
+/// "Continue in TLS", and "continue without".
 pub const YES: u8 = b'S';
 pub const NO: u8 = b'N';
 
-/// What `bytes` begin with, if it is such a request; told apart at the first byte that differs.
+/// The request with which `bytes` begin, if it is one; decided at the first byte that differs.
 pub fn read(bytes: &[u8]) -> Progress<Option<Request>> {
     let begun = &bytes[..bytes.len().min(LENGTH)];
     match [(TLS_REQUEST, Request::Tls), (GSS_REQUEST, Request::GssEncryption)]
@@ -30,13 +30,13 @@ pub fn read(bytes: &[u8]) -> Progress<Option<Request>> {
     }
 }
 
-/// A startup message of version 3, which a client in clear begins with. Told by its first eight bytes.
+/// A startup message of version 3, with which a client without TLS begins. Recognised by its first eight bytes.
 pub fn is_startup(bytes: &[u8]) -> bool {
     matches!(bytes, [0, 0, _, _, 0, 3, 0, _, ..])
 }
 
-/// What a client shows to whoever waits for it, in place of "server closed the connection unexpectedly". `code` is an
-/// SQLSTATE. Source: "Message Formats", ErrorResponse; "Error and Notice Message Fields".
+/// What a client shows to its user, in place of "server closed the connection unexpectedly". `code` is an SQLSTATE.
+/// Source: "Message Formats", ErrorResponse; "Error and Notice Message Fields".
 pub fn error(code: &str, message: &str) -> Vec<u8> {
     let mut fields = Vec::new();
     for (kind, value) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', code), (b'M', message)] {

@@ -1,4 +1,4 @@
-//! `top` on a terminal of our own: what it shows is held as a picture, which the documentation shows.
+//! `top` on a terminal in memory: its screen is compared with a picture, which the documentation shows.
 
 use std::time::{Duration, Instant};
 
@@ -109,12 +109,12 @@ fn nothing_is_done_before_yes() {
     let text = lines(&screen(&mut model, 132, 24)).join("\n");
     assert!(text.contains("Set db/db2 to drain? y: yes, any other key: no"), "{text}");
     assert_eq!(press(&mut model, KeyCode::Enter), Step::Stay);
-    assert_eq!(model.said, "nothing was done");
+    assert_eq!(model.said, "nothing changed");
     press(&mut model, KeyCode::Char('x'));
     assert_eq!(model.said, "", "an answer stays until the next key");
     let kill = Act::Kill { pool: "db".into(), backend: "db2".into() };
     assert_eq!(press(&mut model, KeyCode::Char('y')), Step::Act(kill));
-    // A whole pool is none of its backends.
+    // A whole pool is not one of its backends.
     press(&mut model, KeyCode::Char('p'));
     press(&mut model, KeyCode::Char('d'));
     assert!(model.said.starts_with("choose a backend"), "{}", model.said);

@@ -1,5 +1,5 @@
-//! The `dns` probe: one query by UDP. Any answer passes that says the server can resolve; there need not be such a
-//! name.
+//! The `dns` probe: one query over UDP. Any answer passes that shows that the server can resolve; the name need not
+//! exist.
 
 use tokio::net::UdpSocket;
 
@@ -9,7 +9,7 @@ use super::udp::{receive, send};
 use crate::config::DnsRecord;
 use crate::data::wire::dns::{Answer, answer, query};
 
-/// Header and question are all that is looked at, and they are shorter than this.
+/// Only the header and the question are read, and they are shorter than this.
 const REPLY: usize = 512;
 
 pub(super) struct Dns {
@@ -22,7 +22,7 @@ impl Dns {
         Dns { name: name.into(), record }
     }
 
-    /// `heard` is set once anything came back. What answers another query is passed over.
+    /// `heard` is set once anything came back. Answers to other queries are ignored.
     pub(super) async fn run(
         &self,
         socket: UdpSocket,

@@ -1,5 +1,5 @@
-//! The `exchange` probe: say something, hear something. What is expected may stand anywhere in the first 16 KiB of
-//! the reply and arrive in pieces; whether the backend closes then does not matter.
+//! The `exchange` probe: sends something, and expects something. The expected bytes may be anywhere in the first 16
+//! KiB of the reply and may arrive in pieces; whether the backend then closes does not matter.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::pattern::{Pattern, REPLY};
 use crate::config::Expect;
 use crate::data::stream::Stream;
 
-/// Read at once; a reply is short as a rule.
+/// Bytes per read; a reply is usually short.
 const PIECE: usize = 1024;
 
 pub(super) struct Exchange {
@@ -45,7 +45,7 @@ impl Exchange {
         }
         let Some(pattern) = &self.expect else {
             if self.send.is_some() {
-                // A reset would take back what was sent; this close is always an orderly one.
+                // A reset could discard the bytes that were sent; this close is always an orderly one.
                 let _ = SockRef::from(&*stream).set_linger(None::<Duration>);
             }
             return Ok(());

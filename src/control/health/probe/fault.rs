@@ -9,7 +9,7 @@ use crate::data::pool::fitness::ProbeResult;
 pub(super) struct Fault {
     pub(super) result: ProbeResult,
     pub(super) detail: Option<Cow<'static, str>>,
-    /// It is to be shown what the backend said.
+    /// The backend's reply must be shown.
     pub(super) shows_reply: bool,
 }
 
@@ -18,12 +18,12 @@ impl Fault {
         Fault { detail: Some(detail.into()), ..Fault::of(ProbeResult::Mismatch) }
     }
 
-    /// An answer, but not the one that is expected.
+    /// An answer, but not the expected one.
     pub(super) fn unexpected(detail: impl Into<Cow<'static, str>>) -> Fault {
         Fault { shows_reply: true, ..Fault::mismatch(detail) }
     }
 
-    /// It says itself that it is not for this pool now.
+    /// The backend says itself that it does not serve this pool now.
     pub(super) fn wrong_role(detail: impl Into<Cow<'static, str>>) -> Fault {
         Fault { detail: Some(detail.into()), ..Fault::of(ProbeResult::WrongRole) }
     }
@@ -32,9 +32,9 @@ impl Fault {
         Fault { result, detail: None, shows_reply: false }
     }
 
-    /// Of a connection that is not made yet.
+    /// An error of a connection that is not made yet.
     pub(super) fn connecting(error: &io::Error) -> Fault {
-        // Without a number: `source`, with its address.
+        // Without an error number: `source`, with its address.
         let is_absent = error.kind() == io::ErrorKind::AddrNotAvailable;
         let result = match error.raw_os_error() {
             _ if is_absent => ProbeResult::LocalError,
@@ -55,14 +55,14 @@ impl Fault {
                 | libc::EPERM
                 | libc::EINVAL,
             ) => ProbeResult::Unreachable,
-            // ECONNREFUSED, a reset during the handshake; of unix sockets: no such file.
+            // ECONNREFUSED, a reset during the handshake; for unix sockets: no such file.
             _ => ProbeResult::Refused,
         };
         let detail = (result == ProbeResult::LocalError).then(|| error.to_string().into());
         Fault { detail, ..Fault::of(result) }
     }
 
-    /// Of a connection that broke: it was made, so it is the answer that is missing.
+    /// A connection that broke: it was made, so what is missing is the answer.
     pub(super) fn talking(error: &io::Error) -> Fault {
         Fault::unexpected(format!("the connection broke: {}", error.kind()))
     }

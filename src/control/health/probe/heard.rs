@@ -1,5 +1,5 @@
-//! The first bytes of what a backend said, to be shown where it was not what a probe expects: bounded, escaped, and without
-//! what we sent ourselves, which may be a password that the server repeats in its complaint.
+//! The first bytes of a backend's reply, to be shown if it was not what a probe expects: bounded, escaped, and
+//! without the text that the probe sent, which may be a password that the server repeats in its error message.
 
 use std::cell::{Cell, RefCell};
 
@@ -9,16 +9,16 @@ const KEPT: usize = 512;
 /// Bytes shown.
 const SHOWN: usize = 96;
 
-/// What is shorter is no secret, and hiding it would make words unreadable.
+/// Anything shorter is not a secret, and hiding it would make words unreadable.
 const SECRET: usize = 3;
 
-/// A server may cut off what it repeats: so much of the beginning is hidden, too.
+/// A server may truncate what it repeats: this much of the beginning is hidden, too.
 const BEGINNING: usize = 6;
 
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     bytes: RefCell<Vec<u8>>,
-    /// Also an empty datagram is an answer.
+    /// An empty datagram is an answer, too.
     is_anything: Cell<bool>,
 }
 
@@ -29,7 +29,7 @@ impl Heard {
         kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    /// Of a reply that came in one piece, instead of those before.
+    /// A reply that came in one piece replaces the bytes before.
     pub fn note_only(&self, bytes: &[u8]) {
         self.bytes.borrow_mut().clear();
         self.note(bytes);
@@ -40,7 +40,7 @@ impl Heard {
         !self.is_anything.get() && self.bytes.borrow().is_empty()
     }
 
-    /// In quotes, after we had sent this.
+    /// In quotes; `sent` is hidden.
     pub fn shown(&self, sent: &[u8]) -> String {
         let words: Vec<&[u8]> = sent
             .split(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control())
@@ -67,7 +67,7 @@ impl Heard {
     }
 }
 
-/// How many bytes `heard` begins with that are the word, or too much of its beginning.
+/// The number of bytes at the beginning of `heard` that are the sent text, or too much of its beginning.
 fn repeated(word: &[u8], heard: &[u8]) -> usize {
     let same = word.iter().zip(heard).take_while(|(one, other)| one == other).count();
     let is_cut_off = same == heard.len() && same >= SECRET;
@@ -100,7 +100,7 @@ mod tests {
             b"-ERR unknown command `AUTH`, with args beginning with: `probe` `s3cret-of-ours` \r\n";
         let text = shown(reply, sent);
         assert_eq!(text, r#""-ERR unknown command `…`, with args beginning with: `…` `…` \r\n""#);
-        // Cut off by the server, by us.
+        // Truncated by the server, and by us.
         assert_eq!(shown(b"no: s3cret-o!", sent), "\"no: …!\"");
         assert_eq!(shown(b"no: s3c", sent), "\"no: …\"");
     }

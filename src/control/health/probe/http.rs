@@ -1,4 +1,4 @@
-//! The `http` probe: one GET, and of the answer the status line alone, read strictly and within a bound.
+//! The `http` probe: one GET. Only the status line of the answer is read, strictly and within a bound.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::heard::Heard;
 use crate::config::StatusRange;
 use crate::data::stream::Stream;
 
-/// A longer status line is not one.
+/// A longer line is not a status line.
 const STATUS_LINE: usize = 1024;
 
 /// `HTTP/1.1 200`.
@@ -23,7 +23,7 @@ pub(super) struct Http {
     standby: Vec<StatusRange>,
 }
 
-/// What the bytes so far are.
+/// The bytes read so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Garbage,
@@ -66,7 +66,7 @@ impl Http {
             let count = (&mut *stream).take(room).read_buf(&mut line).await;
             heard.note(&line[seen..]);
             match count {
-                Ok(0) => return Err(Fault::unexpected("no whole status line")),
+                Ok(0) => return Err(Fault::unexpected("it closed before a whole status line")),
                 Ok(_) => {}
                 Err(error) => return Err(Fault::talking(&error)),
             }
@@ -99,8 +99,8 @@ fn is_in(ranges: &[StatusRange], status: u16) -> bool {
     ranges.iter().any(|range| (range.first..=range.last).contains(&status))
 }
 
-/// `HTTP/1.<digit> <three digits>`, then the end of the line or a space and any reason. Says so as soon as it can
-/// be nothing else.
+/// `HTTP/1.<digit> <three digits>`, then the end of the line or a space and any reason. Decides as soon as it can be
+/// nothing else.
 fn parse(line: &[u8]) -> Answer {
     const FORM: [&[u8]; STATUS_END] =
         [b"H", b"T", b"T", b"P", b"/", b"1", b".", b"01", b" ", b"12345", DIGIT, DIGIT];
@@ -166,7 +166,7 @@ mod tests {
     }
 
     proptest! {
-        /// No bytes make it panic, and every prefix of an answer is an answer in the making.
+        /// No bytes make it panic, and every prefix of an answer counts as incomplete.
         #[test]
         fn pieces_only_ever_become_the_whole(status in 100..600_u16, reason in "[ -~]{0,20}") {
             let line = format!("HTTP/1.1 {status} {reason}\r\n");

@@ -1,5 +1,5 @@
-//! One active probe: from a socket to a result, within one timeout. What the results add up to is the verdict's
-//! business. Called by the backends' watches.
+//! One active probe: from a socket to a result, within one timeout. `verdict` decides what the results mean. Called
+//! by the backends' watches.
 
 mod tcp;
 mod exchange;
@@ -27,7 +27,7 @@ use crate::data::stream::Stream;
 use crate::data::tls::client::Client;
 use crate::data::wire::proxy_protocol::v2;
 
-/// The header a probe begins with: another port than the sessions' is not expected to read one.
+/// The header that a probe begins with; a probe of another port than the sessions' sends none.
 fn proxy(pool: &config::Pool) -> Option<ProxyVersion> {
     pool.send_proxy_protocol.filter(|_| pool.health.port.is_none())
 }
@@ -74,7 +74,7 @@ impl Prober {
         Some(Prober { method, health, source, proxy: proxy(pool), tls, takes_leave })
     }
 
-    /// Whether a new one for `pool` would probe alike.
+    /// Whether a new prober for `pool` would probe in the same way.
     pub fn is_of(&self, pool: &config::Pool) -> bool {
         self.health == pool.health
             && self.source == pool.source
@@ -83,7 +83,7 @@ impl Prober {
             && self.takes_leave == parting::is_affordable(pool)
     }
 
-    /// Probes once; the timeout is of the whole.
+    /// Probes once; the timeout is for the whole probe.
     pub async fn probe(&self, address: &SockAddr) -> (Outcome, Parting) {
         let begun = Instant::now();
         let (heard, used) = (Heard::default(), RefCell::default());
@@ -111,7 +111,7 @@ impl Prober {
         }
     }
 
-    /// Only silence is a timeout: what came back may be a refusal, and is to be known.
+    /// Only silence is a timeout: any bytes may be an error message, and must be shown.
     fn out_of_time(&self, heard: &Heard) -> Result<(), Fault> {
         match &self.method {
             Method::Udp(udp) if udp.passes_in_silence() => Ok(()),
@@ -121,7 +121,7 @@ impl Prober {
         }
     }
 
-    /// What may come back in a reply, and is no news.
+    /// Text that may come back in a reply, and must be hidden.
     fn sent(&self) -> &[u8] {
         match &self.method {
             Method::Dns(_) | Method::Tcp => &[],
@@ -131,7 +131,7 @@ impl Prober {
         }
     }
 
-    /// A connection that was made and is done with is left in `used`.
+    /// A connection that was made and is no longer needed is left in `used`.
     async fn attempt(
         &self,
         address: &SockAddr,
@@ -140,7 +140,7 @@ impl Prober {
     ) -> Result<(), Fault> {
         let stream = || tcp::connect(address, &self.source, self.proxy, self.tls.as_deref());
         let datagrams = || udp::open(address, &self.source);
-        // That it is of our own. Version 1 is not for datagrams.
+        // The header says that the connection is maitred's own. Version 1 does not exist for datagrams.
         let is_told = self.proxy == Some(ProxyVersion::V2);
         let header = if is_told { v2::write_local() } else { Vec::new() };
         let mut stream = match &self.method {

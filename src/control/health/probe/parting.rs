@@ -1,6 +1,6 @@
-//! How a probe takes leave once its verdict is in: as a client would, with a FIN and all that was said read, so that no server
-//! logs a connection that broke. The kernel then keeps the socket's port in TIME_WAIT for a minute, unless the server
-//! closed first; where probes are so many that this would be felt, or the server does not answer, they end in a reset.
+//! How a probe closes its connection once it has its verdict: like a client, with a FIN after reading everything, so
+//! that no server logs a broken connection. The kernel then keeps the socket's port in TIME_WAIT for a minute, unless
+//! the server closed first. If there are too many probes for that, or the server does not close, the probe resets.
 
 use std::time::Duration;
 
@@ -10,26 +10,26 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::config;
 use crate::data::stream::Stream;
 
-/// For the server to close as well; its answer is in already.
+/// Time for the server to close as well; its answer has been read already.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// What of its last words is read at most.
+/// The most that is read of what it still sends.
 const LAST_WORDS: usize = 256 << 10;
 
-/// How long the kernel keeps a port of a connection that we closed first.
+/// How long the kernel keeps the port of a connection that we closed first.
 const TIME_WAIT: Duration = Duration::from_secs(60);
 
-/// Ports kept so towards one backend, of some 28 000, and sockets of all backends of a pool.
+/// The most such ports towards one backend, of some 28 000, and such sockets for all backends of a pool.
 const OF_A_BACKEND: f64 = 1_000.0;
 const OF_A_POOL: f64 = 20_000.0;
 
-/// Whether probes of this pool can take leave.
+/// Whether probes of this pool can close in this way.
 pub(super) fn is_affordable(pool: &config::Pool) -> bool {
     let lingering = TIME_WAIT.as_secs_f64() / pool.health.interval.as_secs_f64();
     lingering <= OF_A_BACKEND && lingering * pool.backends.len() as f64 <= OF_A_POOL
 }
 
-/// A connection that is done with.
+/// A connection that is no longer needed.
 pub struct Parting(pub(super) Option<Leave>);
 
 pub(super) struct Leave {
@@ -45,18 +45,18 @@ pub(super) fn patience(health: &config::Health) -> Duration {
 }
 
 impl Parting {
-    /// Takes leave; dropped before, it resets.
+    /// Closes in an orderly way; if dropped before, it resets.
     pub async fn over(self) {
         let Some(Leave { mut stream, closes_by_itself, patience }) = self.0 else { return };
-        // Fails only on a socket that is none.
+        // Fails only if this is not a socket.
         let _ = SockRef::from(&stream).set_linger(None);
         let parting = async {
-            // Who closes first keeps the port.
+            // The side that closes first keeps the port.
             if closes_by_itself {
                 let _ = tokio::time::timeout(patience / 2, read_out(&mut stream)).await;
             }
             stream.end();
-            // What fails here has failed to be polite, and nothing else.
+            // A failure here only makes the close less orderly.
             let _ = stream.flush().await;
             let _ = stream.shutdown().await;
             read_out(&mut stream).await;
@@ -65,7 +65,7 @@ impl Parting {
     }
 }
 
-/// Reads what is still said, until the server has closed: what is left unread would be met with a reset.
+/// Reads what still arrives, until the server has closed: the kernel would answer unread bytes with a reset.
 async fn read_out(stream: &mut Stream) {
     let mut scrap = [0; 4096];
     for _ in 0..LAST_WORDS / scrap.len() {

@@ -1,8 +1,8 @@
-//! What a probe expects, and whether a reply has it. Shared by `exchange` and `udp`.
+//! What a probe expects, and whether a reply contains it. Shared by `exchange` and `udp`.
 
 use crate::config::Expect;
 
-/// How much of a reply is looked at.
+/// How much of a reply is examined.
 pub(super) const REPLY: usize = 16 * 1024;
 
 /// Bytes of a compiled pattern; `parse` refuses larger ones.
@@ -11,7 +11,7 @@ const PATTERN: usize = 1 << 20;
 pub(super) enum Pattern {
     Bytes(Vec<u8>),
     Regex(regex::bytes::Regex),
-    /// A regular expression that does not compile: nothing is like it. `parse` lets none through.
+    /// A regular expression that does not compile matches nothing. `parse` refuses such expressions.
     Unfit,
 }
 
@@ -26,7 +26,7 @@ impl Pattern {
         }
     }
 
-    /// Whether `reply` contains it; it did not while only the first `seen` bytes were there.
+    /// Whether `reply` contains it; the first `seen` bytes alone did not.
     pub(super) fn is_in(&self, reply: &[u8], seen: usize) -> bool {
         match self {
             Pattern::Bytes(bytes) if bytes.is_empty() => true,
@@ -46,7 +46,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// However a reply is cut into pieces, it is found as soon as it is whole, and not before.
+        /// However a reply is split into pieces, the match is found as soon as it is complete, and not before.
         #[test]
         fn bytes_are_found_across_pieces(
             before in "[ab]{0,12}",

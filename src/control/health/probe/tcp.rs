@@ -1,5 +1,5 @@
-//! Connecting, in TLS where the pool's sessions do, which is all a `tcp` probe does and the first thing every other one does. The kernel chooses the
-//! source port. Closing resets, unless leave is taken (`parting`).
+//! Connects, in TLS where the pool's sessions do. A `tcp` probe does only this, and every other TCP probe begins with
+//! it. The kernel chooses the source port. Closing sends a reset, except after an orderly close (`parting`).
 
 use std::future::poll_fn;
 use std::io;
@@ -24,10 +24,11 @@ use crate::sys::socket::{self, Outgoing};
 const PLAIN: Outgoing =
     Outgoing { keepalive: None, buffer: None, user_timeout: None, sends_first: false };
 
-/// How often a full queue is tried.
+/// How often a full accept queue is retried.
 const QUEUE: Duration = Duration::from_millis(10);
 
-/// A connection to `address`. Where sessions announce their client in a PROXY header, the probe says that it is of our own.
+/// A connection to `address`. If sessions announce their client in a PROXY header, the probe announces that the
+/// connection is maitred's own.
 pub(super) async fn connect(
     address: &SockAddr,
     source: &[ZonedIp],
@@ -36,7 +37,8 @@ pub(super) async fn connect(
 ) -> Result<Stream, Fault> {
     let stream = loop {
         match begin(address, source) {
-            // The queue of a unix socket is full: its owner lives, and is busy. The probe has its time.
+            // The accept queue of a unix socket is full: its owner is alive, but busy. The probe may use its whole
+            // time.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(QUEUE).await,
             begun => break begun.map_err(|error| Fault::connecting(&error))?,
         }
@@ -46,7 +48,8 @@ pub(super) async fn connect(
         Err(error) | Ok(Some(error)) => return Err(Fault::connecting(&error)),
         Ok(None) => {}
     }
-    // Nobody listens, and the kernel happened to choose the very port as our own: the socket reached itself.
+    // No process listens there, and the kernel happened to choose the same port as ours: the socket connected to
+    // itself.
     if address.as_socket().is_some() && stream.local_addr().ok() == stream.peer_addr().ok() {
         return Err(Fault::of(ProbeResult::Refused));
     }
@@ -68,7 +71,7 @@ pub(super) async fn connect(
             let talking = |error: io::Error| Fault::talking(&error);
             stream.write_all(&postgres::TLS_REQUEST).await.map_err(talking)?;
             if stream.read_u8().await.map_err(talking)? != postgres::YES {
-                return Err(failed("it does not go on in TLS".to_owned()));
+                return Err(failed("it does not accept TLS".to_owned()));
             }
         }
         stream.encrypt(tls.connection(ip).map_err(|error| failed(error.to_string()))?);
@@ -103,7 +106,7 @@ pub(super) fn bind_source(
     socket::set_bind_address_no_port(socket)?;
     socket.bind(&source.at(0).into()).map_err(|error| match error.kind() {
         io::ErrorKind::AddrNotAvailable => {
-            let what = format!("`source` {source} is no address of this machine");
+            let what = format!("`source` {source} is not an address of this machine");
             io::Error::new(error.kind(), what)
         }
         _ => error,

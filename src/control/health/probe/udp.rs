@@ -1,5 +1,5 @@
-//! The `udp` probe: one datagram sent, another expected; and the socket that it shares with `dns`. The socket is
-//! connected, so only the backend can answer, and the kernel tells of ICMP errors.
+//! The `udp` probe: sends one datagram and expects another; also the socket that it shares with `dns`. The socket is
+//! connected, so only the backend can answer, and the kernel reports ICMP errors.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,8 +17,8 @@ use crate::config::Expect;
 use crate::data::pool::fitness::ProbeResult;
 use crate::sys::datagram;
 
-/// How long silence has to last, to pass for consent, when nothing is expected. ICMP comes back from a host in use
-/// within one round trip, on this planet at most about this.
+/// How long no error must arrive for the probe to pass, if no answer is expected. ICMP comes back from a host in use
+/// within one round trip, which is at most about this on this planet.
 const QUIET: Duration = Duration::from_millis(250);
 
 pub(super) struct Udp {
@@ -31,17 +31,17 @@ impl Udp {
         Udp { send: send.unwrap_or_default().to_vec(), expect: expect.map(Pattern::new) }
     }
 
-    /// Whether no answer is one.
+    /// Whether silence counts as a pass.
     pub(super) fn passes_in_silence(&self) -> bool {
         self.expect.is_none()
     }
 
-    /// What may not be shown where it comes back.
+    /// The text that must not be shown where a reply repeats it.
     pub(super) fn sent(&self) -> &[u8] {
         &self.send
     }
 
-    /// `heard` is set once anything came back. Until something fits, it waits for more.
+    /// `heard` is set once anything came back. The probe waits for more until something matches.
     pub(super) async fn run(
         &self,
         socket: UdpSocket,
@@ -53,7 +53,7 @@ impl Udp {
             let silence = tokio::time::timeout(QUIET, socket.recv(&mut [0])).await;
             return match silence {
                 Ok(Err(error)) => Err(Fault::connecting(&error)),
-                // Whatever it was, somebody is there.
+                // Whatever it was, a process answers there.
                 Ok(Ok(_)) | Err(_) => Ok(()),
             };
         };
@@ -67,13 +67,13 @@ impl Udp {
     }
 }
 
-/// `header` is the PROXY protocol's, in one datagram with what follows, as sessions have it.
+/// `header` is the PROXY header, in one datagram with the payload, as sessions have it.
 pub(super) async fn send(socket: &UdpSocket, header: &[u8], datagram: &[u8]) -> Result<(), Fault> {
     let sent = socket.send(&[header, datagram].concat()).await;
     sent.map(|_| ()).map_err(|error| Fault::connecting(&error))
 }
 
-/// The next datagram; of a longer one its beginning.
+/// The next datagram; of a longer one, its beginning.
 pub(super) async fn receive(
     socket: &UdpSocket,
     reply: &mut [u8],
@@ -84,15 +84,16 @@ pub(super) async fn receive(
     Ok(length)
 }
 
-/// A socket that only the backend can answer.
+/// A socket on which only the backend can answer.
 pub(super) fn open(address: &SockAddr, source: &[ZonedIp]) -> Result<UdpSocket, Fault> {
     let Some(backend) = address.as_socket() else {
         // `check` refuses such a configuration.
-        let detail = Some("a unix socket takes no datagrams of ours".into());
+        let detail = Some("a unix socket cannot be probed by datagrams".into());
         return Err(Fault { detail, ..Fault::of(ProbeResult::LocalError) });
     };
     let socket = connect(backend, source).map_err(|error| Fault::connecting(&error))?;
-    // Nobody listens, and the kernel happened to choose the very port as our own: the socket reached itself.
+    // No process listens there, and the kernel happened to choose the same port as ours: the socket connected to
+    // itself.
     if socket.local_addr().ok() == Some(backend) {
         return Err(Fault::of(ProbeResult::Refused));
     }

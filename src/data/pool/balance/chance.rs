@@ -1,4 +1,4 @@
-//! The one place where balancing draws random numbers: a generator per thread, quick, and never a secret.
+//! The one place where balancing draws random numbers: a generator per thread, quick, and not for secrets.
 
 /// 64 random bits.
 pub fn word() -> u64 {

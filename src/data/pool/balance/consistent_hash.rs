@@ -1,14 +1,15 @@
-//! Consistent hashing: a client's key falls on an entry of a Maglev table, and the entry's member serves it. No table of
-//! clients, and the same answer on every node.
+//! Consistent hashing: a client's key falls on an entry of a Maglev table, and the entry's member serves it. No table
+//! of clients, and the same answer on every node.
 //!
-//! If that member is down, full, tried or over its bound, further entries are looked at, derived from the hash alone
-//! (`maglev::rehash`), and after `STEPS` of them all members in order of name. The table knows nothing of up and down:
-//! a client whose member is up stays there, whatever happens to the others. Slow start does not change the table.
+//! If that member is down, full, tried or over its bound, further entries are tried, derived from the hash alone
+//! (`maglev::rehash`), and after `STEPS` of them all members in order of name. The table knows nothing of up and
+//! down: a client whose member is up stays there, whatever happens to the others. Slow start does not change the
+//! table.
 //!
-//! Bounded load: a member may carry `percent` of its share by weight of all sessions of the tier's members that are
-//! up, counting the one to be placed, rounded up and never below 1. Somebody is always below; so that only limits and
-//! tries can make everybody refuse, and then the bound is ignored. What all of them have is tallied (`tally.rs`), so
-//! that a bound costs about as much among a thousand members as among ten.
+//! Bounded load: a member may carry `percent` of its share by weight of all sessions on the tier's members that are
+//! up, counting the one to be placed, rounded up and never below 1. Some member is always below its bound. So only
+//! limits and tried backends can leave no member, and then the bound is ignored. The sum of all sessions is tallied
+//! (`tally.rs`), so that a bound costs about as much among a thousand members as among ten.
 
 use std::sync::Arc;
 
@@ -27,10 +28,10 @@ pub struct ConsistentHash {
     positions: Vec<u32>,
 }
 
-/// Entries looked at before all members in order. With half of the members down, one key in 2^32 gets further.
+/// Entries that are tried before all members in order. With half of the members down, one key in 2^32 gets further.
 const STEPS: u64 = 32;
 
-/// Tries to take a slot below the bound while others take slots too.
+/// Tries to take a slot below the bound while others take slots, too.
 const TRIES: usize = 4;
 
 struct BoundedLoad {
@@ -43,7 +44,7 @@ struct BoundedLoad {
 struct Bound {
     /// `percent` of all sessions, in hundredths.
     sessions: u64,
-    /// Of all that are up, times a hundred.
+    /// Of all members that are up, times a hundred.
     weight: u64,
 }
 
@@ -59,7 +60,7 @@ impl ConsistentHash {
             }
             _ => Arc::new(Table::build(listed, config.table_size)),
         };
-        // The table is sorted by name, and holds all but those of weight 0.
+        // The table is sorted by name, and has all members except those of weight 0.
         let mut positions: Vec<u32> = (0..members.len())
             .filter(|position| members.backend(*position).weight > 0)
             .map(narrow)
@@ -84,7 +85,7 @@ impl ConsistentHash {
         self.walk(hash, |position| members.take(position, ask))
     }
 
-    /// The first candidate that `take` takes.
+    /// The first candidate that `take` accepts.
     fn walk(&self, hash: u64, take: impl Fn(usize) -> bool) -> Option<usize> {
         let first = self.position(hash)?;
         if take(first) {
@@ -114,8 +115,8 @@ impl Bound {
         }
     }
 
-    /// Whether a member of so many sessions may have one more, that is, has less than its share rounded up. Compared
-    /// crosswise: a division of this width would cost more than the rest of the pick.
+    /// Whether a member with this many sessions may have one more, that is, has less than its share rounded up.
+    /// Compared by cross-multiplication: a division of this width would cost more than the rest of the pick.
     fn allows(self, sessions: u32, weight: u32) -> bool {
         let (filled, share) = (u128::from(sessions), u128::from(weight));
         sessions == 0 || filled * u128::from(self.weight) < share * u128::from(self.sessions)
@@ -137,8 +138,8 @@ fn take_below(members: &Members, ask: &Ask, position: usize, bound: Bound) -> bo
     false
 }
 
-/// The key's bytes: the server name, where that is asked for and known; else 4 or 16 of the address, in `client_address` followed by the port, big-endian. Clients of a unix
-/// socket have no address and are all one.
+/// The key's bytes: the server name, if it is the key and known; else 4 or 16 bytes of the address, in
+/// `client_address` followed by the port, big-endian. Clients of a unix socket have no address and are all one.
 fn hash_of(key: &PickKey<'_>, kind: HashKey) -> u64 {
     if let (HashKey::ServerName, Some(name)) = (kind, key.server_name) {
         return hash(CLIENT_KEY, name.as_bytes());
@@ -312,7 +313,7 @@ mod tests {
         assert_eq!(second.index, first.index);
     }
 
-    /// What a member may carry, as the documentation of the key says it: with a division.
+    /// What a member may carry, as the documentation of the key defines it: with a division.
     fn capacity(total: Total, weight: u32, percent: u32) -> u64 {
         let all = u128::from(total.sessions + 1) * u128::from(percent) * u128::from(weight);
         u64::try_from(all.div_ceil(u128::from(total.weight.max(1)) * 100)).unwrap().max(1)

@@ -1,7 +1,7 @@
 //! Weighted draws in constant time (Walker's alias method, in whole numbers so that the shares are exact).
 //!
-//! There are as many columns as members, each as wide as the average member. A column holds a part of its own member
-//! up to `split`, and of one other, `alias`, above it. A draw picks a column and a point in it.
+//! There are as many columns as members, each as wide as the average member. A column has a part of its own member up
+//! to `split`, and of one other, `alias`, above it. A draw picks a column and a point in it.
 
 use super::super::pick::{narrow, widen};
 
@@ -43,7 +43,7 @@ impl Draw {
         Draw { columns, width }
     }
 
-    /// A member by its weight, from 64 random bits; none if nobody has weight.
+    /// A member by its weight, from 64 random bits; none if no member has weight.
     pub fn draw(&self, word: u64) -> Option<usize> {
         let (high, low) = (word >> 32, word & u64::from(u32::MAX));
         let column = widen(scale(high, u64::from(narrow(self.columns.len()))));
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The exact number of parts each member has, over all columns.
+    /// The exact number of parts that each member has, over all columns.
     fn parts(draw: &Draw) -> Vec<u64> {
         let mut parts = vec![0; draw.columns.len()];
         for (column, Column { split, alias }) in draw.columns.iter().enumerate() {

@@ -1,6 +1,6 @@
-//! Least connections by weight: the member with the smallest (sessions + 1) / weight, where a session counts from the
-//! moment it was placed, connecting ones too. Exact over all workers: the slot is taken by compare-exchange on the very
-//! count that was compared. Of equals, the first after the member picked last.
+//! Least connections by weight: the member with the smallest (sessions + 1) / weight. A session counts from the
+//! moment it was placed, also while it connects. Exact over all workers: the slot is taken by compare-exchange on the
+//! very count that was compared. Among equals, the first after the member picked last.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -11,7 +11,7 @@ pub struct LeastConnections {
     rotation: Rotation,
 }
 
-/// Where to begin looking, so that equals take turns: one past the position picked last. A random beginning would
+/// Where the search begins, so that equals take turns: one past the position picked last. A random beginning would
 /// favour the first after a row of members that are down.
 #[derive(Default)]
 pub struct Rotation(AtomicUsize);
@@ -68,7 +68,7 @@ mod tests {
         });
         let counts = sessions(&pool);
         assert_eq!(counts.iter().sum::<u32>(), 1_000);
-        // 142 or 143 each; one more where the quicker threads outran a slow one's scans.
+        // 142 or 143 each; one more if the quicker threads outran a slow one's scans.
         assert!(counts.iter().all(|count| (141..=144).contains(count)), "{counts:?}");
         drop(permits);
         assert_eq!(sessions(&pool), [0; 7]);

@@ -1,9 +1,9 @@
-//! Least latency: the smallest cost × (sessions + 1) / weight, where cost is the moving average of connect and first-byte
-//! times (`latency.rs`). Few members are all compared, of many the better of two drawn by weight.
+//! Least latency: the smallest cost × (sessions + 1) / weight, where cost is the moving average of connect and
+//! first-byte times (`latency.rs`). Few members are all compared; of many, the better of two drawn by weight.
 //!
 //! A member without any sample costs nothing while it has no session, so that it is tried at once, and a second per
-//! session while it has some, so that it is not flooded before the first answer is in. When nobody has samples
-//! this is least connections.
+//! session while it has some, so that it is not flooded before the first answer has arrived. If no member has
+//! samples, this is least connections.
 
 use super::super::latency::milliseconds;
 use super::super::members::{Ask, Members};
@@ -13,16 +13,16 @@ use super::two_choices::draw_two;
 
 pub struct LeastLatency {
     draw: Draw,
-    /// Of equals among few members.
+    /// For equals among few members.
     rotation: Rotation,
-    /// Where draws find nobody.
+    /// For when draws find no member.
     all: LeastConnections,
 }
 
 /// Up to this many members all are compared.
 const FEW: usize = 8;
 
-/// In microseconds: of a member that has sessions but no sample.
+/// In microseconds: for a member that has sessions but no sample.
 const UNKNOWN_COST: f64 = 1e6;
 
 impl LeastLatency {
@@ -49,7 +49,7 @@ impl LeastLatency {
         if let Some(position) = chosen
             && members.take_slot(position)
         {
-            // A word that all workers write; among many nobody reads it.
+            // A word that all workers write; with many members it is not read.
             if are_few {
                 self.rotation.picked(position);
             }
@@ -60,7 +60,7 @@ impl LeastLatency {
     }
 }
 
-/// Of equals, the first from `start` on.
+/// Among equals, the first from `start` on.
 fn cheapest(
     members: &Members,
     ask: &Ask,
@@ -79,7 +79,7 @@ fn cheapest(
     best.map(|(_, position)| position)
 }
 
-/// A fraction, compared crosswise: two divisions less.
+/// A fraction, compared by cross-multiplication: this saves two divisions.
 #[derive(Clone, Copy)]
 struct Score {
     cost: f64,

@@ -1,6 +1,6 @@
-//! The lookup table of consistent hashing (Maglev), and the hash that steers clients.
+//! The lookup table of consistent hashing (Maglev), and the hash that assigns clients.
 //!
-//! Every node of every version must steer a client alike, so all of this is fixed, and pinned by tests:
+//! Every node of every version must assign a client alike, so all of this is fixed, and pinned by tests:
 //! - the hash is SipHash-1-3 with the 128-bit keys below (sixteen ASCII letters, the first eight being the lower word,
 //!   each word little-endian), 64 bits out;
 //! - members are sorted by name, bytewise; members of weight 0 are left out;
@@ -10,7 +10,7 @@
 //!   until the table is full.
 //!
 //! So a table depends on names, weights and size alone. A member that comes or goes moves few clients of the others.
-//! Four bytes an entry: 256 KiB for 65 537.
+//! Four bytes per entry: 256 KiB for 65 537.
 
 use std::sync::Arc;
 
@@ -19,23 +19,23 @@ use siphasher::sip::SipHasher13;
 use super::super::pick::{narrow, widen};
 use super::turns::Turns;
 
-/// Steers a client: hash of its key's bytes.
+/// Assigns a client: the hash of its key's bytes.
 pub const CLIENT_KEY: [u8; 16] = *b"maitred client 1";
 const OFFSET_KEY: [u8; 16] = *b"maitred offset 1";
 const SKIP_KEY: [u8; 16] = *b"maitred skipby 1";
 
-/// Immutable; shared by the versions of a pool while its members are the same.
+/// Immutable; shared by the versions of a pool as long as its members are the same.
 pub struct Table {
     /// Sorted by name; weights above 0. An entry is an index into these: a rank.
     members: Vec<(Arc<str>, u32)>,
     entries: Vec<u32>,
 }
 
-/// An entry nobody has claimed yet.
+/// An entry that no member has claimed yet.
 const FREE: u32 = u32::MAX;
 
 impl Table {
-    /// `size` must be prime. Of no members the table is empty.
+    /// `size` must be prime. Without members the table is empty.
     pub fn build(mut members: Vec<(Arc<str>, u32)>, size: u32) -> Table {
         sort(&mut members);
         debug_assert!(size > 1, "a prime");
@@ -56,14 +56,14 @@ impl Table {
         Table { members, entries }
     }
 
-    /// Whether `build` would make this very table.
+    /// Whether `build` would make the same table.
     pub fn is_of(&self, members: &[(Arc<str>, u32)], size: u32) -> bool {
         let mut members = members.to_vec();
         sort(&mut members);
         self.members == members && (members.is_empty() || self.entries.len() == widen(size))
     }
 
-    /// The rank a hash falls on; none in an empty table.
+    /// The rank on which a hash falls; none in an empty table.
     pub fn rank(&self, hash: u64) -> Option<u32> {
         let size = u64::from(narrow(self.entries.len()));
         let entry = hash.checked_rem(size)?;
@@ -80,7 +80,7 @@ impl Table {
     }
 }
 
-/// Drops those without weight.
+/// Drops members without weight.
 fn sort(members: &mut Vec<(Arc<str>, u32)>) {
     members.retain(|(_, weight)| *weight > 0);
     members.sort_unstable();
@@ -100,7 +100,7 @@ impl Preference {
         }
     }
 
-    /// Modulo the size, without its ever being exceeded in 32 bits.
+    /// Modulo the size, without exceeding 32 bits.
     fn advance(&mut self, size: u32) {
         let left = size - self.skip;
         self.next = if self.next >= left { self.next - left } else { self.next + self.skip };
@@ -111,8 +111,8 @@ pub fn hash(key: [u8; 16], bytes: &[u8]) -> u64 {
     SipHasher13::new_with_key(&key).hash(bytes)
 }
 
-/// The `step`-th further hash of a client whose first choice does not serve: the finalizer of SplitMix64 over
-/// hash + step × 2^64/φ. Fixed as the rest.
+/// The `step`-th further hash of a client whose first choice does not serve: the finalizer of SplitMix64 over hash +
+/// step × 2^64/φ. Fixed like the rest.
 pub fn rehash(hash: u64, step: u64) -> u64 {
     let mut word = hash.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -129,7 +129,7 @@ mod tests {
         weights.iter().enumerate().map(|(i, w)| (format!("backend-{i}").into(), *w)).collect()
     }
 
-    /// By name, since ranks differ between tables.
+    /// By name, because ranks differ between tables.
     fn owners(table: &Table) -> Vec<&str> {
         table.entries.iter().map(|rank| &*table.members[widen(*rank)].0).collect()
     }

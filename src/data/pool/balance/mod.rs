@@ -1,8 +1,8 @@
 //! The algorithms that pick one member of a tier. Each returns a position on which it has taken a slot, or none if it
-//! found nobody within its bounds; the tier then takes whoever is free, or says why nobody is.
+//! found no member within its bounds; the tier then takes any free one, or says why there is none.
 //!
-//! Common rules: weight 0, full and tried members are never picked; a slot is taken by compare-exchange, so limits
-//! are exact over all workers; no locks, no allocation, and every loop is bounded.
+//! Common rules: members that are full, tried or of weight 0 are never picked; a slot is taken by compare-exchange,
+//! so limits are exact over all workers; no locks, no allocation, and every loop is bounded.
 
 pub mod chance;
 pub mod consistent_hash;
@@ -37,7 +37,8 @@ pub enum Picker {
 }
 
 impl Picker {
-    /// `previous` is that of the same tier before a reload: what was costly to build is taken over if it is the same.
+    /// `previous` is the picker of the same tier before a reload: what was costly to build is reused if it is the
+    /// same.
     pub fn build(config: &config::Pool, members: &Members, previous: Option<&Picker>) -> Picker {
         let hash = |hash: config::Hash| {
             let previous = match previous {

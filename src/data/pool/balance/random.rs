@@ -1,5 +1,5 @@
-//! Random by weight. In slow start a member accepts a draw with the probability (weight now / weight configured). If too
-//! many draws hit members that are down, one pass over all draws exactly among those that are usable.
+//! Random by weight. In slow start a member accepts a draw with the probability (weight now / weight configured). If
+//! too many draws hit members that are down, one pass over all members draws exactly among the usable ones.
 
 use super::super::members::{Ask, Members};
 use super::chance;

@@ -1,11 +1,11 @@
-//! Whose turn it is when turns are dealt by weight, as evenly as whole turns can be: the order behind round robin and
-//! behind the filling of the hash table.
+//! The order of turns that are dealt by weight, as evenly as whole turns can be: used by round robin and to fill the
+//! hash table.
 //!
-//! A member of weight w should have its k-th turn in the middle of the k-th of w equal parts of the round, at
-//! (k + ½) / w; turns are dealt in the order of these times. Members of equal weight are one group, which has the turns
-//! of all of them and passes them round in order, so the heap holds at most one entry per different weight (256)
-//! however many members there are, and a turn costs the logarithm of that. The classic smooth weighted round robin
-//! looks at every member for every turn: 5 000 members of weights up to 256 have 640 000 turns, too many for that.
+//! A member of weight w should have its k-th turn in the middle of the k-th of w equal parts of the round, at (k + ½)
+//! / w; turns are dealt in the order of these times. Members of equal weight are one group, which has the turns of
+//! all of them and gives them out in order. So the heap has at most one entry per different weight (256), however
+//! many members there are, and a turn costs the logarithm of that. The classic smooth weighted round robin looks at
+//! every member for every turn: 5 000 members of weights up to 256 have 640 000 turns, too many for that.
 //!
 //! Each member has exactly its weight in turns per round. The order depends only on the weights and the order of
 //! members, never on chance.
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use super::super::pick::narrow;
 
-/// An endless sequence of members, round after round; ends at once if nobody has weight.
+/// An endless sequence of members, round after round; ends at once if no member has weight.
 pub struct Turns {
     groups: Vec<Group>,
     next: BinaryHeap<Reverse<(u64, usize)>>,
@@ -29,7 +29,7 @@ struct Group {
 }
 
 impl Group {
-    /// When its turn is: rounds, in 2^32ths.
+    /// The time of its turn: rounds, in 2^32ths.
     fn time(&self) -> u64 {
         ((2 * self.turn + 1) << 31) / self.weight
     }
@@ -72,7 +72,7 @@ impl Iterator for Turns {
     }
 }
 
-/// One whole round, with the weights in their lowest terms: at most 256 turns a member, four bytes each.
+/// One whole round, with the weights in their lowest terms: at most 256 turns per member, four bytes each.
 pub fn round(weights: &[u32]) -> Vec<u32> {
     let divisor = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
     let lowest: Vec<u32> = weights.iter().map(|weight| weight / divisor).collect();

@@ -1,6 +1,6 @@
-//! Two choices: two different members drawn by weight, and of these the one with fewer sessions per weight. In constant
-//! time nearly as even as least connections. Among so few members that two draws would often miss the best one, all are
-//! compared.
+//! Two choices: two different members drawn by weight, and of these the one with fewer sessions per weight. In
+//! constant time, nearly as even as least connections. Among so few members that two draws would often miss the best
+//! one, all are compared.
 
 use super::super::members::{Ask, Members};
 use super::chance;
@@ -9,14 +9,14 @@ use super::least_connections::LeastConnections;
 
 pub struct TwoChoices {
     draw: Draw,
-    /// For few members, and where draws find nobody.
+    /// For few members, and for when draws find no member.
     all: LeastConnections,
 }
 
 /// Up to this many members all are compared.
 const FEW: usize = 3;
 
-/// Draws at most; some hit members that are down, or the same one again. Then all are compared.
+/// The most draws; some hit members that are down, or the same one again. Then all are compared.
 const DRAWS: usize = 16;
 
 impl TwoChoices {
@@ -84,7 +84,7 @@ mod tests {
         let pool = pool_of(TwoChoices, &[1; 100]);
         let _permits: Vec<_> = (0..10_000).map(|number| pick(&pool, number).unwrap()).collect();
         let counts = sessions(&pool);
-        // ln ln 100 / ln 2 is 2.2; random picks would stray by 30.
+        // ln ln 100 / ln 2 is 2.2; random picks would differ by 30.
         assert!(counts.iter().all(|count| (88..=112).contains(count)), "{counts:?}");
     }
 

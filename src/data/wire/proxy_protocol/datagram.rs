@@ -1,6 +1,6 @@
-//! The PROXY protocol, version 2, as a backend of UDP flows is sent it: the header in front of a datagram that names
-//! the client and the address it sent to. Source: HAProxy, `doc/proxy-protocol.txt`, section 2.2. What the kernel and
-//! the sockets do with it is not known here.
+//! The PROXY protocol, version 2, as it is sent to a backend of UDP flows: the header in front of a datagram that
+//! names the client and the address to which it sent. Source: HAProxy, `doc/proxy-protocol.txt`, section 2.2. This
+//! module knows nothing of the kernel and of sockets.
 //!
 //! ```text
 //!   0             12  13  14    16                                          28 or 52
@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::border::addr::canonical;
 
-/// Of a header over IPv6. Over IPv4 it is 28.
+/// The length of a header for IPv6. For IPv4 it is 28.
 pub const MAX_HEADER: usize = 52;
 
 use super::v2::SIGNATURE;
@@ -23,7 +23,7 @@ const VERSION_2_PROXY: u8 = 0x21;
 const IPV4_DATAGRAM: u8 = 0x12;
 const IPV6_DATAGRAM: u8 = 0x22;
 
-/// Writes the header of a datagram that `client` sent to `local`, and says how long it is: 28 or 52 bytes. Addresses
+/// Writes the header of a datagram that `client` sent to `local`, and returns its length: 28 or 52 bytes. Addresses
 /// of two families are both written as IPv6, the IPv4 one mapped (`::ffff:192.0.2.7`); two IPv4-mapped ones as IPv4.
 pub fn header(client: SocketAddr, local: SocketAddr, out: &mut [u8; MAX_HEADER]) -> usize {
     let mut writer = Writer { out, at: 0 };

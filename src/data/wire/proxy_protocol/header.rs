@@ -1,14 +1,14 @@
-//! What a PROXY header says, in either version, and why bytes are none.
+//! The content of a PROXY header, in either version, and why bytes are not one.
 
 use std::net::SocketAddr;
 
 /// A header in front of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Bytes of it; the payload begins behind them.
+    /// Its length; the payload begins after it.
     pub length: usize,
-    /// Whom it announces, canonical. `None`: it speaks of the connection it came on (LOCAL, UNKNOWN, UNSPEC), or of
-    /// ends that have no address here (unix sockets, datagrams).
+    /// The client that it announces, canonical. `None`: it means the connection on which it came (LOCAL, UNKNOWN,
+    /// UNSPEC), or ends that have no address here (unix sockets, datagrams).
     pub ends: Option<Ends>,
 }
 
@@ -16,24 +16,24 @@ pub struct Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
     pub client: SocketAddr,
-    /// What the client dialled.
+    /// The address that the client dialled.
     pub local: SocketAddr,
 }
 
-/// Why bytes are no header.
+/// Why bytes are not a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadHeader {
     /// Neither version begins like this.
     NoHeader,
     /// An address or port is malformed, or not of the family that is named.
     Address,
-    /// The CRC32c in it is not the one over it.
+    /// The CRC32c in it is wrong.
     Checksum,
-    /// A command, family or transport the specification does not name.
+    /// A command, family or transport that the specification does not have.
     Command,
-    /// Its own length does not hold what it announces.
+    /// Its length is too small for what it announces.
     Length,
-    /// A TLV reaches over the header's end, or one is there twice that may not be.
+    /// A TLV extends beyond the header's end, or one occurs twice that may not.
     Tlv,
     TooLong,
 }

@@ -1,5 +1,6 @@
-//! The PROXY protocol, versions 1 and 2: the header in front of a stream, or of a datagram, that says who the client
-//! is and which address it dialled. Source: HAProxy, `doc/proxy-protocol.txt`. Who may be believed is not known here.
+//! The PROXY protocol, versions 1 and 2: the header in front of a stream, or of a datagram, that names the client and
+//! the address that it dialled. Source: HAProxy, `doc/proxy-protocol.txt`. Which senders are trusted is decided
+//! elsewhere.
 
 pub mod datagram;
 pub mod header;
@@ -10,7 +11,7 @@ use super::Progress;
 
 pub use header::{BadHeader, Ends, Header};
 
-/// The header that `bytes` begin with; whichever version, told apart by the first byte. No header is longer than
+/// The header with which `bytes` begin, in either version, decided by the first byte. No header is longer than
 /// `most`.
 pub fn read(bytes: &[u8], most: usize) -> Result<Progress<Header>, BadHeader> {
     match bytes.first() {

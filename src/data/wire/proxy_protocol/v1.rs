@@ -7,11 +7,11 @@ use super::header::{BadHeader, Ends, Header};
 use crate::border::addr::canonical;
 use crate::data::wire::Progress;
 
-/// With its CRLF no line is longer.
+/// The longest line, with its CRLF.
 const MAX_LINE: usize = 107;
 const START: &[u8] = b"PROXY ";
 
-/// The line that `bytes` begin with.
+/// The line with which `bytes` begin.
 pub fn read(bytes: &[u8]) -> Result<Progress<Header>, BadHeader> {
     let known = bytes.len().min(START.len());
     if bytes[..known] != START[..known] {
@@ -32,7 +32,7 @@ pub fn read(bytes: &[u8]) -> Result<Progress<Header>, BadHeader> {
 
 fn ends(rest: &[u8]) -> Result<Option<Ends>, BadHeader> {
     if rest == b"UNKNOWN" || rest.starts_with(b"UNKNOWN ") {
-        // Whatever stands behind it is to be ignored, text or not.
+        // Whatever follows it must be ignored, text or not.
         return Ok(None);
     }
     let text = std::str::from_utf8(rest).map_err(|_| BadHeader::Address)?;
@@ -57,14 +57,14 @@ fn ends(rest: &[u8]) -> Result<Option<Ends>, BadHeader> {
     }))
 }
 
-/// Decimal without a sign or a nought in front, as the specification wants it.
+/// Decimal without a sign or a leading zero, as the specification requires.
 fn port(word: &str) -> Option<u16> {
     let is_plain = word == "0" || word.starts_with(|first: char| matches!(first, '1'..='9'));
     word.parse().ok().filter(|_| is_plain)
 }
 
-/// The line that announces these ends; `None`: of a connection that has none to announce. Addresses of two families
-/// are both written as IPv6, the IPv4 one mapped.
+/// The line that announces these ends; `None`: the connection has none to announce. Addresses of two families are
+/// both written as IPv6, the IPv4 one mapped.
 pub fn write(ends: Option<Ends>) -> Vec<u8> {
     let Some(Ends { client, local }) = ends else { return b"PROXY UNKNOWN\r\n".to_vec() };
     let (client, local) = (canonical(client), canonical(local));

@@ -29,10 +29,10 @@ const TLV_ALPN: u8 = 0x01;
 const TLV_AUTHORITY: u8 = 0x02;
 const TLV_CRC32C: u8 = 0x03;
 const TLV_TLS: u8 = 0x20;
-/// What of it stands before TLVs of its own: what the client did, and whether its certificate held.
+/// What comes before TLVs of its own: what the client did, and whether its certificate was valid.
 const TLS_FIXED: usize = 5;
 
-/// The header that `bytes` begin with, of at most `most` bytes.
+/// The header with which `bytes` begin, of at most `most` bytes.
 pub fn read(bytes: &[u8], most: usize) -> Result<Progress<Header>, BadHeader> {
     let known = bytes.len().min(SIGNATURE.len());
     if bytes[..known] != SIGNATURE[..known] {
@@ -49,13 +49,13 @@ pub fn read(bytes: &[u8], most: usize) -> Result<Progress<Header>, BadHeader> {
     if length > most {
         return Err(BadHeader::TooLong);
     }
-    // What it says of itself is judged before all of it is there.
+    // Its first fields are checked before all of it has arrived.
     let addresses = if command == LOCAL { None } else { Some(addresses(family)?) };
     if addresses.is_some_and(|bytes| FIXED + bytes > length) {
         return Err(BadHeader::Length);
     }
     let Some(header) = bytes.get(..length) else { return Ok(Progress::Partial) };
-    // The specification: whatever a LOCAL header holds is to be ignored.
+    // The specification: the content of a LOCAL header must be ignored.
     let Some(addresses) = addresses else {
         return Ok(Progress::Whole(Header { length, ends: None }));
     };
@@ -74,7 +74,7 @@ fn addresses(family: u8) -> Result<usize, BadHeader> {
     }
 }
 
-/// Of streams only: of anything else the connection's own ends hold, as with UNSPEC.
+/// Only for streams: otherwise the connection's own ends count, as with UNSPEC.
 fn ends(family: u8, addresses: &[u8]) -> Option<Ends> {
     let port = |bytes: &[u8]| bytes.try_into().map(u16::from_be_bytes).ok();
     let (from, to, ports): (IpAddr, IpAddr, &[u8]) = match family {
@@ -94,7 +94,7 @@ fn ends(family: u8, addresses: &[u8]) -> Option<Ends> {
     })
 }
 
-/// Each TLV ends within the header, each within TLS' own within that, and a checksum is right.
+/// Each TLV ends within the header, each of TLS' own within that one, and the checksum is right.
 fn check_tlvs(header: &[u8], from: usize) -> Result<(), BadHeader> {
     let mut has_checksum = false;
     each_tlv(header, from, |kind, at| {
@@ -140,12 +140,12 @@ fn each_tlv(
 pub struct Extras<'a> {
     /// The name the client asked for.
     pub authority: Option<&'a str>,
-    /// The protocol agreed on.
+    /// The protocol that was agreed on.
     pub alpn: Option<&'a [u8]>,
     pub checksum: bool,
 }
 
-/// Of a connection of our own, such as a probe's.
+/// The header of a connection of maitred's own, such as a probe's.
 pub fn write_local() -> Vec<u8> {
     let mut header = SIGNATURE.to_vec();
     header.extend([LOCAL, UNSPEC, 0, 0]);
@@ -251,7 +251,7 @@ mod tests {
             (PROXY, 0x12, 12),
             (PROXY, 0x31, 216),
         ] {
-            // Of UNSPEC, five bytes are one TLV: a NOOP of two.
+            // With UNSPEC, five bytes are one TLV: a NOOP of two.
             let rest: Vec<u8> =
                 [4, 0, 2].into_iter().chain(std::iter::repeat(0)).take(length).collect();
             let bytes = with(command, family, &rest);
@@ -260,7 +260,7 @@ mod tests {
         }
     }
 
-    /// A header with nothing but what a sender says of the client's TLS.
+    /// A header with nothing but what a sender says about the client's TLS.
     fn tls_tlv(value: &[u8]) -> Vec<u8> {
         let length = u8::try_from(value.len()).unwrap();
         with(PROXY, 0x11, &[&[0; 12], &[TLV_TLS, 0, length][..], value].concat())
@@ -298,7 +298,7 @@ mod tests {
         ] {
             assert_eq!(read(&bytes, MOST), Err(why), "{bytes:?}");
         }
-        // The fixed part alone tells.
+        // The fixed part alone decides.
         assert_eq!(read(&with(PROXY, 0x11, &[0; 11])[..FIXED], MOST), Err(BadHeader::Length));
     }
 
