@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::product::Product::{self, *};
 use crate::tcp::churn::{Churn, Ending};
-use crate::tcp::client::{Towards, Work};
+use crate::tcp::client::Towards;
 use crate::tcp::server::Mode;
+use crate::tcp::work::Work;
 use crate::udp::client::Pace;
 
 pub struct Case {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::measure::Run;
 use crate::product::Product::{self, *};
-use crate::report::Row;
+use crate::row::Row;
 
 const CASES: [(&str, &str); 8] = [
     ("rtt-64", "64 B round trips"),

@@ -9,7 +9,8 @@ use crate::flags::Flags;
 use crate::measure::{Bench, Run};
 use crate::place::Place;
 use crate::product::{Product, Tools};
-use crate::report::{self, Facts, Row};
+use crate::report::{self, Facts};
+use crate::row::Row;
 
 struct Settings {
     /// All that a case names, if none are asked for.

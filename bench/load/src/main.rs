@@ -15,6 +15,8 @@ mod setup;
 mod place;
 mod processor;
 mod report;
+mod row;
+mod running;
 mod targets;
 mod chart;
 mod sys;
@@ -110,7 +112,7 @@ fn tcp_client(flags: &Flags) -> Result<(), String> {
     let counts = tcp::client::Counts::default();
     counts.is_recording.store(true, Relaxed);
     let seconds = flags.number("seconds", 5, 1..=600)?;
-    let latencies = tcp::client::run(address, load.work, seconds, &counts)
+    let latencies = tcp::work::run(address, load.work, seconds, &counts)
         .map_err(|error| format!("client of {address}: {error}"))?;
     println!(
         "{{\"done\": {}, \"failed\": {}, \"p50_us\": {:.1}, \"p99_us\": {:.1}}}",

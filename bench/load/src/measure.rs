@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use crate::cases::{Case, Length, Load, Tcp, Udp};
 use crate::place::Place;
 use crate::processor::{self, Machine};
-use crate::product::{Product, Running, Tools};
+use crate::product::{Product, Tools};
+use crate::running::Running;
 use crate::setup::Setup;
-use crate::tcp::client::{Counts, Latencies, Work};
+use crate::tcp::client::{Counts, Latencies};
 use crate::tcp::server::Mode;
-use crate::{tcp, udp};
+use crate::tcp::work::{self, Work};
+use crate::udp;
 
 /// How long a product may take until the first answer passes through it.
 const START: Duration = Duration::from_secs(20);
@@ -251,7 +253,7 @@ impl TcpClient {
     fn start(address: SocketAddr, work: Work) -> TcpClient {
         let counts = Arc::new(Counts::default());
         let its = Arc::clone(&counts);
-        let thread = std::thread::spawn(move || tcp::client::run(address, work, LONGEST_RUN, &its));
+        let thread = std::thread::spawn(move || work::run(address, work, LONGEST_RUN, &its));
         TcpClient { counts, thread }
     }
 

@@ -6,7 +6,6 @@ use std::process::Command;
 
 use crate::flags::Flags;
 use crate::processor;
-use crate::product::address_after;
 
 /// Routed to the client's side by scripts/bench, where all of 10.78/16 is local.
 const MANY: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
@@ -151,4 +150,14 @@ fn free(address: IpAddr, here: IpAddr) -> Result<SocketAddr, String> {
 fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()
+}
+
+/// The address that is the `number`th after this one.
+pub fn address_after(first: SocketAddr, number: u16) -> SocketAddr {
+    match first {
+        SocketAddr::V4(it) => {
+            (std::net::Ipv4Addr::from(u32::from(*it.ip()) + u32::from(number)), it.port()).into()
+        }
+        SocketAddr::V6(_) => first,
+    }
 }

@@ -1,17 +1,11 @@
-//! The products: none at all, two minimal relays, the balancers of others, maitred. How each is started, and ended.
-//! Their configurations are in `setup`.
+//! The products: none at all, two minimal relays, the balancers of others, maitred, and where their programs are. Their
+//! configurations are in `setup`; `running` starts them.
 
-use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use rustix::process::{Pid, Signal, kill_process};
+use std::process::Command;
 
 use crate::flags::Flags;
-use crate::place::Place;
-use crate::setup::{self, Setup};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Product {
@@ -53,11 +47,6 @@ const NAMES: [(Product, &str); 16] = [
     (MaitredLeast, "maitred-least-conn"),
     (MaitredLeastMany, "maitred-least-conn-5000"),
 ];
-
-/// Started, and ended when dropped.
-pub struct Running {
-    child: Child,
-}
 
 /// Where the programs are; one that is not there is not compared.
 pub struct Tools {
@@ -107,7 +96,7 @@ impl Product {
     }
 
     /// The program, if it is one of others.
-    fn program(self, tools: &Tools) -> Option<&Path> {
+    pub fn program(self, tools: &Tools) -> Option<&Path> {
         match self {
             Envoy => Some(&tools.envoy),
             HAProxy | HAProxySplice => Some(&tools.haproxy),
@@ -137,117 +126,11 @@ impl Product {
         Ok(line.rsplit_once("version: ").map_or(line, |(_, version)| version).to_owned())
     }
 
-    /// Between this address and those. Nothing to start if there is no product.
-    pub fn start(
-        self,
-        place: &Place,
-        setup: &Setup,
-        tools: &Tools,
-    ) -> Result<Option<Running>, String> {
-        let Setup { listen, backends, workers, .. } = setup;
-        let dir = tools.dir.as_path();
-        let path = dir.join(format!("{}.yaml", self.name()));
-        if let Some(config) = setup::config(self, setup, tools) {
-            write(&path, &config)?;
-        }
-        let own = || std::env::current_exe().map_err(|error| error.to_string());
-        let command =
-            |program: &Path| place.product_command(&program.display().to_string(), *workers);
-        let mut command = match self {
-            Direct => return Ok(None),
-            RelayCopy | RelaySplice => {
-                let mut command = command(&own()?);
-                command.args(["relay", "--seconds", "600", "--listen", &listen.to_string()]);
-                command.args(["--to", &backends[0].to_string()]);
-                if self == RelaySplice {
-                    command.arg("--splice");
-                }
-                command
-            }
-            Nginx | Nginx64K => {
-                let mut command = command(&tools.nginx);
-                command.arg("-p").arg(dir).arg("-c").arg(path).arg("-e").arg(dir.join("nginx.err"));
-                command
-            }
-            HAProxy | HAProxySplice => {
-                let mut command = command(&tools.haproxy);
-                command.args(["-db", "-f"]).arg(path);
-                command
-            }
-            Envoy => {
-                let mut command = command(&tools.envoy);
-                command.args(["--concurrency", &workers.to_string(), "-l", "error"]);
-                command.args(["--disable-hot-restart", "-c"]).arg(path);
-                command
-            }
-            _ => {
-                let program = self.program(tools).ok_or("nothing to compare with")?;
-                let mut command = command(program);
-                command.args(["run", "--config"]).arg(path);
-                command
-            }
-        };
-        let log = |end| File::create(dir.join(format!("{}.{end}", self.name()))).map_err(text);
-        command.stdin(Stdio::null()).stdout(log("out")?).stderr(log("stderr")?);
-        Running::start(&mut command).map(Some)
-    }
-
     /// What it had to say when something went wrong.
     pub fn said(self, tools: &Tools) -> String {
         let read = |end: &str| {
             fs::read_to_string(tools.dir.join(format!("{}.{end}", self.name()))).unwrap_or_default()
         };
         format!("{}{}{}", read("out"), read("stderr"), read("err"))
-    }
-}
-
-impl Running {
-    pub fn start(command: &mut Command) -> Result<Running, String> {
-        let child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
-        Ok(Running { child })
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn has_ended(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(id) = Pid::from_raw(self.child.id().cast_signed())
-            && !self.has_ended()
-        {
-            // nginx takes its worker along.
-            let _ = kill_process(id, Signal::TERM);
-            let end = Instant::now() + Duration::from_secs(3);
-            while !self.has_ended() && Instant::now() < end {
-                // Between two looks.
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn write(path: &Path, content: &str) -> Result<(), String> {
-    fs::write(path, content).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-fn text(error: std::io::Error) -> String {
-    error.to_string()
-}
-
-/// The address that is the `number`th after this one.
-pub fn address_after(first: SocketAddr, number: u16) -> SocketAddr {
-    match first {
-        SocketAddr::V4(it) => {
-            (std::net::Ipv4Addr::from(u32::from(*it.ip()) + u32::from(number)), it.port()).into()
-        }
-        SocketAddr::V6(_) => first,
     }
 }

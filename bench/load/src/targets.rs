@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::measure::Run;
 use crate::product::Product::{self, *};
-use crate::report::{self, Row};
+use crate::row::{self, Row};
 
 pub const FLOOR: &[Product] = &[RelayCopy, RelaySplice];
 pub const HAPROXY: &[Product] = &[HAProxy, HAProxySplice];
@@ -265,9 +265,9 @@ impl Target {
         }
         let pairs = own.runs.iter().zip(&other.runs);
         let ratios = pairs.filter_map(|(own, other)| Some(figure(own)? / figure(other)?));
-        let ratios = report::sorted(ratios);
+        let ratios = row::sorted(ratios);
         let rounds = (*ratios.first()?, *ratios.last()?);
-        Some(Measured { value: report::median(&ratios)?, rounds: Some(rounds) })
+        Some(Measured { value: row::median(&ratios)?, rounds: Some(rounds) })
     }
 }
 
@@ -309,7 +309,7 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::row;
+    use crate::row::row;
 
     #[test]
     fn a_target_is_judged_against_the_best_of_the_others() {

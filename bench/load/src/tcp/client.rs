@@ -12,7 +12,6 @@ use hdrhistogram::Histogram;
 use rustix::event::epoll::EventFlags;
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::churn::{self, Churn};
 use super::pattern::{BULK, LONGEST, Pattern, message};
 use super::stream::{Ready, connected};
 use crate::sys;
@@ -21,29 +20,6 @@ use crate::sys;
 pub const LOOK: Duration = Duration::from_millis(20);
 /// How often a paced bulk stream sends.
 const TICK: Duration = Duration::from_millis(1);
-
-#[derive(Clone, Copy, Debug)]
-pub enum Work {
-    Bulk {
-        streams: usize,
-        towards: Towards,
-    },
-    Churn(Churn),
-    /// Sessions that made one round trip each and then say nothing.
-    Idle {
-        sessions: usize,
-    },
-    /// One stream to a `mixed` server: so many bytes a second, or all that go.
-    Paced {
-        bytes_per_second: Option<u64>,
-    },
-    /// Closed loop, or so many a second over all streams.
-    RoundTrips {
-        streams: usize,
-        size: usize,
-        per_second: Option<u64>,
-    },
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Towards {
@@ -71,35 +47,7 @@ pub struct Client<'a> {
     pub counts: &'a Counts,
     pub pattern: Pattern,
     pub latencies: Latencies,
-    end: Instant,
-}
-
-pub fn run(
-    address: SocketAddr,
-    work: Work,
-    seconds: u64,
-    counts: &Counts,
-) -> io::Result<Latencies> {
-    let mut client = Client {
-        address,
-        counts,
-        pattern: Pattern::new(),
-        // Up to a minute, to three digits.
-        latencies: Histogram::new_with_max(60_000_000_000, 3).map_err(io::Error::other)?,
-        end: Instant::now() + Duration::from_secs(seconds),
-    };
-    // Else the kernel may wake 50 µs late, to save wake-ups.
-    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
-    match work {
-        Work::Bulk { streams, towards } => client.bulk(streams, towards)?,
-        Work::Churn(churn) => churn::run(&mut client, churn)?,
-        Work::Idle { sessions } => client.idle(sessions)?,
-        Work::Paced { bytes_per_second } => client.paced(bytes_per_second)?,
-        Work::RoundTrips { streams, size, per_second } => {
-            client.round_trips(streams, size, per_second)?;
-        }
-    }
-    Ok(client.latencies)
+    pub end: Instant,
 }
 
 /// One stream of round trips.
@@ -125,7 +73,7 @@ impl Client<'_> {
         }
     }
 
-    fn round_trips(
+    pub fn round_trips(
         &mut self,
         count: usize,
         size: usize,
@@ -186,7 +134,7 @@ impl Client<'_> {
         Ok(())
     }
 
-    fn bulk(&mut self, count: usize, towards: Towards) -> io::Result<()> {
+    pub fn bulk(&mut self, count: usize, towards: Towards) -> io::Result<()> {
         let ready = Ready::new()?;
         let mut streams = Vec::with_capacity(count);
         for seat in 0..count {
@@ -219,7 +167,7 @@ impl Client<'_> {
         Ok(())
     }
 
-    fn paced(&mut self, bytes_per_second: Option<u64>) -> io::Result<()> {
+    pub fn paced(&mut self, bytes_per_second: Option<u64>) -> io::Result<()> {
         // What is measured beside it must wait for the product, not for this thread's processor.
         sys::give_way()?;
         let socket = connected(self.address)?;
@@ -253,7 +201,7 @@ impl Client<'_> {
         Ok(())
     }
 
-    fn idle(&mut self, sessions: usize) -> io::Result<()> {
+    pub fn idle(&mut self, sessions: usize) -> io::Result<()> {
         const SIZE: usize = 64;
         let ready = Ready::new()?;
         let mut scratch = vec![0; LONGEST];

@@ -2,6 +2,7 @@
 //! say how cheap a relay on this machine can be.
 
 pub mod client;
+pub mod work;
 pub mod churn;
 mod pattern;
 pub mod relay;
