@@ -105,7 +105,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("maitred_pool_backends", Value, "Backends of a pool, by state."),
     ("maitred_pool_held_sessions", Value, "Sessions that wait for a backend."),
-    ("maitred_pool_no_backend_total", Counter, "Sessions for which no backend was up."),
+    ("maitred_pool_no_backend_total", Counter, "Times that a session found no backend up."),
     ("maitred_probe_duration_seconds", Distribution, "Duration of health probes."),
     ("maitred_probes_total", Counter, "Health probes, by result."),
     ("maitred_reloads_total", Counter, "Reloads, by result."),

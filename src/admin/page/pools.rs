@@ -116,7 +116,7 @@ fn section(page: &mut String, shown: &Shown, kept: &Kept, now: SystemTime) -> st
     }
     let none_up = pool.shared.no_backend.value();
     if none_up > 0 {
-        words.push(format!("no backend up for {} sessions", count(none_up)));
+        words.push(format!("no backend up {} times", count(none_up)));
     }
     write!(
         page,
