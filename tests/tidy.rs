@@ -9,6 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[path = "tidy/imports.rs"]
+mod imports;
+
+use imports::Imports;
+
 /// One file of the repository.
 struct File {
     /// From the repository's root, with `/`.
@@ -61,6 +66,46 @@ const CONTROL_ONLY: [&str; 12] = [
     "config::substitute",
     "config::tree",
     "serde_yaml",
+];
+
+/// The rooms, from the top down: the files of each take names from its own and from rooms further down, and from no other.
+const ROOMS: [&str; 36] = [
+    "src/lib.rs",
+    "src/main.rs",
+    "src/cli/",
+    "src/control/daemon.rs",
+    "src/control/life.rs",
+    "src/control/drain.rs",
+    "src/control/admin_server.rs",
+    "src/control/start_error.rs",
+    "src/demo/",
+    "src/control/supervisor",
+    "src/admin/",
+    "src/control/discovery/",
+    "src/control/health/",
+    "src/control/file_watch.rs",
+    "src/control/reload.rs",
+    "src/control/",
+    "src/telemetry/",
+    "src/data/tcp/",
+    "src/data/udp/",
+    "src/border/plane.rs",
+    "src/data/admit.rs",
+    "src/border/snapshot.rs",
+    "src/border/session_log.rs",
+    "src/data/route/",
+    "src/data/pool/",
+    "src/data/limits/",
+    "src/border/record.rs",
+    "src/config/",
+    "src/data/stream/",
+    "src/data/tls/",
+    "src/data/wire/",
+    "src/data/mod.rs",
+    "src/sys/",
+    "src/border/datagrams.rs",
+    "src/border/counters.rs",
+    "src/border/",
 ];
 
 /// Modules that take time, chance and bytes as arguments, so that a test can hand them any.
@@ -394,6 +439,74 @@ fn none(findings: Vec<Finding>) {
 fn the_rules_hold_in_every_file() {
     let files = rust_files();
     none(RULES.iter().flat_map(|rule| files.iter().flat_map(rule)).collect());
+}
+
+fn imports(src: &str) -> Imports {
+    let below = format!("{src}/");
+    let files = tracked().into_iter().filter(|path| path.starts_with(&below));
+    let files = files.filter(|path| path.ends_with(".rs")).map(|path| {
+        let text = read(&path);
+        (path, text)
+    });
+    Imports::read(src, &files.collect::<Vec<_>>())
+}
+
+#[test]
+fn no_file_leads_back_to_itself() {
+    for src in ["src", "bench/load/src"] {
+        let imports = imports(src);
+        let takes: usize = imports.of.values().map(|taken| taken.len()).sum();
+        assert!(takes > 50, "{src}: only {takes} imports found");
+        let circles = imports.circles();
+        let ways: Vec<String> = circles.iter().map(|way| way.join(" → ")).collect();
+        assert!(ways.is_empty(), "a circle: move what both need further down\n{}", ways.join("\n"));
+    }
+}
+
+#[test]
+fn rooms_know_only_those_further_down() {
+    let room = |path: &str| {
+        let fit = ROOMS.iter().enumerate().filter(|(_, room)| path.starts_with(**room));
+        let longest = fit.max_by_key(|(_, room)| room.len());
+        longest.unwrap_or_else(|| panic!("{path} is in no room: give it one in ROOMS")).0
+    };
+    let mut findings = Vec::new();
+    for (path, taken) in &imports("src").of {
+        for other in taken.iter().filter(|other| room(other) < room(path)) {
+            findings.push(format!("{path} takes names of {other}, which is further up"));
+        }
+    }
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+    let files = tracked();
+    for room in ROOMS {
+        assert!(files.iter().any(|path| path.starts_with(room)), "there is nothing in {room}");
+    }
+}
+
+/// The picture is of this house: every path in it is there, and every room of the first order is in it.
+#[test]
+fn the_picture_shows_this_house() {
+    let text = read("ARCHITECTURE.md");
+    let files = tracked();
+    let is_there = |path: &str| {
+        let places = [format!("src/{path}"), path.to_owned()];
+        // A file beside the one named before it goes by its name alone.
+        let ending = format!("/{path}");
+        files.iter().any(|file| {
+            places.iter().any(|place| file.starts_with(place)) || file.ends_with(&ending)
+        })
+    };
+    let quoted = text.split('`').skip(1).step_by(2).filter(|it| !it.contains([' ', '\n']));
+    let is_path = |it: &&str| it.contains('/') || it.ends_with(".rs") || it.ends_with(".md");
+    let lost: Vec<&str> = quoted.filter(is_path).filter(|path| !is_there(path)).collect();
+    assert!(lost.is_empty(), "ARCHITECTURE.md names what is not there: {lost:?}");
+    let rooms = files.iter().filter_map(|path| path.strip_prefix("src/")?.split_once('/'));
+    let unseen: Vec<&str> =
+        rooms.map(|(room, _)| room).filter(|room| !text.contains(&format!("{room}/"))).collect();
+    assert!(unseen.is_empty(), "ARCHITECTURE.md does not show {unseen:?}");
+    let loose = |path: &&String| path.starts_with("src/") && path.matches('/').count() == 1;
+    let loose: Vec<&String> = files.iter().filter(loose).collect();
+    assert_eq!(loose, ["src/lib.rs", "src/main.rs"], "every other file is in a room");
 }
 
 /// Each rule can fail: an offence per rule, at the path where it matters, with the line it must be found in.

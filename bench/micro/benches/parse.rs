@@ -35,14 +35,14 @@ fn headers(criterion: &mut Criterion) {
 }
 
 fn dns_probe(criterion: &mut Criterion) {
-    let query = dns::query(0x1234, "probe.example.com", DnsRecord::A);
+    let query = dns::query(0x1234, "probe.example.com", DnsRecord::A as u16);
     let mut reply = query.clone();
     // A response, recursion available, and one address that the question's name points to.
     (reply[2], reply[3], reply[7]) = (0x81, 0x80, 1);
     reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
     assert_eq!(dns::answer(&query, &reply), dns::Answer::Answered);
     criterion.bench_function("parse/DNS probe: query", |bencher| {
-        bencher.iter(|| dns::query(0x1234, black_box("probe.example.com"), DnsRecord::A));
+        bencher.iter(|| dns::query(0x1234, black_box("probe.example.com"), DnsRecord::A as u16));
     });
     criterion.bench_function("parse/DNS probe: answer", |bencher| {
         bencher.iter(|| dns::answer(black_box(&query), black_box(&reply)));
