@@ -1,29 +1,38 @@
-//! The TCP data plane. Read in this order: a worker's listener accepts, a session is one straight line (admit →
-//! preread → route → connect → relay → record), the relay moves its bytes.
+//! The TCP data plane. Read `life` first: a session is one straight line (admit → preread → route → connect → relay →
+//! record).
 
+// A worker: its thread, what it has, how it is reached.
 pub mod thread;
+mod worker;
 pub mod mailbox;
 pub mod resources;
 mod roster;
-mod worker;
+mod spin;
+
+// A session: accepted, lived, recorded.
 mod listener;
 mod life;
 mod session;
 mod told;
-mod ending;
-pub mod options;
-mod pace;
 mod place;
+mod ending;
+
+// Before it is routed, and if it is turned away.
 mod preread;
 mod refusal;
+
+// To a backend.
 mod connect;
-mod failure;
-mod watch;
-mod hold;
 mod search;
+mod hold;
+mod watch;
 mod greeting;
-mod port_book;
+mod failure;
+pub mod options;
 pub mod source_ports;
-mod spin;
+mod port_book;
+
+// Its bytes.
 mod relay;
 mod half;
+mod pace;
