@@ -74,7 +74,7 @@ const ROOMS: [&str; 36] = [
     "src/main.rs",
     "src/cli/",
     "src/control/daemon.rs",
-    "src/control/life.rs",
+    "src/control/main_loop.rs",
     "src/control/drain.rs",
     "src/control/admin_server.rs",
     "src/control/start_error.rs",

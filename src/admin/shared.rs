@@ -11,7 +11,7 @@ use super::guard::Door;
 use super::visitor;
 use super::{Lister, State};
 use crate::border::plane::{SessionFilter, SessionRow};
-use crate::sys::aside;
+use crate::sys::blocking;
 
 /// Scrapes and pages that are made at once, each on a thread of its own.
 const PAGES: usize = 4;
@@ -58,7 +58,7 @@ impl Shared {
             return busy(GONE);
         }
         let state = Arc::clone(&self.state);
-        let made = aside::run("page", move || {
+        let made = blocking::run("page", move || {
             // Given back when the page is made, also if no client waits for it any more.
             let _place = place;
             make(&state)

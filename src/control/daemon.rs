@@ -13,7 +13,7 @@ use crate::border::record::Record;
 use crate::border::session_log::SessionLog;
 use crate::config::{Config, User};
 use crate::control::admin_server::AdminServer;
-use crate::control::life::{self, Source};
+use crate::control::main_loop::{self, Source};
 use crate::control::signals::Signals;
 use crate::control::start_error::{StartError, admin_error};
 use crate::control::supervisor::{Lack, Sockets, Supervisor};
@@ -66,7 +66,7 @@ pub fn run(
     let Started { runtime, supervisor, admin, signals, asks, log } = started;
     // Without systemd there is no socket to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    runtime.block_on(life::live(supervisor, admin, signals, asks, source, own));
+    runtime.block_on(main_loop::live(supervisor, admin, signals, asks, source, own));
     // A thread that still waits for a file system is not waited for.
     runtime.shutdown_background();
     log.output.flush();

@@ -2,7 +2,7 @@
 //! `life` handles its requests and signals, `supervisor` changes what is in force.
 
 pub mod daemon;
-pub mod life;
+pub mod main_loop;
 pub mod drain;
 pub mod signals;
 pub mod start_error;

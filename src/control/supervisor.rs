@@ -3,10 +3,10 @@
 
 mod bind;
 mod files;
-mod finds;
+mod answers;
 mod found;
 mod by_hand;
-mod hands;
+mod hand_book;
 mod packets;
 pub mod sessions;
 
@@ -36,16 +36,16 @@ use crate::data::tcp::resources::Share;
 use crate::data::tcp::source_ports::SourcePorts;
 use crate::data::tcp::thread;
 use crate::data::udp;
-use crate::sys::aside;
+use crate::sys::blocking;
 use crate::sys::port_range::PortRange;
 use crate::sys::{limits, socket};
 use crate::telemetry::events::{EventKind, Events};
 use crate::telemetry::reloads::Reloads;
 
+use answers::Finds;
 pub use bind::{BindError, Lack, Sockets};
 use bind::{Opened, remove_socket_file};
-use finds::Finds;
-use hands::Hands;
+use hand_book::Hands;
 use packets::Packets;
 
 /// A running balancer.
@@ -149,7 +149,7 @@ impl Supervisor {
         for (id, mail) in mails.into_iter().enumerate() {
             let (plane, all) = (Arc::clone(&self.plane), self.workers.clone());
             let share = share.clone();
-            self.threads.push(aside::event_loop(&format!("tcp-{id}"), move |runtime| {
+            self.threads.push(blocking::event_loop(&format!("tcp-{id}"), move |runtime| {
                 thread::run(&runtime, id, plane, all, mail, share);
             })?);
         }

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod ancillary;
-pub mod aside;
+pub mod blocking;
 pub mod clock;
 pub mod connection;
 pub mod datagram;

@@ -31,7 +31,7 @@ use crate::border::snapshot::Snapshot;
 use crate::config::{Answer, Answers, Config, Origin, Question};
 use crate::data::pool::Shared;
 use crate::data::pool::finding::{Failure, Reason};
-use crate::sys::aside;
+use crate::sys::blocking;
 use crate::telemetry::events::Events;
 use news::News;
 use servers::Book;
@@ -99,7 +99,7 @@ impl Discovery {
         let (sender, newest) = watch::channel(Wanted::default());
         let board = Arc::clone(&self.board);
         let news = News::new(Arc::clone(&self.events));
-        self.thread = Some(aside::event_loop("discovery", move |runtime| {
+        self.thread = Some(blocking::event_loop("discovery", move |runtime| {
             runtime.block_on(run(newest, board, news));
         })?);
         self.wanted = Some(sender);

@@ -1,5 +1,5 @@
 //! Which backends are fit to serve: probes, the verdict that follows from them, and ejection by what sessions saw.
-//! Runs on a thread of its own. Reports of sessions go to `pool::outlier`; decisions made here go to the backends'
+//! Runs on a thread of its own. Reports of sessions go to `pool::failures`; decisions made here go to the backends'
 //! rows.
 //!
 //! ```text

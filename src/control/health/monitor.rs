@@ -24,7 +24,7 @@ use crate::config::DownReason;
 use crate::data::pool::Pool;
 use crate::data::pool::backend::{Backend, Live};
 use crate::data::pool::fitness::Standing;
-use crate::sys::aside;
+use crate::sys::blocking;
 use crate::telemetry::events::Events;
 
 /// How late the end of an ejection, a step of slow start and the end of a drain may be.
@@ -58,7 +58,7 @@ impl Monitor {
     pub fn start(events: Arc<Events>, means: Means, in_flight: usize) -> io::Result<Monitor> {
         let (snapshots, newest) = watch::channel(Arc::default());
         let (told, heard) = mpsc::channel(TOLD);
-        let thread = aside::event_loop("health", move |runtime| {
+        let thread = blocking::event_loop("health", move |runtime| {
             runtime.block_on(run(newest, heard, events, means, in_flight));
         })?;
         Ok(Monitor { snapshots: Some(snapshots), told, thread: Some(thread) })

@@ -5,9 +5,9 @@
 use std::time::{Instant, SystemTime};
 
 use crate::data::pool::backend::{Backend, BackendState};
+use crate::data::pool::failures::Ejection;
 use crate::data::pool::fitness::Standing;
 use crate::data::pool::hand::{Hand, HandState, Set};
-use crate::data::pool::outlier::Ejection;
 
 /// What happened to a backend: its new state, and the ejection that ended with it.
 #[derive(Debug)]

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::failures::Outlier;
 use super::fitness::{Outcome, ProbeCounters, Standing};
 use super::hand::Hand;
 use super::latency::milliseconds;
-use super::outlier::Outlier;
-use super::rest::Rest;
+use super::resting::Rest;
 use super::shared::Shared;
 use super::slots::{Slot, WEIGHT_UNIT};
 use super::slow_start::effective_weight;

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
 use super::backend::Backend;
-use super::outlier::{COUNTING, EJECTED, Ejection, IDLE, Place};
+use super::failures::{COUNTING, EJECTED, Ejection, IDLE, Place};
 use super::state::BackendState;
 use crate::config::Passive;
 

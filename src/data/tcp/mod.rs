@@ -13,7 +13,7 @@ mod spin;
 mod listener;
 mod life;
 mod session;
-mod told;
+mod first_bytes;
 mod place;
 mod ending;
 
@@ -34,5 +34,6 @@ mod port_book;
 
 // Its bytes.
 mod relay;
+mod timeouts;
 mod half;
 mod pace;

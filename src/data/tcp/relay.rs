@@ -10,13 +10,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::connect::Connected;
 use super::half::{End, Event, Half, Side, State, is_reset};
 use super::port_book::End as PortEnd;
 use super::session::Session;
-use super::told::Look;
 use crate::border::record::CloseReason;
 use crate::config::RelayMode;
 use crate::data::stream::Stream;
@@ -27,22 +26,19 @@ use crate::sys::{clock, connection, socket};
 /// The limit for delivering before a reset is passed on, if `half_closed` is `none`.
 const CARRY: Duration = Duration::from_secs(60);
 
-/// Checks of a quiet session with unsent bytes, per timeout.
-const LOOKS: u32 = 4;
-
 /// How long the other side's end is awaited after a reset in TLS, before that side is reset.
 const GOODBYE: Duration = Duration::from_millis(100);
 
 /// A connected session.
 pub struct Relay {
-    session: Rc<Session>,
-    client: Stream,
-    backend: Stream,
+    pub(super) session: Rc<Session>,
+    pub(super) client: Stream,
+    pub(super) backend: Stream,
     to_backend: Half,
     to_client: Half,
     /// The side that ended first; it names the session's end.
-    first_end: Option<(Side, End)>,
-    timer: Option<Pin<Box<Sleep>>>,
+    pub(super) first_end: Option<(Side, End)>,
+    pub(super) timer: Option<Pin<Box<Sleep>>>,
     /// Whether the end is decided; if dropped before that, both sides are reset.
     over: bool,
 }
@@ -254,92 +250,6 @@ impl Relay {
         match from {
             Side::Client => &mut self.to_backend,
             Side::Backend => &mut self.to_client,
-        }
-    }
-
-    /// The silence timeout that applies now: how long, and the reason with which the session ends.
-    fn quiet_limits(&self) -> impl Iterator<Item = (Duration, CloseReason)> {
-        let timeouts = &self.session.listener.config.timeouts;
-        let half_closed = self.first_end.and(timeouts.half_closed);
-        let idle = timeouts.idle.map(|limit| (limit, CloseReason::Idle));
-        idle.into_iter().chain(half_closed.map(|limit| (limit, CloseReason::HalfClosedTimeout)))
-    }
-
-    fn quiet(&self) -> Duration {
-        let last = self.session.last_byte_ms.get();
-        Duration::from_millis(clock::coarse_ms().saturating_sub(last))
-    }
-
-    /// The timeouts that apply now: the reasons, and the time left. The shortest is waited for.
-    fn next_limit(&self) -> Option<(Duration, CloseReason)> {
-        let lifetime = self.session.listener.config.timeouts.max_lifetime;
-        let quiet = self.quiet();
-        let of_quiet =
-            self.quiet_limits().map(|(limit, reason)| (limit.saturating_sub(quiet), reason));
-        let of_life = lifetime.map(|limit| {
-            (limit.saturating_sub(self.session.started.elapsed()), CloseReason::Lifetime)
-        });
-        of_quiet.chain(of_life).min_by_key(|(left, _)| *left)
-    }
-
-    /// How long a session is quiet before it is checked, and how often from then on: bytes that the kernel delivers
-    /// to a slow reader keep it alive, and are not reported.
-    fn look_after(&self) -> Option<Duration> {
-        self.quiet_limits().map(|(limit, _)| limit / LOOKS).min()
-    }
-
-    /// Checks whether a far side read something since the last check; returns whether there is something left to
-    /// read.
-    fn look(&mut self) -> bool {
-        let seen = [&self.client, &self.backend].map(connection::delivery);
-        if !seen.iter().any(|delivery| delivery.is_pending) {
-            return false;
-        }
-        let last_byte_ms = self.session.last_byte_ms.get();
-        let taken = seen.map(|delivery| delivery.mark);
-        let before = self.session.told(|told| told.look).flatten();
-        let before = before.filter(|look| look.last_byte_ms == last_byte_ms);
-        // At the first check the time is unknown: it may have been a moment ago.
-        let is_alive =
-            before.is_none_or(|look| taken.iter().zip(&look.taken).any(|(now, then)| now > then));
-        if is_alive {
-            let last_byte_ms = clock::coarse_ms();
-            self.session.last_byte_ms.set(last_byte_ms);
-            self.session.tell(|told| told.look = Some(Look { taken, last_byte_ms }));
-        }
-        true
-    }
-
-    /// Sets the timer for the first timeout, if any, or for a check before that. Bytes do not re-arm it: when it
-    /// fires, it checks again.
-    fn arm(&mut self, may_look: bool) {
-        let Some((left, _)) = self.next_limit() else {
-            self.timer = None;
-            return;
-        };
-        let look = self.look_after().filter(|_| may_look).map(|after| {
-            let left = after.saturating_sub(self.quiet());
-            if left.is_zero() { after } else { left }
-        });
-        let deadline = Instant::now() + look.map_or(left, |look| look.min(left));
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().reset(deadline),
-            None => self.timer = Some(Box::pin(sleep_until(deadline))),
-        }
-    }
-
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
-        loop {
-            let Some(timer) = &mut self.timer else { return Poll::Pending };
-            if timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            let is_quiet = self.look_after().is_some_and(|after| self.quiet() >= after);
-            let may_look = if is_quiet { self.look() } else { true };
-            match self.next_limit() {
-                Some((left, reason)) if left.is_zero() => return Poll::Ready(Verdict::Cut(reason)),
-                _ => self.arm(may_look),
-            }
         }
     }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::place::Home;
 
+use super::first_bytes::Told;
 use super::source_ports::Lease;
-use super::told::Told;
 use crate::border::addr::{ClientAddr, LocalAddr, PackedClientAddr};
 use crate::border::plane::{SessionFilter, SessionRow};
 use crate::border::record::{Bytes, CloseReason, Stage};

@@ -13,4 +13,6 @@ pub mod source_ports;
 pub mod relay;
 pub mod link;
 pub mod flows;
+mod ending;
+mod refusals;
 pub mod loops;

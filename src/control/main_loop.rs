@@ -15,7 +15,7 @@ use crate::control::drain;
 use crate::control::file_watch::Changes;
 use crate::control::signals::{Signal, Signals};
 use crate::control::supervisor::Supervisor;
-use crate::sys::aside;
+use crate::sys::blocking;
 use crate::sys::limits;
 use crate::telemetry::events::EventKind;
 
@@ -139,7 +139,7 @@ async fn reload(
     let begun = Instant::now();
     // Meanwhile nothing else is done, not even for a signal.
     const PATIENCE: Duration = Duration::from_secs(30);
-    let read = match aside::run("reload", move || source()) {
+    let read = match blocking::run("reload", move || source()) {
         Err(error) => Err(format!(
             "no thread to read the configuration with: {error}{}",
             limits::hint(&error)
