@@ -1,8 +1,9 @@
-//! What both planes know. Down: the configuration in force (`snapshot`). Up: what is shown of the data plane (`plane`), its
-//! statistics (`counters`, `datagrams`) and how sessions ended (`record`, `session_log`). And the words both speak in:
-//! addresses, texts made safe to show.
+//! What both planes know. Down: the configuration in force (`snapshot`), with what names and files hold now (`in_force`). Up:
+//! what is shown of the data plane (`plane`), its statistics (`counters`, `datagrams`) and how sessions ended (`record`,
+//! `session_log`). And the words both speak in: addresses, also as people write them, names, texts made safe to show.
 
 pub mod snapshot;
+pub mod in_force;
 pub mod plane;
 
 pub mod record;
@@ -11,4 +12,6 @@ pub mod counters;
 pub mod datagrams;
 
 pub mod addr;
+pub(crate) mod written;
+pub(crate) mod dns_name;
 pub mod text;

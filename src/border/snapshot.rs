@@ -101,11 +101,10 @@ impl ListenerCounters {
 impl Listener {
     /// `before`: what sessions keep of the previous version; if nothing changed, new sessions share it with them.
     fn new(config: Arc<config::Listener>, before: Option<&Arc<Terms>>, threads: usize) -> Listener {
-        let trusted = config.proxy_protocol.as_ref().map(|trusted| {
-            Acl::new(&config::Access { allow: trusted.nets.clone(), deny: Vec::new() })
-        });
+        let trusted = config.proxy_protocol.as_ref().map(|own| Acl::new(&own.trusted.nets, &[]));
         let own = config::Listener {
-            access: config::Access::default(),
+            allow: Vec::new(),
+            deny: Vec::new(),
             ..config::Listener::clone(&config)
         };
         let terms = before.filter(|before| *before.config == own).map(Arc::clone);
@@ -117,20 +116,26 @@ impl Listener {
         });
         static VERSIONS: AtomicU64 = AtomicU64::new(0);
         let version = VERSIONS.fetch_add(1, Relaxed);
-        Listener { acl: Acl::new(&config.access), trusted, whole: config, version, terms }
+        Listener {
+            acl: Acl::new(&config.allow, &config.deny),
+            trusted,
+            whole: config,
+            version,
+            terms,
+        }
     }
 
     /// Whether `allow` and `deny`, including their files, are the same.
     pub fn has_lists_of(&self, other: &Listener) -> bool {
-        self.whole.access == other.whole.access
+        (&self.whole.allow, &self.whole.deny) == (&other.whole.allow, &other.whole.deny)
     }
 
     /// Whether a connection from this address must begin with a PROXY header; `None`: it came over a unix socket.
     pub fn trusts(&self, sender: Option<IpAddr>) -> bool {
         match (&self.trusted, &self.config.proxy_protocol, sender) {
             // An empty list would match every address.
-            (Some(nets), Some(trusted), Some(ip)) => !trusted.nets.is_empty() && nets.allows(ip),
-            (_, Some(trusted), None) => trusted.unix,
+            (Some(nets), Some(own), Some(ip)) => !own.trusted.nets.is_empty() && nets.allows(ip),
+            (_, Some(own), None) => own.trusted.unix,
             _ => false,
         }
     }

@@ -1,17 +1,13 @@
 //! `admin.socket` and `admin.token_file`: where changes may come from.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::choice::{is_off, off_for_none, substitutable};
-use super::decode::Decode;
-use super::fault::{Code, Fault, Faults, quote};
-use super::scalar::text_of;
-use super::tree::{Node, Span};
+use super::choice::{is_off, off_for_none};
+use super::fault::{Code, Fault, quote};
 use super::value::text_value;
 
 /// Where the socket of the admin server is.
@@ -25,9 +21,9 @@ pub enum AdminSocket {
 }
 
 text_value!(
-    AdminSocket,
+    AdminSocket(AdminSocket),
     "`auto`, `none` or the path of a socket",
-    json_schema!({ "type": "string", "pattern": "^(auto|none|/.+)$" }),
+    json!({ "type": "string", "pattern": "^(auto|none|/.+)$" }),
     |text, at| match text {
         "auto" => Ok(AdminSocket::Auto),
         "none" => Ok(AdminSocket::None),
@@ -47,7 +43,12 @@ text_value!(
             Err(Fault::error(Code::OutOfRange, at, message).hint(hint))
         }
         _ => Ok(AdminSocket::Path(PathBuf::from(text))),
-    }
+    },
+    |it| match it {
+        AdminSocket::Auto => "auto".into(),
+        AdminSocket::None => "none".into(),
+        AdminSocket::Path(path) => path.display().to_string().into(),
+    },
 );
 
 /// Of `sun_path`, without the zero at its end.

@@ -1,14 +1,14 @@
 //! A file that lists the backends of a pool, in YAML or JSON: the same forms as `backends`, but addresses only.
 
-use super::check::pool;
-use super::decode::decode_node;
+use super::check::backends;
+use super::decode::{Key, decode_node};
+use super::discovery::Answer;
 use super::error::Source;
 use super::fault::{Code, Fault, Faults};
+use super::keys::Backend;
 use super::parse::{Ids, parse};
-use super::raw;
 use super::tree::Value;
-use super::value::BackendAddress;
-use super::{Answer, Backend};
+use crate::border::written::BackendAddress;
 
 /// Reads `source`, number `index` of its load. `None`: something is wrong with it.
 pub fn read(source: &Source, index: usize, faults: &mut Faults) -> Option<Answer> {
@@ -40,9 +40,10 @@ fn list(source: &Source, index: usize, faults: &mut Faults) -> Option<Vec<Backen
         faults.push(fault.hint("for a pool without backends write `[]`"));
         return None;
     }
-    let raw: Vec<raw::Backend> = decode_node(&tree, faults)?;
-    for backend in &raw {
-        if let Some(given) = backend.mapping.address.given()
+    let given = decode_node::<Vec<Backend>>(&tree, faults)?;
+    Vec::<Backend>::require(&given, faults);
+    for backend in &given {
+        if let Some(given) = backend.value.address.given()
             && let BackendAddress::Named(_) = given.value
         {
             let message = "a file of backends holds addresses, and this is a host name";
@@ -50,5 +51,5 @@ fn list(source: &Source, index: usize, faults: &mut Faults) -> Option<Vec<Backen
             faults.push(fault.hint("write it among the `backends` of the configuration"));
         }
     }
-    Some(pool::listed(&raw, faults).0)
+    Some(backends::listed(&given, faults).0)
 }

@@ -1,7 +1,5 @@
 //! Choices: one word, or a mapping with exactly one key.
 
-use schemars::{Schema, json_schema};
-
 use super::decode::wrong_shape;
 use super::elsewhere::elsewhere;
 use super::fault::{Code, Fault, Faults, list_words, quote};
@@ -100,25 +98,6 @@ impl Options {
         };
         Fault::error(Code::UnknownWord, at, message).hint(hint)
     }
-
-    pub fn schema(&self, mappings: Vec<(&'static str, Schema)>) -> Schema {
-        let mut forms = vec![json_schema!({ "enum": self.words })];
-        for (name, schema) in mappings {
-            forms.push(json_schema!({
-                "type": "object",
-                "properties": { name: schema },
-                "required": [name],
-                "additionalProperties": false,
-            }));
-        }
-        substitutable(forms)
-    }
-}
-
-/// One of these, or a text whose value only the environment decides.
-pub fn substitutable(mut forms: Vec<Schema>) -> Schema {
-    forms.push(json_schema!({ "type": "string", "pattern": "\\$\\{" }));
-    json_schema!({ "anyOf": forms })
 }
 
 /// What people write for `none`.
@@ -132,100 +111,175 @@ pub fn off_for_none(word: &str, at: Span) -> Fault {
         .hint("write `none` to switch it off")
 }
 
-/// A choice among words only, read straight into the type the program uses.
+/// A choice among words only: the enum that the program uses, how it is read and how it is written. `for`: of an enum that
+/// there is.
 macro_rules! words {
-    ($type:ty, $name:literal, later [$($later:literal),*], { $($word:literal => $value:expr),+ $(,)? }) => {
-        impl $crate::config::decode::Decode for $type {
-            fn decode(
-                node: &$crate::config::tree::Node,
-                faults: &mut $crate::config::fault::Faults,
-            ) -> Option<Self> {
-                let options = $crate::config::choice::Options {
-                    words: &[$($word),+],
-                    mappings: &[],
-                    later: &[$($later),*],
-                };
-                match options.choose(node, faults)? {
-                    $($crate::config::choice::Chosen::Word($word) => Some($value),)+
-                    _ => None,
+    ($(#[doc = $about:literal])+ $name:ident $(later [$($later:literal),+])? {
+        $($(#[doc = $doc:literal])* $word:literal => $variant:ident $(= $number:literal)?),+ $(,)?
+    }) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name {
+            $($(#[doc = $doc])* $variant $(= $number)?),+
+        }
+
+        impl $name {
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $($name::$variant => $word),+
                 }
             }
-
-            fn expected() -> String {
-                $crate::config::fault::list_words([$($word),+])
-            }
         }
 
-        impl schemars::JsonSchema for $type {
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                $name.into()
-            }
+        words! { for $name $(later [$($later),+])? { $($word => $variant),+ } }
+    };
+    (for $name:ident $(later [$($later:literal),+])? { $($word:literal => $variant:ident),+ $(,)? }) => {
+        const _: () = {
+            use serde_json::{Map, Value as Json, json};
+            use $crate::config::protocol::Protocol;
+            use $crate::config::choice::{Chosen, Options};
+            use $crate::config::fault::{Faults, list_words};
+            use $crate::config::tree::Node;
 
-            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                $crate::config::choice::substitutable(vec![schemars::json_schema!({ "enum": [$($word),+] })])
+            const OPTIONS: Options =
+                Options { words: &[$($word),+], mappings: &[], later: &[$($($later),+)?] };
+
+            impl $crate::config::decode::Key for $name {
+                type Given = $name;
+                type Settled = $name;
+
+                fn decode(node: &Node, faults: &mut Faults) -> Option<$name> {
+                    match OPTIONS.choose(node, faults)? {
+                        $(Chosen::Word($word) => Some($name::$variant),)+
+                        _ => None,
+                    }
+                }
+
+                fn settle(given: &$name) -> $name {
+                    *given
+                }
+
+                fn describe(settled: &$name, _: Option<Protocol>) -> Json {
+                    settled.as_str().into()
+                }
+
+                fn expected() -> String {
+                    list_words([$($word),+])
+                }
+
+                fn values() -> String {
+                    [$(concat!("`", $word, "`")),+].join(", ")
+                }
+
+                fn schema(_: &mut Map<String, Json>) -> Json {
+                    $crate::config::properties::substitutable([json!({ "enum": [$($word),+] })])
+                }
             }
-        }
+        };
     };
 }
 pub(super) use words;
 
-/// A choice some of whose options carry values.
+/// A choice some of whose options carry values. Besides the enum that the program uses there is what a file gives, as
+/// `Given<Name>`, with the same variants. What is in brackets is an example of the value.
 macro_rules! choice {
-    ($(#[doc = $about:literal])+ $name:ident, later [$($later:literal),*],
-     words { $($word:literal => $plain:ident),* $(,)? },
-     mappings { $($key:literal => $holding:ident($type:ty)),+ $(,)? }) => {
+    ($(#[doc = $about:literal])+ $(#[derive($($derived:ident),+)])? $name:ident $(later [$($later:literal),+])? {
+        $($(#[doc = $plain_doc:literal])* $word:literal => $plain:ident,)*
+        $(mapping $(#[doc = $doc:literal])+ $key:literal => $holding:ident($type:ty) [$example:literal],)+
+    }) => {
         $(#[doc = $about])+
-        #[derive(Clone, Debug)]
+        #[derive(Clone, Debug, PartialEq, $($($derived),+)?)]
         pub enum $name {
-            $($plain,)*
-            $($holding($type),)+
+            $($(#[doc = $plain_doc])* $plain,)*
+            $($(#[doc = $doc])+ $holding(<$type as $crate::config::decode::Key>::Settled),)+
         }
 
-        impl $name {
-            const OPTIONS: $crate::config::choice::Options = $crate::config::choice::Options {
-                words: &[$($word),*],
-                mappings: &[$($key),+],
-                later: &[$($later),*],
-            };
-        }
+        const _: () = {
+            use serde_json::{Map, Value as Json, json};
+            use $crate::config::protocol::Protocol;
+            use $crate::config::choice::{Chosen, Options};
+            use $crate::config::decode::*;
+            use $crate::config::fault::Faults;
+            use $crate::config::properties::{only_key, substitutable};
+            use $crate::config::tree::Node;
 
-        impl $crate::config::decode::Decode for $name {
-            fn decode(
-                node: &$crate::config::tree::Node,
-                faults: &mut $crate::config::fault::Faults,
-            ) -> Option<Self> {
-                match Self::OPTIONS.choose(node, faults)? {
-                    $($crate::config::choice::Chosen::Word($word) => Some($name::$plain),)*
-                    $($crate::config::choice::Chosen::Mapping($key, value) => {
-                        $crate::config::decode::decode_node(value, faults).map($name::$holding)
-                    })+
-                    _ => None,
+            #[derive(Clone, Debug)]
+            pub enum Fields {
+                $($plain,)*
+                $($holding(Given<$type>),)+
+            }
+
+            const OPTIONS: Options =
+                Options { words: &[$($word),*], mappings: &[$($key),+], later: &[$($($later),+)?] };
+
+            impl Key for $name {
+                type Given = Fields;
+                type Settled = $name;
+
+                fn decode(node: &Node, faults: &mut Faults) -> Option<Fields> {
+                    match OPTIONS.choose(node, faults)? {
+                        $(Chosen::Word($word) => Some(Fields::$plain),)*
+                        $(Chosen::Mapping($key, value) => {
+                            decode_node::<$type>(value, faults).map(Fields::$holding)
+                        })+
+                        _ => None,
+                    }
+                }
+
+                fn settle(given: &Fields) -> $name {
+                    match given {
+                        $(Fields::$plain => $name::$plain,)*
+                        $(Fields::$holding(given) => $name::$holding(<$type>::settle(given)),)+
+                    }
+                }
+
+                fn describe(settled: &$name, of: Option<Protocol>) -> Json {
+                    match settled {
+                        $($name::$plain => $word.into(),)*
+                        $($name::$holding(own) => json!({ $key: <$type>::describe(own, of) }),)+
+                    }
+                }
+
+                fn expected() -> String {
+                    OPTIONS.expected()
+                }
+
+                fn values() -> String {
+                    let words: &[&str] = &[$(concat!("`", $word, "`")),*];
+                    format!("{}, or mapping", words.join(", "))
+                }
+
+                fn schema(names: &mut Map<String, Json>) -> Json {
+                    $crate::config::properties::named(stringify!($name), names, |names| {
+                        let words = json!({ "enum": OPTIONS.words });
+                        substitutable([words, $(only_key($key, <$type>::schema(names))),+])
+                    })
+                }
+
+                fn rows(path: &str, rows: &mut Vec<Row>) {
+                    $(
+                        let key = format!("{path}.{}", $key);
+                        rows.push(Row {
+                            path: key.clone(),
+                            values: <$type>::values(),
+                            presence: Presence::Option($example),
+                            protocol: None,
+                            needs_restart: false,
+                            sentence: concat!($($doc),+).trim(),
+                        });
+                        <$type as Key>::rows(&key, rows);
+                    )+
+                }
+
+                fn require(given: &Fields, faults: &mut Faults) {
+                    match given {
+                        $(Fields::$holding(own) => <$type>::require(own, faults),)+
+                        #[allow(unreachable_patterns)]
+                        _ => {}
+                    }
                 }
             }
-
-            fn expected() -> String {
-                Self::OPTIONS.expected()
-            }
-
-            fn keys(path: &str, keys: &mut Vec<String>) {
-                $(
-                    let key = format!("{path}.{}", $key);
-                    keys.push(key.clone());
-                    <$type as $crate::config::decode::Decode>::keys(&key, keys);
-                )+
-            }
-        }
-
-        impl schemars::JsonSchema for $name {
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                let mappings = vec![$(($key, generator.subschema_for::<$type>())),+];
-                Self::OPTIONS.schema(mappings)
-            }
-        }
+        };
     };
 }
 pub(super) use choice;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::describe::{self, describe, hide_secrets};
-use super::{Config, Pool};
+use super::keys::Pool;
+use super::whole::Config;
 
 /// Longer values are cut: a list of networks may have thousands.
 const LONGEST: usize = 60;
@@ -61,7 +62,7 @@ fn pool(old: &Arc<Pool>, new: &Arc<Pool>, what: &str) -> Vec<String> {
     };
     let (old_own, new_own) = (own(old), own(new));
     if old_own != new_own {
-        let (old, new) = (describe::pool_keys(&old_own), describe::pool_keys(&new_own));
+        let (old, new) = (describe::pool(&old_own), describe::pool(&new_own));
         changes.push(changed(what, &old, &new, "what its files hold"));
     }
     let what_backend = format!("{what} backend");
@@ -212,7 +213,11 @@ mod tests {
     #[test]
     fn what_a_probe_sends_is_not_told() {
         let with = |send: &str| {
-            let probe = Probe::Exchange { send: Some(send.into()), expect: None, standby: None };
+            let probe = Probe::Exchange(crate::config::Exchange {
+                send: Some(send.into()),
+                expect: None,
+                standby: None,
+            });
             config(Pool { health: Health { probe, ..Pool::default().health }, ..Pool::default() })
         };
         assert_eq!(

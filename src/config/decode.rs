@@ -1,34 +1,94 @@
-//! How a tree becomes typed values: the `Decode` trait, fields that remember where they stand, and the
-//! forms that hold others (a mapping with known keys, a mapping from names, a list). Which keys there are is
-//! said in `raw`; choices are in `choice`, single values in `scalar`.
+//! How a tree becomes typed values: the `Key` trait, fields that remember where they stand, and the forms that hold
+//! others (a list, a mapping from names). Mappings with known keys are made by `mapping`, choices by `choice`; single
+//! values are in `scalar` and `value`. Which keys there are is said in `keys`.
 
-use std::borrow::Cow;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value as Json, json};
 
 use super::elsewhere::elsewhere;
+use super::error::Source;
 use super::fault::{Code, Fault, Faults, quote};
 use super::nearest::nearest;
-use super::tree::{Key, Node, Span, Value};
+use super::parse::{Ids, parse};
+use super::protocol::Protocol;
+use super::tree::{Key as TreeKey, Node, Span, Value};
 
-/// Something a node can be read as. Faults go to `faults`; `None` means that at least one was.
-pub trait Decode: Clone + JsonSchema {
-    fn decode(node: &Node, faults: &mut Faults) -> Option<Self>;
+/// What can be said of a key's value: how it is read, what it means, how it is written again.
+pub trait Key {
+    /// What a file says, with the places that checks point to.
+    type Given: Clone;
+    /// What the program believes.
+    type Settled;
+
+    /// Faults go to `faults`; `None` means that at least one was.
+    fn decode(node: &Node, faults: &mut Faults) -> Option<Self::Given>;
+
+    /// With the defaults of what is not given.
+    fn settle(given: &Self::Given) -> Self::Settled;
+
+    /// In the grammar of the file, every default said; of a listener, only what its protocol has.
+    fn describe(settled: &Self::Settled, of: Option<Protocol>) -> Json;
 
     /// What to write, as the object of "write …" and "expected …".
     fn expected() -> String;
 
-    /// Adds the path of every key below `path`; `[]` stands for any item, `*` for any name.
-    fn keys(_path: &str, _keys: &mut Vec<String>) {}
+    /// What may be written, for the documentation.
+    fn values() -> String {
+        Self::expected()
+    }
+
+    /// As JSON Schema. What has a name goes to `names`.
+    fn schema(names: &mut Map<String, Json>) -> Json;
+
+    /// Adds every key below `path`.
+    fn rows(_path: &str, _rows: &mut Vec<Row>) {}
 
     /// Fills what is not given here from `defaults`. Only mappings merge; everything else replaces.
-    fn merge(self, _defaults: &Self) -> Self {
-        self
+    fn merge(own: Self::Given, _defaults: &Self::Given) -> Self::Given {
+        own
     }
+
+    /// Reports what must be given and is not.
+    fn require(_given: &Self::Given, _faults: &mut Faults) {}
+
+    /// Takes out what only the other protocol has, and tells what that was.
+    fn only(_given: &mut Self::Given, _protocol: Protocol, _out: &mut dyn FnMut(&str, Span)) {}
+}
+
+/// What a file says of a key of this type.
+pub type Given<T> = <T as Key>::Given;
+
+/// One key, for those who list them all.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// `[]` stands for any item, `*` for any name.
+    pub path: String,
+    /// What may be written there.
+    pub values: String,
+    pub presence: Presence,
+    /// Of the other protocol it is an error, or without meaning.
+    pub protocol: Option<Protocol>,
+    /// A reload refuses another value.
+    pub needs_restart: bool,
+    pub sentence: &'static str,
+}
+
+/// What holds where a key is not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// In words, and an example of what may be given.
+    Absent(&'static str, &'static str),
+    /// As a file would write it.
+    Default(&'static str),
+    /// One of several mappings of which one is chosen; this is an example of it.
+    Option(&'static str),
+    /// It must be given, here or in `defaults`; this is an example.
+    Expected(&'static str),
+    /// It must be given; this is an example.
+    Required(&'static str),
 }
 
 /// A value and where it stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Placed<T> {
     pub value: T,
     pub span: Span,
@@ -44,19 +104,19 @@ pub enum Field<T> {
     Given(Placed<T>),
 }
 
-impl<T: Decode> Field<T> {
-    pub fn decode(node: Option<&Node>, faults: &mut Faults) -> Self {
+impl<T: Clone> Field<T> {
+    pub fn decode<K: Key<Given = T>>(node: Option<&Node>, faults: &mut Faults) -> Self {
         let Some(node) = node else { return Field::Absent };
-        match decode_node(node, faults) {
+        match decode_node::<K>(node, faults) {
             Some(value) => Field::Given(Placed { value, span: node.place() }),
             None => Field::Faulty,
         }
     }
 
-    pub fn merge(self, defaults: &Self) -> Self {
+    pub fn merge<K: Key<Given = T>>(self, defaults: &Self) -> Self {
         match (self, defaults) {
             (Field::Given(own), Field::Given(default)) => {
-                Field::Given(Placed { value: own.value.merge(&default.value), span: own.span })
+                Field::Given(Placed { value: K::merge(own.value, &default.value), span: own.span })
             }
             (Field::Absent, default) => default.clone(),
             (own, _) => own,
@@ -93,25 +153,35 @@ impl<T> Field<T> {
     }
 }
 
-impl<T: Copy> Field<T> {
-    pub fn copied(&self) -> Option<T> {
-        self.value().copied()
+impl<T> Field<Vec<T>> {
+    /// None of a list that is not there.
+    pub fn items(&self) -> &[T] {
+        self.value().map_or(&[], Vec::as_slice)
     }
 }
 
 /// Reads any node, after what is wrong whatever was expected.
-pub fn decode_node<T: Decode>(node: &Node, faults: &mut Faults) -> Option<T> {
+pub fn decode_node<K: Key>(node: &Node, faults: &mut Faults) -> Option<K::Given> {
     match node.value {
         Value::Unreadable => None,
         Value::Null => {
-            let hint = format!("write {}, or leave the key out", T::expected());
+            let hint = format!("write {}, or leave the key out", K::expected());
             faults.push(
                 Fault::error(Code::EmptyValue, node.anchor, "a value is missing here").hint(hint),
             );
             None
         }
-        _ => T::decode(node, faults),
+        _ => K::decode(node, faults),
     }
+}
+
+/// A default, written as a file would write it.
+pub fn declared<K: Key>(text: &str) -> K::Settled {
+    let source = Source { name: "default".to_owned(), text: text.to_owned() };
+    let node = parse(&source, 0, &mut Ids::default()).ok();
+    let given = node.and_then(|node| decode_node::<K>(&node, &mut Faults::default()));
+    // A test reads them all.
+    K::settle(&given.unwrap_or_else(|| unreachable!("the default {text:?} can be read")))
 }
 
 /// Reports a node of the wrong form.
@@ -127,135 +197,142 @@ pub struct Keys {
     pub later: &'static [&'static str],
 }
 
-/// The values of a mapping in the order of `keys.now`; unknown keys are reported.
-pub fn entries<'a>(
-    node: &'a Node,
-    keys: &Keys,
-    expected: &str,
-    faults: &mut Faults,
-) -> Option<Vec<Option<&'a Node>>> {
-    let Value::Mapping(given) = &node.value else {
-        wrong_shape(node, expected, faults);
-        return None;
-    };
-    let mut slots = vec![None; keys.now.len()];
-    for (key, value) in given {
-        match keys.now.iter().position(|known| *known == key.text) {
-            Some(index) => slots[index] = Some(value),
-            None => faults.push(unknown_key(key, keys)),
+impl Keys {
+    /// What the mapping is, for messages: its keys, unless they are too many to read.
+    pub fn expected(&self) -> String {
+        match self.now {
+            few if few.len() <= 6 => format!("a mapping with {}", few.join(", ")),
+            [first, second, third, ..] => format!("a mapping with {first}, {second}, {third}, …"),
+            _ => "a mapping".to_owned(),
         }
     }
-    Some(slots)
-}
 
-fn unknown_key(key: &Key, keys: &Keys) -> Fault {
-    let name = quote(&key.text);
-    if keys.later.contains(&key.text.as_str()) {
-        let message = format!("{name} is planned, but this version does not know it yet");
-        return Fault::error(Code::NotYet, key.span, message).hint("remove it for now");
+    /// The values in the order of the keys; unknown keys are reported.
+    pub fn entries<'a>(
+        &self,
+        node: &'a Node,
+        expected: &str,
+        faults: &mut Faults,
+    ) -> Option<Vec<Option<&'a Node>>> {
+        let Value::Mapping(given) = &node.value else {
+            wrong_shape(node, expected, faults);
+            return None;
+        };
+        let mut slots = vec![None; self.now.len()];
+        for (key, value) in given {
+            match self.now.iter().position(|known| *known == key.text) {
+                Some(index) => slots[index] = Some(value),
+                None => faults.push(self.unknown(key)),
+            }
+        }
+        Some(slots)
     }
-    let known = elsewhere(&key.text, keys.now);
-    let hint = match known.or_else(|| nearest(&key.text, keys.now.iter().copied())) {
-        Some(known) => format!("did you mean {}?", quote(known)),
-        None => format!("known here: {}", keys.now.join(", ")),
-    };
-    Fault::error(Code::UnknownKey, key.span, format!("unknown key {name}")).hint(hint)
+
+    fn unknown(&self, key: &TreeKey) -> Fault {
+        let name = quote(&key.text);
+        if self.later.contains(&key.text.as_str()) {
+            let message = format!("{name} is planned, but this version does not know it yet");
+            return Fault::error(Code::NotYet, key.span, message).hint("remove it for now");
+        }
+        let known = elsewhere(&key.text, self.now);
+        let hint = match known.or_else(|| nearest(&key.text, self.now.iter().copied())) {
+            Some(known) => format!("did you mean {}?", quote(known)),
+            None => format!("known here: {}", self.now.join(", ")),
+        };
+        Fault::error(Code::UnknownKey, key.span, format!("unknown key {name}")).hint(hint)
+    }
 }
 
-impl<T: Decode> Decode for Vec<T> {
-    fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
+impl<T: Key> Key for Vec<T> {
+    type Given = Vec<Placed<T::Given>>;
+    type Settled = Vec<T::Settled>;
+
+    fn decode(node: &Node, faults: &mut Faults) -> Option<Self::Given> {
         let Value::Sequence(items) = &node.value else {
             wrong_shape(node, &Self::expected(), faults);
             return None;
         };
         // A faulty item is left out: it is reported, and the others are still checked against each other.
-        let read: Vec<T> = items.iter().filter_map(|item| decode_node(item, faults)).collect();
+        let read = items.iter().filter_map(|item| {
+            decode_node::<T>(item, faults).map(|value| Placed { value, span: item.span })
+        });
+        let read: Self::Given = read.collect();
         if read.is_empty() && !items.is_empty() { None } else { Some(read) }
+    }
+
+    fn settle(given: &Self::Given) -> Self::Settled {
+        given.iter().map(|item| T::settle(&item.value)).collect()
+    }
+
+    fn describe(settled: &Self::Settled, of: Option<Protocol>) -> Json {
+        settled.iter().map(|item| T::describe(item, of)).collect()
     }
 
     fn expected() -> String {
         format!("a list, each item {}", T::expected())
     }
 
-    fn keys(path: &str, keys: &mut Vec<String>) {
-        T::keys(&format!("{path}[]"), keys);
-    }
-}
-
-impl<T: Decode> Decode for Placed<T> {
-    fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
-        Some(Placed { value: T::decode(node, faults)?, span: node.span })
+    fn values() -> String {
+        match T::values().as_str() {
+            "mapping" => "list of mappings".to_owned(),
+            one => format!("list, each {one}"),
+        }
     }
 
-    fn expected() -> String {
-        T::expected()
+    fn schema(names: &mut Map<String, Json>) -> Json {
+        json!({ "type": "array", "items": T::schema(names) })
     }
 
-    fn keys(path: &str, keys: &mut Vec<String>) {
-        T::keys(path, keys);
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for Placed<T> {
-    fn schema_name() -> Cow<'static, str> {
-        T::schema_name()
+    fn rows(path: &str, rows: &mut Vec<Row>) {
+        T::rows(&format!("{path}[]"), rows);
     }
 
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        T::json_schema(generator)
-    }
-
-    fn inline_schema() -> bool {
-        T::inline_schema()
+    fn require(given: &Self::Given, faults: &mut Faults) {
+        given.iter().for_each(|item| T::require(&item.value, faults));
     }
 }
 
 /// One item, or a list of them.
-#[derive(Clone, Debug)]
-pub struct OneOrList<T>(pub Vec<T>);
+pub struct OneOrList<T>(std::marker::PhantomData<T>);
 
-impl<T: Decode> Decode for OneOrList<T> {
-    fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
+impl<T: Key> Key for OneOrList<T> {
+    type Given = Given<Vec<T>>;
+    type Settled = Vec<T::Settled>;
+
+    fn decode(node: &Node, faults: &mut Faults) -> Option<Self::Given> {
         match &node.value {
-            Value::Sequence(_) => Vec::decode(node, faults).map(OneOrList),
-            _ => T::decode(node, faults).map(|one| OneOrList(vec![one])),
+            Value::Sequence(_) => Vec::<T>::decode(node, faults),
+            _ => T::decode(node, faults).map(|value| vec![Placed { value, span: node.span }]),
         }
+    }
+
+    fn settle(given: &Self::Given) -> Self::Settled {
+        Vec::<T>::settle(given)
+    }
+
+    fn describe(settled: &Self::Settled, of: Option<Protocol>) -> Json {
+        Vec::<T>::describe(settled, of)
     }
 
     fn expected() -> String {
         format!("{}, or a list of such", T::expected())
     }
-}
 
-impl<T: JsonSchema> JsonSchema for OneOrList<T> {
-    fn schema_name() -> Cow<'static, str> {
-        format!("OneOrList_{}", T::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let one = generator.subschema_for::<T>();
-        json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
-    }
-
-    fn inline_schema() -> bool {
-        true
+    fn schema(names: &mut Map<String, Json>) -> Json {
+        let one = T::schema(names);
+        json!({ "anyOf": [one, { "type": "array", "items": one }] })
     }
 }
 
 /// A mapping from names of the operator's choice.
-///
-/// A value that could not be read is `None`: its name still exists for those who refer to it.
-#[derive(Clone, Debug)]
-pub struct Named<T>(pub Vec<(Placed<String>, Option<T>)>);
+pub struct Named<T>(std::marker::PhantomData<T>);
 
-impl<T> Default for Named<T> {
-    fn default() -> Self {
-        Named(Vec::new())
-    }
-}
+impl<T: Key> Key for Named<T> {
+    /// A value that could not be read is `None`: its name still exists for those who refer to it.
+    type Given = Vec<(Placed<String>, Option<T::Given>)>;
+    type Settled = Vec<(String, T::Settled)>;
 
-impl<T: Decode> Decode for Named<T> {
-    fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
+    fn decode(node: &Node, faults: &mut Faults) -> Option<Self::Given> {
         let Value::Mapping(entries) = &node.value else {
             let message = format!("{} cannot stand here", node.kind());
             let fault = Fault::error(Code::WrongShape, node.place(), message);
@@ -264,39 +341,42 @@ impl<T: Decode> Decode for Named<T> {
         };
         let mut named = Vec::with_capacity(entries.len());
         for (key, child) in entries {
-            if let Some(fault) = bad_name(&key.text, key.span) {
-                faults.push(fault);
-            }
+            faults.extend(bad_name(&key.text, key.span));
             let name = Placed { value: key.text.clone(), span: key.span };
-            named.push((name, decode_node(child, faults)));
+            named.push((name, decode_node::<T>(child, faults)));
         }
-        Some(Named(named))
+        Some(named)
+    }
+
+    fn settle(given: &Self::Given) -> Self::Settled {
+        let read = |(name, value): &(Placed<String>, Option<T::Given>)| {
+            Some((name.value.clone(), T::settle(value.as_ref()?)))
+        };
+        given.iter().filter_map(read).collect()
+    }
+
+    fn describe(settled: &Self::Settled, of: Option<Protocol>) -> Json {
+        settled.iter().map(|(name, value)| (name.clone(), T::describe(value, of))).collect()
     }
 
     fn expected() -> String {
         format!("a mapping from names to {}", T::expected())
     }
 
-    fn keys(path: &str, keys: &mut Vec<String>) {
-        T::keys(&format!("{path}.*"), keys);
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for Named<T> {
-    fn schema_name() -> Cow<'static, str> {
-        format!("Named_{}", T::schema_name()).into()
+    fn values() -> String {
+        "mapping by name".to_owned()
     }
 
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({
+    fn schema(names: &mut Map<String, Json>) -> Json {
+        json!({
             "type": "object",
             "propertyNames": { "pattern": NAME_PATTERN, "not": { "enum": ["none", "auto"] } },
-            "additionalProperties": generator.subschema_for::<T>(),
+            "additionalProperties": T::schema(names),
         })
     }
 
-    fn inline_schema() -> bool {
-        true
+    fn rows(path: &str, rows: &mut Vec<Row>) {
+        T::rows(&format!("{path}.*"), rows);
     }
 }
 
@@ -319,102 +399,3 @@ pub fn bad_name(name: &str, at: Span) -> Option<Fault> {
     let hint = "names are 1 to 63 letters, digits, `_`, `.` and `-`, and neither `none` nor `auto`";
     Some(Fault::error(Code::BadName, at, message).hint(hint))
 }
-
-/// The key of a struct's field; raw identifiers (`r#for`) are those whose key is a word of Rust's.
-pub const fn key_of(field: &'static str) -> &'static str {
-    match field.as_bytes() {
-        [b'r', b'#', ..] => field.split_at(2).1,
-        _ => field,
-    }
-}
-
-/// What a mapping is, for messages: its keys, unless they are too many to read.
-pub fn describe_keys(keys: &Keys) -> String {
-    match keys.now {
-        few if few.len() <= 6 => format!("a mapping with {}", few.join(", ")),
-        [first, second, third, ..] => format!("a mapping with {first}, {second}, {third}, …"),
-        _ => "a mapping".to_owned(),
-    }
-}
-
-/// A mapping with known keys: the struct, how it is read, merged and described, from one list of keys.
-/// `required` is for the schema; the reader's own check knows what to write, and is in `check`.
-macro_rules! mapping {
-    ($(#[doc = $about:literal])+ $name:ident, $(required [$($required:literal),+],)? later [$($later:literal),* $(,)?], {
-        $($(#[doc = $doc:literal])+ $field:ident: $type:ty,)+
-    }) => {
-        $(#[doc = $about])+
-        #[derive(Clone, Debug)]
-        pub struct $name {
-            /// Where to point when a key is missing.
-            pub span: $crate::config::tree::Span,
-            $($(#[doc = $doc])+ pub $field: $crate::config::decode::Field<$type>,)+
-        }
-
-        impl $name {
-            pub const KEYS: $crate::config::decode::Keys = $crate::config::decode::Keys {
-                now: &[$($crate::config::decode::key_of(stringify!($field))),+],
-                later: &[$($later),*],
-            };
-        }
-
-        impl $crate::config::decode::Decode for $name {
-            fn decode(
-                node: &$crate::config::tree::Node,
-                faults: &mut $crate::config::fault::Faults,
-            ) -> Option<Self> {
-                let expected = <Self as $crate::config::decode::Decode>::expected();
-                let slots = $crate::config::decode::entries(node, &Self::KEYS, &expected, faults)?;
-                let mut slots = slots.into_iter();
-                Some($name {
-                    span: node.anchor,
-                    $($field: $crate::config::decode::Field::decode(slots.next().flatten(), faults),)+
-                })
-            }
-
-            fn expected() -> String {
-                $crate::config::decode::describe_keys(&Self::KEYS)
-            }
-
-            fn keys(path: &str, keys: &mut Vec<String>) {
-                $(
-                    let dot = if path.is_empty() { "" } else { "." };
-                    let key = format!("{path}{dot}{}", $crate::config::decode::key_of(stringify!($field)));
-                    keys.push(key.clone());
-                    <$type as $crate::config::decode::Decode>::keys(&key, keys);
-                )+
-            }
-
-            fn merge(self, defaults: &Self) -> Self {
-                $name { span: self.span, $($field: self.$field.merge(&defaults.$field),)+ }
-            }
-        }
-
-        impl schemars::JsonSchema for $name {
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                let mut properties = serde_json::Map::new();
-                $(
-                    let mut property = generator.subschema_for::<$type>();
-                    property.insert("description".to_owned(), concat!($($doc, " "),+).trim().into());
-                    properties.insert(
-                        $crate::config::decode::key_of(stringify!($field)).to_owned(),
-                        property.to_value(),
-                    );
-                )+
-                let required: &[&str] = &[$($($required),+)?];
-                schemars::json_schema!({
-                    "type": "object",
-                    "required": required,
-                    "description": concat!($($about, " "),+).trim(),
-                    "properties": properties,
-                    "additionalProperties": false,
-                })
-            }
-        }
-    };
-}
-pub(super) use mapping;

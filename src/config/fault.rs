@@ -5,9 +5,22 @@ use super::tree::Span;
 
 pub use crate::border::text::{list_words, plain, quote};
 
-/// Stable: tests, editors and `explain` know faults by these. A number is never given a second meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Code {
+/// The enum and the list of all of them.
+macro_rules! codes {
+    ($($code:ident = $number:literal,)+) => {
+        /// Stable: tests, editors and `explain` know faults by these. A number is never given a second meaning.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Code {
+            $($code = $number,)+
+        }
+
+        impl Code {
+            pub const ALL: &[Code] = &[$(Code::$code),+];
+        }
+    };
+}
+
+codes! {
     Unreadable = 1,
     TooLarge = 2,
     Syntax = 3,
@@ -83,51 +96,6 @@ pub struct Faults {
 }
 
 impl Code {
-    pub const ALL: [Code; 42] = [
-        Code::Unreadable,
-        Code::TooLarge,
-        Code::Syntax,
-        Code::DuplicateKey,
-        Code::UnknownKey,
-        Code::NotYet,
-        Code::MissingKey,
-        Code::WrongShape,
-        Code::EmptyValue,
-        Code::UnknownWord,
-        Code::NotOneChoice,
-        Code::NoUnit,
-        Code::ZeroForNone,
-        Code::OffForNone,
-        Code::Malformed,
-        Code::OutOfRange,
-        Code::BadName,
-        Code::BadAddress,
-        Code::HostName,
-        Code::UnsetVariable,
-        Code::BadVariable,
-        Code::UnknownVersion,
-        Code::NotPrime,
-        Code::BadPattern,
-        Code::GivenTwice,
-        Code::NameTwice,
-        Code::BoundTwice,
-        Code::UnknownPool,
-        Code::BackendTwice,
-        Code::SourceFamily,
-        Code::NoPort,
-        Code::OtherProtocol,
-        Code::Circular,
-        Code::UnknownAccount,
-        Code::BadCertificate,
-        Code::NothingToDo,
-        Code::WithoutEffect,
-        Code::NotProbed,
-        Code::Unverified,
-        Code::Expired,
-        Code::HarmfulProbe,
-        Code::SlowProbe,
-    ];
-
     pub fn id(self) -> String {
         format!("E{:04}", self as u16)
     }
@@ -179,6 +147,10 @@ impl Faults {
         } else {
             self.omitted += 1;
         }
+    }
+
+    pub fn extend(&mut self, faults: impl IntoIterator<Item = Fault>) {
+        faults.into_iter().for_each(|fault| self.push(fault));
     }
 
     /// Adds to the hints of what was reported since `before` about the node `id`.

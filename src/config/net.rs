@@ -1,24 +1,37 @@
-//! Networks of `allow` and `deny`, as a configuration writes them and as a file of them does.
+//! Values that say which clients are meant: networks, as a configuration writes them and as a file of them does, server names,
+//! protocols.
 
-use std::borrow::Cow;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::json;
 
-use super::address::BadAddress;
-use super::choice::substitutable;
-use super::decode::Decode;
 use super::error::Source;
 use super::fault::{Code, Fault, Faults, quote};
-use super::scalar::text_of;
-use super::tree::{Node, Span, to_u32};
-use super::value::text_value;
+use super::tree::{Span, to_u32};
+use super::value::{address_fault, text_value};
+use crate::border::dns_name::{self, NamePattern};
+use crate::border::written::net;
 
-/// `10.0.0.0/8`, `2001:db8::/32`; a bare address is the network of it alone.
-#[derive(Clone, Copy, Debug)]
-pub struct Net(pub IpNet);
+/// Senders whose PROXY header is believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trusted {
+    pub nets: Vec<IpNet>,
+    /// Whatever comes by a unix socket.
+    pub unix: bool,
+}
+
+/// A file whose networks stand at the end of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetFile {
+    pub path: PathBuf,
+    /// Networks of the list that the configuration itself has, in front of the file's.
+    pub written: usize,
+}
+
+/// An emptied file must not open the door.
+pub const OPENS_THE_DOOR: &str =
+    "there is no network in this file, and without any everyone is allowed";
 
 /// Who may send a PROXY header: those of a network, or whoever uses a unix socket.
 #[derive(Clone, Copy, Debug)]
@@ -27,76 +40,95 @@ pub enum Sender {
     Unix,
 }
 
-/// Of a file with networks, one a line.
-#[derive(Clone, Debug)]
-pub struct FilePath(pub PathBuf);
-
 text_value!(
-    Net,
+    /// `10.0.0.0/8`, `2001:db8::/32`; a bare address is the network of it alone.
+    struct Net(IpNet),
     "a network such as `10.0.0.0/8`",
-    json_schema!({ "type": "string", "pattern": "^[0-9a-fA-F.:]+(/[0-9]{1,3})?$" }),
-    |text, at| net(text)
-        .map(Net)
-        .map_err(|bad| Fault::error(bad.code, at, bad.message).hint(bad.hint))
+    json!({ "type": "string", "pattern": "^[0-9a-fA-F.:]+(/[0-9]{1,3})?$" }),
+    |text, at| net(text).map_err(|bad| address_fault(bad, at)),
+    |it| it.to_string().into(),
 );
 text_value!(
-    Sender,
+    Sender(Sender),
     "a network such as `10.0.0.0/8`, or `unix`",
-    json_schema!({ "type": "string", "pattern": "^(unix|[0-9a-fA-F.:]+(/[0-9]{1,3})?)$" }),
+    json!({ "type": "string", "pattern": "^(unix|[0-9a-fA-F.:]+(/[0-9]{1,3})?)$" }),
     |text, at| {
         if text == "unix" {
             return Ok(Sender::Unix);
         }
-        net(text)
-            .map(Sender::Net)
-            .map_err(|bad| Fault::error(bad.code, at, bad.message).hint(bad.hint))
-    }
+        net(text).map(Sender::Net).map_err(|bad| address_fault(bad, at))
+    },
+    |it| match it {
+        Sender::Net(net) => net.to_string().into(),
+        Sender::Unix => "unix".into(),
+    },
 );
 text_value!(
-    FilePath,
+    /// Relative ones begin where the file is that names them.
+    struct FilePath(PathBuf),
     "the path of a file",
-    json_schema!({ "type": "string", "minLength": 1 }),
+    json!({ "type": "string", "minLength": 1 }),
     |text, at| {
         if text.is_empty() || text.contains('\0') {
             return Err(Fault::error(Code::Malformed, at, "this is not the path of a file")
                 .hint("write a path such as `blocked.txt`, or `none`"));
         }
-        Ok(FilePath(PathBuf::from(text)))
-    }
+        Ok(PathBuf::from(text))
+    },
+    |it| it.display().to_string().into(),
 );
 
-/// One network.
-pub fn net(text: &str) -> Result<IpNet, BadAddress> {
-    const FORMS: &str = "write a network such as `10.0.0.0/8` or `2001:db8::/32`, or an address";
-    let bad = |what: &str, hint: String| BadAddress {
-        code: Code::BadAddress,
-        message: format!("{} {what}", quote(text)),
-        hint,
-    };
-    let (address, length) = match text.split_once('/') {
-        Some((address, length)) => (address, Some(length)),
-        None => (text, None),
-    };
-    let Ok(ip) = address.parse::<IpAddr>() else {
-        return Err(bad("is not a network", FORMS.to_owned()));
-    };
-    let Some(length) = length else { return Ok(IpNet::from(ip)) };
-    let most = if ip.is_ipv4() { 32 } else { 128 };
-    let is_number = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
-    let net = length.parse().ok().filter(|_| is_number).and_then(|it| IpNet::new(ip, it).ok());
-    let Some(net) = net else {
-        return Err(bad("has no length that fits", format!("after `/` write 0 to {most}")));
-    };
-    if net.trunc() != net {
-        let hint = format!(
-            "for the network write {}, for the one address {}",
-            quote(&net.trunc().to_string()),
-            quote(address)
-        );
-        return Err(bad("is an address within a network", hint));
-    }
-    Ok(net)
-}
+text_value!(
+    NamePattern(NamePattern),
+    "a server name such as `db1.example.com` or `*.example.com`",
+    json!({ "type": "string", "pattern": "^(\\*|(\\*\\.)?([A-Za-z0-9_-]{1,63}\\.)*[A-Za-z0-9_-]{1,63}\\.?)$" }),
+    |text, at| {
+        if text == "*" {
+            return Ok(NamePattern::Any);
+        }
+        let (name, is_below) = match text.strip_prefix("*.") {
+            Some(parent) => (parent, true),
+            None => (text, false),
+        };
+        if name.contains('*') {
+            let fault =
+                Fault::error(Code::Malformed, at, format!("in {} a `*` is amiss", quote(text)));
+            return Err(fault.hint("a `*` stands in front and for whole labels: `*.example.com`"));
+        }
+        let wrong = if name == "." {
+            Some(("is the root", "write a name such as `db1.example.com`"))
+        } else {
+            dns_name::wrong_with(name)
+        };
+        if let Some((what, hint)) = wrong {
+            return Err(
+                Fault::error(Code::Malformed, at, format!("{} {what}", quote(text))).hint(hint)
+            );
+        }
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        Ok(if is_below { NamePattern::Below(name) } else { NamePattern::Exact(name) })
+    },
+    |it| match it {
+        NamePattern::Any => "*".into(),
+        NamePattern::Below(parent) => format!("*.{parent}").into(),
+        NamePattern::Exact(name) => name.as_str().into(),
+    },
+);
+text_value!(
+    /// A protocol as ALPN names it.
+    struct Alpn(Vec<u8>),
+    "a protocol such as `postgresql` or `h2`",
+    json!({ "type": "string", "minLength": 1, "maxLength": 255 }),
+    |text, at| {
+        if text.is_empty() || text.len() > 255 {
+            let fault = Fault::error(Code::Malformed, at, "this is not a protocol of ALPN");
+            return Err(fault.hint("write 1 to 255 letters, such as `postgresql` or `h2`"));
+        }
+        Ok(text.as_bytes().to_vec())
+    },
+    // Every one of the registry's is text.
+    |it| String::from_utf8_lossy(it).into(),
+);
 
 /// The networks of a file: one a line, blank lines and all from `#` on left out. Faults point into `source`, which is
 /// number `index` of the load.
@@ -124,7 +156,7 @@ pub fn list(source: &Source, index: usize, faults: &mut Faults) -> Vec<IpNet> {
                     line: number,
                     column: to_u32(column),
                 };
-                faults.push(Fault::error(bad.code, span, bad.message).hint(bad.hint));
+                faults.push(address_fault(bad, span));
             }
         }
     }
@@ -140,36 +172,6 @@ pub fn resolve(path: &Path, named_in: &Source) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bare_address_is_itself_alone() {
-        assert_eq!(net("192.0.2.7").unwrap(), "192.0.2.7/32".parse().unwrap());
-        assert_eq!(net("2001:db8::7").unwrap(), "2001:db8::7/128".parse().unwrap());
-        assert_eq!(net("0.0.0.0/0").unwrap(), "0.0.0.0/0".parse().unwrap());
-    }
-
-    #[test]
-    fn what_is_no_network_is_told_what_to_write() {
-        for (text, hint) in [
-            ("10.1.2.3/8", "for the network write `10.0.0.0/8`, for the one address `10.1.2.3`"),
-            (
-                "2001:db8::1/32",
-                "for the network write `2001:db8::/32`, for the one address `2001:db8::1`",
-            ),
-            ("10.0.0.0/33", "after `/` write 0 to 32"),
-            ("10.0.0.0/255.0.0.0", "after `/` write 0 to 32"),
-            ("10.0.0.0/+8", "after `/` write 0 to 32"),
-            ("10.0.0.0/", "after `/` write 0 to 32"),
-            ("::/129", "after `/` write 0 to 128"),
-        ] {
-            assert_eq!(net(text).unwrap_err().hint, hint, "{text}");
-        }
-        for text in
-            ["", "/8", "example.com", "10.0.0", "010.0.0.0/8", "10.0.0.1:80", "fe80::1%eth0"]
-        {
-            assert!(net(text).unwrap_err().message.ends_with("is not a network"), "{text}");
-        }
-    }
 
     #[test]
     fn a_file_has_one_a_line_and_faults_know_theirs() {

@@ -1,11 +1,11 @@
 //! The start without a file: `maitred run --listen :5432 --backend 10.0.0.11:5432`. The flags become the
 //! same tree a file would, standing on a text of one flag a line, so that the same checks point at them.
 
-use super::Config;
 use super::error::{Report, Source};
 use super::fault::Faults;
 use super::load;
 use super::tree::{Key, Node, Span, Value, to_u32};
+use super::whole::Config;
 
 /// The flags of the one-line start.
 #[derive(Clone, Copy, Debug, Default)]

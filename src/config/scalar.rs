@@ -1,51 +1,51 @@
 //! Single values with their ranges: times, counts, sizes, shares, switches, texts; and the words `none`,
 //! `auto` and `same` that may stand in for them. A value out of range is told the range.
 
-use std::borrow::Cow;
+use std::marker::PhantomData;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value as Json, json};
 
-use super::choice::{is_off, off_for_none, substitutable};
-use super::decode::{Decode, wrong_shape};
+use super::choice::{is_off, off_for_none};
+use super::decode::{Key, Row, wrong_shape};
 use super::fault::{Code, Fault, Faults, quote};
 use super::grammar::{self, Wrong, show_size, show_time};
+use super::properties::substitutable;
+use super::protocol::Protocol;
 use super::tree::{Node, Span, Value};
 
 /// From `MIN` to `MAX` milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Time<const MIN: u64, const MAX: u64>(pub Duration);
+pub struct Time<const MIN: u64, const MAX: u64>;
 
-/// A bare integer from `MIN` to `MAX`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count<const MIN: u64, const MAX: u64>(pub u64);
+/// A bare integer from `MIN` to `MAX`, as a `T` that it fits into.
+pub struct Count<const MIN: u64, const MAX: u64, T = u64>(PhantomData<T>);
 
 /// From `MIN` to `MAX` bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size<const MIN: u64, const MAX: u64>(pub u64);
+pub struct Size<const MIN: u64, const MAX: u64, T = u64>(PhantomData<T>);
 
 /// From `MIN` to `MAX` percent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share<const MIN: u64, const MAX: u64>(pub u64);
+pub struct Share<const MIN: u64, const MAX: u64>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Switch(pub bool);
+pub struct Switch;
 
 pub const SECOND: u64 = 1_000;
 pub const HOUR: u64 = 3_600 * SECOND;
 pub const DAY: u64 = 24 * HOUR;
 
-impl<const MIN: u64, const MAX: u64> Count<MIN, MAX> {
-    /// For types that `MAX` fits into.
-    pub fn as_u32(self) -> u32 {
-        u32::try_from(self.0).unwrap_or(u32::MAX)
-    }
+/// Numbers that a count or a size may be for the program.
+pub trait Number: Copy + TryFrom<u64> + TryInto<u64> {}
+
+impl Number for u16 {}
+impl Number for u32 {}
+impl Number for u64 {}
+impl Number for usize {}
+
+fn narrow<T: Number>(number: u64) -> T {
+    T::try_from(number).unwrap_or_else(|_| unreachable!("the range of the key fits its type"))
 }
 
-impl<const MIN: u64, const MAX: u64> Share<MIN, MAX> {
-    pub fn as_u32(self) -> u32 {
-        u32::try_from(self.0).unwrap_or(u32::MAX)
-    }
+fn widen<T: Number>(number: T) -> u64 {
+    number.try_into().unwrap_or(u64::MAX)
 }
 
 /// The text of a node that must be a single value.
@@ -120,7 +120,11 @@ impl Kind {
 }
 
 fn milliseconds(text: &str) -> Result<u64, Wrong> {
-    grammar::time(text).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    grammar::time(text).map(in_milliseconds)
+}
+
+fn in_milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn show_percent(percent: u64) -> String {
@@ -131,34 +135,54 @@ fn show_milliseconds(milliseconds: u64) -> String {
     show_time(Duration::from_millis(milliseconds))
 }
 
+/// In the documentation: `1 … 100 000`.
+fn show_count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut shown = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            shown.push(' ');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
 /// The four kinds differ only in their grammar and their words.
 macro_rules! number {
-    ($type:ident, $parse:expr, $wrap:expr, $noun:literal, $unit:literal, $show:expr, $expected:expr, $schema:expr) => {
-        impl<const MIN: u64, const MAX: u64> Decode for $type<MIN, MAX> {
-            fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
+    ($type:ident $(<$number:ident>)?, $own:ty, $parse:expr, $narrow:expr, $widen:expr, $noun:literal, $unit:literal, $show:expr,
+     $written:expr, $range:expr, $expected:expr, $schema:expr) => {
+        impl<const MIN: u64, const MAX: u64 $(, $number: Number)?> Key for $type<MIN, MAX $(, $number)?> {
+            type Given = $own;
+            type Settled = $own;
+
+            fn decode(node: &Node, faults: &mut Faults) -> Option<$own> {
                 let kind = Kind { noun: $noun, unit: $unit, show: $show, range: (MIN, MAX) };
-                let wrap: fn(u64) -> Self = $wrap;
-                kind.read(node, &Self::expected(), $parse, faults).map(wrap)
+                kind.read(node, &Self::expected(), $parse, faults).map($narrow)
+            }
+
+            fn settle(given: &$own) -> $own {
+                *given
+            }
+
+            fn describe(settled: &$own, _: Option<Protocol>) -> Json {
+                let written: fn(u64) -> Json = $written;
+                written($widen(*settled))
             }
 
             fn expected() -> String {
                 let expected: fn(u64, u64) -> String = $expected;
                 expected(MIN, MAX)
             }
-        }
 
-        impl<const MIN: u64, const MAX: u64> JsonSchema for $type<MIN, MAX> {
-            fn schema_name() -> Cow<'static, str> {
-                format!("{}_{MIN}_{MAX}", stringify!($type)).into()
+            fn values() -> String {
+                let range: fn(u64) -> String = $range;
+                format!("{} … {}", range(MIN), range(MAX))
             }
 
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                let schema: fn(u64, u64) -> Vec<Schema> = $schema;
+            fn schema(_: &mut Map<String, Json>) -> Json {
+                let schema: fn(u64, u64) -> Vec<Json> = $schema;
                 substitutable(schema(MIN, MAX))
-            }
-
-            fn inline_schema() -> bool {
-                true
             }
         }
     };
@@ -166,54 +190,73 @@ macro_rules! number {
 
 number!(
     Time,
+    Duration,
     milliseconds,
-    |value| Time(Duration::from_millis(value)),
+    Duration::from_millis,
+    in_milliseconds,
     "a time",
     "s",
     show_milliseconds,
+    |it| show_milliseconds(it).into(),
+    show_milliseconds,
     |_, _| "a time such as `5s` or `1h30m`".to_owned(),
-    |_, _| vec![json_schema!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$" })]
+    |_, _| vec![json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$" })]
 );
 number!(
-    Count,
+    Count<T>,
+    T,
     grammar::count,
-    Count,
+    narrow,
+    widen,
     "a whole number",
     "",
     |value| value.to_string(),
+    Into::into,
+    show_count,
     |min, max| format!("a whole number from {min} to {max}"),
     |min, max| vec![
-        json_schema!({ "type": "integer", "minimum": min, "maximum": max }),
-        json_schema!({ "type": "string", "pattern": "^[0-9]+$" }),
+        json!({ "type": "integer", "minimum": min, "maximum": max }),
+        json!({ "type": "string", "pattern": "^[0-9]+$" }),
     ]
 );
 number!(
-    Size,
+    Size<T>,
+    T,
     grammar::size,
-    Size,
+    narrow,
+    widen,
     "a size",
     "B",
     show_size,
+    |it| show_size(it).into(),
+    show_size,
     |_, _| "a size such as `16KiB` or `4MB`".to_owned(),
-    |_, _| vec![json_schema!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB|kB|MB|GB)$" })]
+    |_, _| vec![json!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB|kB|MB|GB)$" })]
 );
 number!(
     Share,
+    u32,
     grammar::share,
-    Share,
+    narrow,
+    widen,
     "a share",
     "%",
     show_percent,
+    |it| show_percent(it).into(),
+    |it| format!("{}%", show_count(it)),
     |_, _| "a share such as `10%`".to_owned(),
-    |_, _| vec![json_schema!({ "type": "string", "pattern": "^[0-9]+%$" })]
+    |_, _| vec![json!({ "type": "string", "pattern": "^[0-9]+%$" })]
 );
 
-impl Decode for Switch {
-    fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
+impl Key for Switch {
+    type Given = bool;
+    type Settled = bool;
+
+    fn decode(node: &Node, faults: &mut Faults) -> Option<bool> {
         let text = text_of(node, &Self::expected(), faults)?;
         let (meant, hint) = match text {
-            "true" => return Some(Switch(true)),
-            "false" => return Some(Switch(false)),
+            "true" => return Some(true),
+            "false" => return Some(false),
             "yes" | "on" | "Yes" | "On" | "True" | "TRUE" | "1" => (true, "did you mean `true`?"),
             "no" | "off" | "No" | "Off" | "False" | "FALSE" | "0" | "none" => {
                 (true, "did you mean `false`?")
@@ -226,18 +269,20 @@ impl Decode for Switch {
         None
     }
 
+    fn settle(given: &bool) -> bool {
+        *given
+    }
+
+    fn describe(settled: &bool, _: Option<Protocol>) -> Json {
+        (*settled).into()
+    }
+
     fn expected() -> String {
         "`true` or `false`".to_owned()
     }
-}
 
-impl JsonSchema for Switch {
-    fn schema_name() -> Cow<'static, str> {
-        "Switch".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        substitutable(vec![json_schema!({ "enum": [true, false, "true", "false"] })])
+    fn schema(_: &mut Map<String, Json>) -> Json {
+        substitutable([json!({ "enum": [true, false, "true", "false"] })])
     }
 }
 
@@ -245,14 +290,16 @@ impl JsonSchema for Switch {
 macro_rules! or_word {
     ($(#[doc = $doc:literal])+ $type:ident, $word:literal) => {
         $(#[doc = $doc])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct $type<T>(pub Option<T>);
+        pub struct $type<T>(PhantomData<T>);
 
-        impl<T: Decode> Decode for $type<T> {
-            fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
+        impl<T: Key> Key for $type<T> {
+            type Given = Option<T::Given>;
+            type Settled = Option<T::Settled>;
+
+            fn decode(node: &Node, faults: &mut Faults) -> Option<Self::Given> {
                 if let Value::Scalar(text) = &node.value {
                     if text == $word {
-                        return Some($type(None));
+                        return Some(None);
                     }
                     if let Some(fault) = $type::<()>::meant(text, node.span) {
                         faults.push(fault);
@@ -265,37 +312,46 @@ macro_rules! or_word {
                 let before = faults.count();
                 let value = T::decode(node, faults);
                 faults.widen_hints(before, node.span.id, concat!(", or `", $word, "`"));
-                value.map(|value| $type(Some(value)))
+                value.map(Some)
+            }
+
+            fn settle(given: &Self::Given) -> Self::Settled {
+                given.as_ref().map(T::settle)
+            }
+
+            fn describe(settled: &Self::Settled, of: Option<Protocol>) -> Json {
+                settled.as_ref().map_or_else(|| $word.into(), |it| T::describe(it, of))
             }
 
             fn expected() -> String {
                 format!("{}, or `{}`", T::expected(), $word)
             }
 
-            fn keys(path: &str, keys: &mut Vec<String>) {
-                T::keys(path, keys);
+            fn values() -> String {
+                format!("`{}`, or {}", $word, T::values())
             }
 
-            fn merge(self, defaults: &Self) -> Self {
-                match (self.0, &defaults.0) {
-                    (Some(own), Some(default)) => $type(Some(own.merge(default))),
-                    (own, _) => $type(own),
+            fn schema(names: &mut Map<String, Json>) -> Json {
+                json!({ "anyOf": [{ "const": $word }, T::schema(names)] })
+            }
+
+            fn rows(path: &str, rows: &mut Vec<Row>) {
+                T::rows(path, rows);
+            }
+
+            fn merge(own: Self::Given, defaults: &Self::Given) -> Self::Given {
+                match (own, defaults) {
+                    (Some(own), Some(default)) => Some(T::merge(own, default)),
+                    (own, _) => own,
                 }
             }
-        }
 
-        impl<T: JsonSchema> JsonSchema for $type<T> {
-            fn schema_name() -> Cow<'static, str> {
-                format!("{}_{}", stringify!($type), T::schema_name()).into()
+            fn require(given: &Self::Given, faults: &mut Faults) {
+                given.iter().for_each(|own| T::require(own, faults));
             }
 
-            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-                let value = generator.subschema_for::<T>();
-                json_schema!({ "anyOf": [{ "const": $word }, value] })
-            }
-
-            fn inline_schema() -> bool {
-                true
+            fn only(given: &mut Self::Given, protocol: Protocol, out: &mut dyn FnMut(&str, Span)) {
+                given.iter_mut().for_each(|own| T::only(own, protocol, out));
             }
         }
     };

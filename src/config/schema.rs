@@ -1,21 +1,32 @@
-//! The JSON Schema of a configuration file, for editors and other programs. It comes from the same lists of
-//! keys that the reader uses; what only two keys together show, a schema cannot.
+//! The JSON Schema of a configuration file, for editors and other programs, and the list of all keys. They come from the
+//! same declarations that the reader uses; what only two keys together show, a schema cannot.
 
-use schemars::generate::SchemaSettings;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
-use super::decode::Decode;
-use super::raw::File;
+use super::decode::Key;
+pub use super::decode::{Presence, Row};
+use super::keys::File;
+pub use super::properties::plain;
 
 pub fn schema() -> Value {
-    let mut root = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<File>();
-    root.insert("title".to_owned(), json!("maitred"));
-    root.to_value()
+    let mut names = Map::new();
+    let file = File::schema(&mut names);
+    let own = file["$ref"].as_str().and_then(|it| it.rsplit('/').next()).unwrap_or_default();
+    let mut root = names.remove(own).unwrap_or_default();
+    root["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    root["title"] = "maitred".into();
+    root["$defs"] = Value::Object(names);
+    root
 }
 
-/// The path of every key a file may hold; `[]` stands for any item of a list, `*` for any name.
+/// Every key that a file may hold.
+pub fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    File::rows("", &mut rows);
+    rows
+}
+
+/// The path of each; `[]` stands for any item of a list, `*` for any name.
 pub fn keys() -> Vec<String> {
-    let mut keys = Vec::new();
-    File::keys("", &mut keys);
-    keys
+    rows().into_iter().map(|row| row.path).collect()
 }

@@ -1,189 +1,172 @@
 //! Single values with a shape of their own: addresses, names, payloads of probes, status codes, the
 //! version. Each is checked as far as it can be without looking at another key.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value as Json, json};
 
-use super::address::{self, BadAddress, HostPort, ListenRange};
-use super::choice::{Chosen, Options, is_off, off_for_none, substitutable};
-use super::decode::{Decode, NAME_PATTERN, bad_name, decode_node};
+use super::choice::{is_off, off_for_none};
+use super::decode::{Key, NAME_PATTERN, bad_name};
 use super::fault::{Code, Fault, Faults, quote};
 use super::grammar;
-use super::scalar::{Count, text_of};
-use super::tree::{Node, Span, Value};
-use super::{Expect, StatusRange};
-use crate::border::addr::{BackendAddr, ZonedIp};
+use super::protocol::Protocol;
+use super::scalar::Count;
+use super::tree::{Node, Span};
+use crate::border::addr::ZonedIp;
+use crate::border::dns_name;
+use crate::border::written::{self as address, BackendAddress, BadAddress, HostPort, ListenRange};
+use crate::sys::accounts::{Account, MAX_ID, account};
 
-/// One item of `bind`; a range of ports is several addresses.
-#[derive(Clone, Debug)]
-pub struct Bind(pub ListenRange);
-
-/// Where a backend is, or what to ask for where.
-#[derive(Clone, Debug)]
-pub enum BackendAddress {
-    At(BackendAddr),
-    Named(HostPort),
+/// The version of the PROXY header a backend is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    V1,
+    V2,
 }
 
-impl BackendAddress {
-    /// `None`: of a host name.
-    pub fn at(&self) -> Option<&BackendAddr> {
-        match self {
-            BackendAddress::At(address) => Some(address),
-            BackendAddress::Named(_) => None,
-        }
-    }
-
-    /// The host, if the port is to be the one that the client dialled.
-    pub fn without_port(&self) -> Option<String> {
-        match self {
-            BackendAddress::At(BackendAddr::InetClientPort(ip)) => Some(ip.to_string()),
-            BackendAddress::Named(HostPort { host, port: None }) => Some(host.clone()),
-            BackendAddress::At(_) | BackendAddress::Named(_) => None,
-        }
-    }
+/// What a header of version 2 carries besides addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProxyTlvs {
+    /// The server name the client asked for, where it is known.
+    pub authority: bool,
+    /// The protocol agreed on in TLS, where it is known.
+    pub alpn: bool,
+    pub crc32c: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub struct AdminAddress(pub SocketAddr);
-
-#[derive(Clone, Copy, Debug)]
-pub struct SourceAddress(pub ZonedIp);
-
-#[derive(Clone, Debug)]
-pub struct Name(pub String);
-
-/// The pool of a listener; `none`: its sessions are closed.
-#[derive(Clone, Debug)]
-pub struct PoolName(pub Option<String>);
-
-/// What a probe sends.
-#[derive(Clone, Debug)]
-pub struct Payload(pub Option<Vec<u8>>);
-
-/// What a probe expects.
-#[derive(Clone, Debug)]
-pub struct Expectation(pub Option<Expect>);
-
-#[derive(Clone, Debug)]
-pub struct RequestPath(pub String);
-
-#[derive(Clone, Debug)]
-pub struct HostText(pub String);
-
-#[derive(Clone, Copy, Debug)]
-pub struct Statuses(pub StatusRange);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusRange {
+    pub first: u16,
+    pub last: u16,
+}
 
 /// Of the lookup table of consistent hashing; prime, so that every backend's walk visits every slot.
-#[derive(Clone, Copy, Debug)]
-pub struct TableSize(pub u32);
+pub struct TableSize;
 
-#[derive(Clone, Copy, Debug)]
-pub struct Version;
-
-/// A probe looks at no more of a reply, and there is no reason to send more.
-const MAX_PAYLOAD: usize = 16 << 10;
 const MAX_TABLE_SIZE: u64 = 5_000_011;
-/// A pattern whose automaton needs more is refused: it would cost every probe.
-const MAX_PATTERN_BYTES: usize = 1 << 20;
-
-/// A single value whose text is read by one function.
+/// A single value whose text is read by one function and written by another.
 macro_rules! text_value {
-    ($type:ident, $expected:literal, $schema:expr, $read:expr) => {
-        impl Decode for $type {
-            fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
-                let text = text_of(node, $expected, faults)?;
-                let read: fn(&str, Span) -> Result<Self, Fault> = $read;
-                match read(text, node.span) {
-                    Ok(value) => Some(value),
-                    Err(fault) => {
-                        faults.push(fault);
-                        None
-                    }
-                }
+    ($(#[doc = $about:literal])+ struct $type:ident($own:ty), $($rest:tt)+) => {
+        $(#[doc = $about])+
+        pub struct $type;
+
+        text_value!($type($own), $($rest)+);
+    };
+    ($type:ident($own:ty), $expected:literal, $schema:expr, $read:expr, $write:expr $(,)?) => {
+        impl $crate::config::decode::Key for $type {
+            type Given = $own;
+            type Settled = $own;
+
+            fn decode(
+                node: &$crate::config::tree::Node,
+                faults: &mut $crate::config::fault::Faults,
+            ) -> Option<$own> {
+                let text = $crate::config::scalar::text_of(node, $expected, faults)?;
+                let read: fn(&str, $crate::config::tree::Span) -> Result<$own, $crate::config::fault::Fault> = $read;
+                read(text, node.span).map_err(|fault| faults.push(fault)).ok()
+            }
+
+            fn settle(given: &$own) -> $own {
+                Clone::clone(given)
+            }
+
+            fn describe(settled: &$own, _: Option<$crate::config::protocol::Protocol>) -> serde_json::Value {
+                let write: fn(&$own) -> serde_json::Value = $write;
+                write(settled)
             }
 
             fn expected() -> String {
                 $expected.to_owned()
             }
-        }
 
-        impl JsonSchema for $type {
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($type).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                substitutable(vec![$schema])
+            fn schema(_: &mut serde_json::Map<String, serde_json::Value>) -> serde_json::Value {
+                $crate::config::properties::substitutable([$schema])
             }
         }
     };
 }
 
+pub(super) use text_value;
+
 text_value!(
-    Bind,
+    /// One item of `bind`; a range of ports is several addresses.
+    struct Bind(ListenRange),
     "an address such as `:5432`",
-    json_schema!({ "type": "string", "pattern": "^(unix:/.+|.*:[0-9]+(-[0-9]+)?)$" }),
-    |text, at| address::listen(text).map(Bind).map_err(|bad| address_fault(bad, at))
+    json!({ "type": "string", "pattern": "^(unix:/.+|.*:[0-9]+(-[0-9]+)?)$" }),
+    |text, at| address::listen(text).map_err(|bad| address_fault(bad, at)),
+    |it| it.addresses().map(|address| address.to_string()).collect(),
 );
 text_value!(
-    BackendAddress,
+    BackendAddress(BackendAddress),
     "an address such as `10.0.0.11:5432`",
-    json_schema!({ "type": "string", "pattern": "^(unix:/.+|[0-9a-zA-Z._:\\[\\]-]+)$" }),
-    |text, at| address::backend_or_name(text).map_err(|bad| address_fault(bad, at))
+    json!({ "type": "string", "pattern": "^(unix:/.+|[0-9a-zA-Z._:\\[\\]-]+)$" }),
+    |text, at| address::backend_or_name(text).map_err(|bad| address_fault(bad, at)),
+    |it| match it {
+        BackendAddress::At(address) => address.to_string().into(),
+        BackendAddress::Named(HostPort { host, port: Some(port) }) =>
+            format!("{host}:{port}").into(),
+        BackendAddress::Named(HostPort { host, port: None }) => host.as_str().into(),
+    },
 );
 text_value!(
-    AdminAddress,
+    /// Where the admin server listens.
+    struct AdminAddress(SocketAddr),
     "an address such as `127.0.0.1:9900`",
-    json_schema!({ "type": "string", "pattern": "^.*:[0-9]+$" }),
-    |text, at| address::admin(text).map(AdminAddress).map_err(|bad| address_fault(bad, at))
+    json!({ "type": "string", "pattern": "^.*:[0-9]+$" }),
+    |text, at| address::admin(text).map_err(|bad| address_fault(bad, at)),
+    |it| it.to_string().into(),
 );
 text_value!(
-    SourceAddress,
+    /// An address without a port.
+    struct SourceAddress(ZonedIp),
     "an address such as `10.0.0.5`",
-    json_schema!({ "type": "string", "pattern": "^[0-9a-fA-F.:]+(%.+)?$" }),
-    |text, at| address::ip(text).map(SourceAddress).map_err(|bad| address_fault(bad, at))
+    json!({ "type": "string", "pattern": "^[0-9a-fA-F.:]+(%.+)?$" }),
+    |text, at| address::ip(text).map_err(|bad| address_fault(bad, at)),
+    |it| it.to_string().into(),
 );
 text_value!(
-    Name,
+    /// What something is called.
+    struct Name(Arc<str>),
     "a name",
-    json_schema!({ "type": "string", "pattern": NAME_PATTERN, "not": { "enum": ["none", "auto"] } }),
-    |text, at| bad_name(text, at).map_or_else(|| Ok(Name(text.to_owned())), Err)
+    json!({ "type": "string", "pattern": NAME_PATTERN, "not": { "enum": ["none", "auto"] } }),
+    |text, at| bad_name(text, at).map_or_else(|| Ok(text.into()), Err),
+    |it| (&**it).into(),
 );
 text_value!(
-    RequestPath,
+    /// What an HTTP probe asks for.
+    struct RequestPath(String),
     "a path such as `/healthz`",
-    json_schema!({ "type": "string", "pattern": "^/[!-~]*$" }),
+    json!({ "type": "string", "pattern": "^/[!-~]*$" }),
     |text, at| {
         if text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Ok(RequestPath(text.to_owned()));
+            return Ok(text.to_owned());
         }
-        Err(Fault::error(
-            Code::Malformed,
-            at,
-            format!("{} is not the path of a request", quote(text)),
-        )
-        .hint("begin with `/`; write spaces and other letters as `%20` and the like"))
-    }
+        let message = format!("{} is not the path of a request", quote(text));
+        Err(Fault::error(Code::Malformed, at, message)
+            .hint("begin with `/`; write spaces and other letters as `%20` and the like"))
+    },
+    |it| it.as_str().into(),
 );
 text_value!(
-    HostText,
+    /// Of a `Host` header, or a certificate.
+    struct HostText(String),
     "a host such as `db.example.com`",
-    json_schema!({ "type": "string", "pattern": "^[!-~]+$" }),
+    json!({ "type": "string", "pattern": "^[!-~]+$" }),
     |text, at| {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Ok(HostText(text.to_owned()));
+            return Ok(text.to_owned());
         }
         Err(Fault::error(Code::Malformed, at, format!("{} cannot be a Host header", quote(text)))
             .hint("write a host such as `db.example.com`, or `none` for the backend's address"))
-    }
+    },
+    |it| it.as_str().into(),
 );
 text_value!(
-    Statuses,
+    /// Codes of HTTP.
+    struct Statuses(StatusRange),
     "a status or a range such as `200-399`",
-    json_schema!({ "type": ["string", "integer"], "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$" }),
+    json!({ "type": ["string", "integer"], "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$" }),
     |text, at| {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let status = |text: &str| {
@@ -193,7 +176,7 @@ text_value!(
                 .filter(|n| (100..600).contains(n))
         };
         match (status(first), status(last)) {
-            (Some(first), Some(last)) if first <= last => Ok(Statuses(StatusRange { first, last })),
+            (Some(first), Some(last)) if first <= last => Ok(StatusRange { first, last }),
             _ => Err(Fault::error(
                 Code::Malformed,
                 at,
@@ -201,35 +184,85 @@ text_value!(
             )
             .hint("write a status from 100 to 599, or a range such as `200-399`")),
         }
-    }
+    },
+    |it| format!("{}-{}", it.first, it.last).into(),
 );
-text_value!(Version, "`1`", json_schema!({ "enum": [1, "1"] }), |text, at| {
-    if text == "1" {
-        return Ok(Version);
-    }
-    Err(Fault::error(Code::UnknownVersion, at, format!("version {} is not known", quote(text)))
-        .hint("this program reads `version: 1`"))
-});
 text_value!(
-    PoolName,
+    /// Of the format.
+    struct Version(()),
+    "`1`",
+    json!({ "enum": [1, "1"] }),
+    |text, at| {
+        if text == "1" {
+            return Ok(());
+        }
+        let message = format!("version {} is not known", quote(text));
+        Err(Fault::error(Code::UnknownVersion, at, message)
+            .hint("this program reads `version: 1`"))
+    },
+    |()| 1.into(),
+);
+text_value!(
+    /// The pool of a listener; `none`: its sessions are closed.
+    struct PoolName(Option<Arc<str>>),
     "the name of a pool, or `none`",
-    json_schema!({ "type": "string", "pattern": NAME_PATTERN }),
+    json!({ "type": "string", "pattern": NAME_PATTERN }),
     |text, at| match text {
-        "none" => Ok(PoolName(None)),
+        "none" => Ok(None),
         // Whether such a pool exists is not known here; a name is what it says.
-        _ => bad_name(text, at).map_or_else(|| Ok(PoolName(Some(text.to_owned()))), Err),
-    }
+        _ => bad_name(text, at).map_or_else(|| Ok(Some(text.into())), Err),
+    },
+    |it| it.as_deref().unwrap_or("none").into(),
 );
 
-fn address_fault(bad: BadAddress, at: Span) -> Fault {
-    Fault::error(bad.code, at, bad.message).hint(bad.hint)
+text_value!(
+    /// Labels of 1 to 63 letters, digits, `-` and `_`, at most 253 letters in all (RFC 1035, section 2.3.4, less the
+    /// lengths of the first label and of the root); a dot at the end changes nothing, and `.` alone is the root.
+    struct DnsName(String),
+    "a name such as `example.com`",
+    json!({ "type": "string", "pattern": "^(\\.|([A-Za-z0-9_-]{1,63}\\.)*[A-Za-z0-9_-]{1,63}\\.?)$" }),
+    |text, at| match dns_name::wrong_with(text) {
+        None => Ok(text.to_owned()),
+        Some((what, hint)) => {
+            Err(Fault::error(Code::Malformed, at, format!("{} {what}", quote(text))).hint(hint))
+        }
+    },
+    |it| it.as_str().into(),
+);
+
+text_value!(
+    /// A user or a group as it is written; `none`: nobody else than who started the program.
+    struct AccountName(Option<Account>),
+    "a name or a number, or `none`",
+    json!({ "type": ["string", "integer"], "pattern": "^[^\\s:]+$", "minimum": 0, "maximum": MAX_ID }),
+    |text, at| match text {
+        "none" => Ok(None),
+        // An account may have almost any name, but hardly one of these.
+        _ if is_off(text) => Err(off_for_none(text, at)),
+        _ => account(text).map(Some).ok_or_else(|| {
+            Fault::error(Code::Malformed, at, format!("{} can be no user or group", quote(text)))
+                .hint(format!("write its name, or its number, at most `{MAX_ID}`"))
+        }),
+    },
+    |it| match it {
+        None => "none".into(),
+        Some(account) => account.to_string().into(),
+    },
+);
+
+pub fn address_fault(bad: BadAddress, at: Span) -> Fault {
+    let code = if bad.is_name { Code::HostName } else { Code::BadAddress };
+    Fault::error(code, at, bad.message).hint(bad.hint)
 }
 
-impl Decode for TableSize {
-    fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
-        let Count(size) = Count::<2, MAX_TABLE_SIZE>::decode(node, faults)?;
+impl Key for TableSize {
+    type Given = u32;
+    type Settled = u32;
+
+    fn decode(node: &Node, faults: &mut Faults) -> Option<u32> {
+        let size = Count::<2, MAX_TABLE_SIZE>::decode(node, faults)?;
         if is_prime(size) {
-            return Some(TableSize(u32::try_from(size).unwrap_or(u32::MAX)));
+            return u32::try_from(size).ok();
         }
         let below = (2..size).rev().find(|number| is_prime(*number)).unwrap_or(2);
         let above =
@@ -242,192 +275,28 @@ impl Decode for TableSize {
         None
     }
 
+    fn settle(given: &u32) -> u32 {
+        *given
+    }
+
+    fn describe(settled: &u32, _: Option<Protocol>) -> Json {
+        (*settled).into()
+    }
+
     fn expected() -> String {
         "a prime number".to_owned()
     }
-}
 
-impl JsonSchema for TableSize {
-    fn schema_name() -> Cow<'static, str> {
-        "TableSize".into()
+    fn values() -> String {
+        format!("a prime number, {}", Count::<2, MAX_TABLE_SIZE>::values())
     }
 
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        Count::<2, MAX_TABLE_SIZE>::json_schema(generator)
+    fn schema(names: &mut Map<String, Json>) -> Json {
+        Count::<2, MAX_TABLE_SIZE>::schema(names)
     }
 }
 
 /// By trial: the largest number asked about has a root of 2237.
 fn is_prime(number: u64) -> bool {
     number >= 2 && (2..).take_while(|d| d * d <= number).all(|d| !number.is_multiple_of(d))
-}
-
-impl Decode for Payload {
-    fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
-        const FORMS: Options =
-            Options { words: &["none", "some text"], mappings: &["hex"], later: &[] };
-        match &node.value {
-            Value::Scalar(text) if text == "none" => Some(Payload(None)),
-            Value::Scalar(text) => {
-                plain_bytes(text, node.span, faults).map(|bytes| Payload(Some(bytes)))
-            }
-            _ => match FORMS.choose(node, faults)? {
-                Chosen::Mapping(_, value) => {
-                    decode_node::<Hex>(value, faults).map(|hex| Payload(Some(hex.0)))
-                }
-                Chosen::Word(_) => None,
-            },
-        }
-    }
-
-    fn expected() -> String {
-        "a text, `{hex: …}` or `none`".to_owned()
-    }
-
-    fn keys(path: &str, keys: &mut Vec<String>) {
-        keys.push(format!("{path}.hex"));
-    }
-}
-
-impl JsonSchema for Payload {
-    fn schema_name() -> Cow<'static, str> {
-        "Payload".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let hex = generator.subschema_for::<Hex>();
-        json_schema!({ "anyOf": [any_text(), only_key("hex", hex)] })
-    }
-}
-
-impl Decode for Expectation {
-    fn decode(node: &Node, faults: &mut Faults) -> Option<Self> {
-        const FORMS: Options =
-            Options { words: &["none", "some text"], mappings: &["hex", "regex"], later: &[] };
-        match &node.value {
-            Value::Scalar(text) if text == "none" => Some(Expectation(None)),
-            Value::Scalar(text) => plain_bytes(text, node.span, faults)
-                .map(|bytes| Expectation(Some(Expect::Bytes(bytes)))),
-            _ => match FORMS.choose(node, faults)? {
-                Chosen::Mapping("hex", value) => decode_node::<Hex>(value, faults)
-                    .map(|hex| Expectation(Some(Expect::Bytes(hex.0)))),
-                Chosen::Mapping(_, value) => decode_node::<Pattern>(value, faults)
-                    .map(|regex| Expectation(Some(Expect::Regex(regex.0)))),
-                Chosen::Word(_) => None,
-            },
-        }
-    }
-
-    fn expected() -> String {
-        "a text, `{hex: …}`, `{regex: …}` or `none`".to_owned()
-    }
-
-    fn keys(path: &str, keys: &mut Vec<String>) {
-        keys.extend([format!("{path}.hex"), format!("{path}.regex")]);
-    }
-}
-
-impl JsonSchema for Expectation {
-    fn schema_name() -> Cow<'static, str> {
-        "Expectation".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let (hex, regex) = (generator.subschema_for::<Hex>(), generator.subschema_for::<Pattern>());
-        json_schema!({ "anyOf": [any_text(), only_key("hex", hex), only_key("regex", regex)] })
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Hex(Vec<u8>);
-
-#[derive(Clone, Debug)]
-struct Pattern(String);
-
-text_value!(
-    Hex,
-    "bytes in hexadecimal, such as `0a 0d`",
-    json_schema!({ "type": ["string", "integer"], "pattern": "^[0-9a-fA-F\\s]+$" }),
-    |text, at| {
-        let digits: Option<Vec<u8>> = text
-            .chars()
-            .filter(|c| !c.is_ascii_whitespace())
-            .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-            .collect();
-        let fault = |message: String| {
-            Err(Fault::error(Code::Malformed, at, message)
-                .hint("write two digits for each byte, as in `0a 0d ff`"))
-        };
-        match digits {
-            None => fault(format!("{} is not hexadecimal", quote(text))),
-            Some(digits) if digits.is_empty() => fault("there are no bytes here".to_owned()),
-            Some(digits) if digits.len() % 2 == 1 => {
-                fault("this is an odd number of digits".to_owned())
-            }
-            Some(digits) if digits.len() / 2 > MAX_PAYLOAD => {
-                fault("this is more than 16 KiB".to_owned())
-            }
-            Some(digits) => Ok(Hex(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())),
-        }
-    }
-);
-text_value!(
-    Pattern,
-    "a regular expression",
-    json_schema!({ "type": "string", "minLength": 1 }),
-    |text, at| {
-        match regex::bytes::RegexBuilder::new(text).size_limit(MAX_PATTERN_BYTES).build() {
-            Ok(_) if text.is_empty() => {
-                Err(Fault::error(Code::BadPattern, at, "an empty pattern matches everything")
-                    .hint("for no check of the reply write `expect: none`"))
-            }
-            Ok(_) => Ok(Pattern(text.to_owned())),
-            Err(regex::Error::CompiledTooBig(_)) => {
-                Err(Fault::error(Code::BadPattern, at, "this regular expression is too large")
-                    .hint("lower its repetitions, or look for a plain text"))
-            }
-            Err(error) => {
-                Err(Fault::error(Code::BadPattern, at, "this is not a regular expression")
-                    .hint(last_line(&error.to_string())))
-            }
-        }
-    }
-);
-
-pub(super) use text_value;
-
-/// The library draws its own caret; only its verdict is of use under ours.
-fn last_line(text: &str) -> String {
-    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
-}
-
-fn plain_bytes(text: &str, at: Span, faults: &mut Faults) -> Option<Vec<u8>> {
-    if is_off(text) && text != "null" {
-        // Could be meant as a payload, but far more often it is not; `{hex: …}` says it beyond doubt.
-        faults.push(off_for_none(text, at));
-        return None;
-    }
-    let message = match text.len() {
-        0 => "this text is empty",
-        length if length > MAX_PAYLOAD => "this text is longer than 16 KiB",
-        _ => return Some(text.as_bytes().to_vec()),
-    };
-    faults.push(
-        Fault::error(Code::OutOfRange, at, message)
-            .hint("write `none` for nothing, or 1 byte to 16 KiB"),
-    );
-    None
-}
-
-fn any_text() -> Schema {
-    json_schema!({ "type": ["string", "integer", "number"] })
-}
-
-fn only_key(key: &str, schema: Schema) -> Schema {
-    json_schema!({
-        "type": "object",
-        "properties": { key: schema },
-        "required": [key],
-        "additionalProperties": false,
-    })
 }

@@ -16,8 +16,9 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use crate::border::in_force::Renewed;
 use crate::border::plane::Plane;
-use crate::config::{self, Answer, Config, Renewed};
+use crate::config::{self, Answer, Config};
 use crate::data::pool::finding::Failure;
 
 /// Between two checks.

@@ -43,7 +43,7 @@ pub fn admit(
         Ok(permit) => permit,
         Err(reason) => return Err((listener, reason)),
     };
-    if !listener.live.enter(listener.config.max_sessions) {
+    if !listener.live.enter(listener.config.limits.sessions) {
         return Err((listener, CloseReason::OverLimit));
     }
     let permit = ListenerPermit(Arc::clone(&listener.terms));

@@ -68,7 +68,7 @@ pub fn set() -> io::Result<Stage> {
         name: "demo-udp".into(),
         backends: answerers.iter().map(datagrams::Backend::config).collect(),
         health: config::Health {
-            probe: config::Probe::Udp { send: Some(b"?".to_vec()), expect: None },
+            probe: config::Probe::Udp(config::UdpProbe { send: Some(b"?".to_vec()), expect: None }),
             ..health
         },
         ..config::Pool::default()

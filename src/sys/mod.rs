@@ -2,6 +2,7 @@
 //! safe functions that state what they guarantee.
 #![allow(unsafe_code)]
 
+pub mod accounts;
 pub mod ancillary;
 pub mod blocking;
 pub mod clock;
@@ -14,3 +15,4 @@ pub mod pipe;
 pub mod port_range;
 pub mod privileges;
 pub mod socket;
+pub mod text_file;

@@ -234,7 +234,7 @@ impl Page {
     }
 
     fn access_files(&mut self, listener: &Terms, reloads: &Reloads) {
-        for (list, file) in listener.config.access_files.each() {
+        for (list, file) in listener.config.net_files() {
             let labels: Labels = &[("listener", &listener.config.name), ("list", list)];
             let is_read = !reloads.stale_files().contains_key(&file.path);
             self.value("maitred_access_file_last_read_successful", labels, flag(is_read));

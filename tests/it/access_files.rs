@@ -184,8 +184,8 @@ fn what_a_reload_has_read_is_not_undone_by_what_was_read_before_it() {
     // Meanwhile somebody changed it again and reloaded.
     let mut config = (*before).clone();
     let listener = Arc::make_mut(&mut config.listeners[0]);
-    listener.access.deny = vec!["127.0.0.7/32".parse().unwrap()];
-    listener.access_files.deny.as_mut().unwrap().written = 0;
+    listener.deny = vec!["127.0.0.7/32".parse().unwrap()];
+    listener.deny_file.as_mut().unwrap().written = 0;
     let supervisor = site.balancer.supervisor.as_mut().unwrap();
     supervisor.reload(config).unwrap();
     supervisor.renew_files(found);
@@ -227,9 +227,9 @@ pools: {main: {backends: [\"10.0.0.1:1\"]}}
 ";
     let name = dir.path().join("maitred.yaml").display().to_string();
     let config = load(&[Source { name, text: text.into() }], &|_| None).unwrap().config;
-    let access = &config.listeners[0].access;
-    assert_eq!([access.allow.as_slice(), &access.deny].concat(), nets);
-    let acl = Acl::new(access);
+    let listener = &config.listeners[0];
+    assert_eq!([listener.allow.as_slice(), &listener.deny].concat(), nets);
+    let acl = Acl::new(&listener.allow, &listener.deny);
     let mut rulings = [0; 2];
     for index in 0..400 {
         // Anywhere, and within one of them.
@@ -243,7 +243,7 @@ pools: {main: {backends: [\"10.0.0.1:1\"]}}
                 net.network().to_bits() | random.u128(..) & net.hostmask().to_bits(),
             )),
         };
-        let is_allowed = longest(&access.allow, ip) > longest(&access.deny, ip);
+        let is_allowed = longest(&listener.allow, ip) > longest(&listener.deny, ip);
         assert_eq!(acl.allows(ip), is_allowed, "{ip}");
         rulings[usize::from(is_allowed)] += 1;
     }

@@ -25,8 +25,8 @@ fn carry(relay: RelayMode, limited: bool, to_client: bool) -> Balancer {
     listener.relay = relay;
     let limit = limited.then_some(LIMIT);
     listener.limits.bandwidth = match to_client {
-        true => Bandwidth { to_client: limit, to_backend: None },
-        false => Bandwidth { to_client: None, to_backend: limit },
+        true => Some(Bandwidth { to_client: limit, to_backend: None }),
+        false => Some(Bandwidth { to_client: None, to_backend: limit }),
     };
     let balancer = Balancer::start(config);
     let begun = Instant::now();
@@ -84,7 +84,7 @@ fn a_client_that_leaves_is_seen_while_it_is_held_back() {
     let (server, address) = loopback();
     let mut config = balancer::config(&[address]);
     let limits = &mut balancer::listener(&mut config).limits;
-    limits.bandwidth = Bandwidth { to_client: Some(1024), to_backend: None };
+    limits.bandwidth = Some(Bandwidth { to_client: Some(1024), to_backend: None });
     let balancer = Balancer::start(config);
     let mut client = TcpStream::connect(balancer.address()).unwrap();
     let (mut backend, _) = server.accept().unwrap();

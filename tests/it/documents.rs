@@ -1,6 +1,7 @@
 //! README.md and docs/ hold: their configurations load, their command lines are ours, their links lead somewhere, and
 //! docs/configuration.md has every key with its default. What single documents list is held to the code elsewhere.
 
+mod generated;
 mod keys;
 
 use std::collections::BTreeSet;
@@ -9,7 +10,7 @@ use std::process::Command;
 
 use crate::binary;
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

@@ -43,8 +43,8 @@ fn who_is_denied_is_refused_with_a_record() {
     let server = Server::start(Conduct::Say(&["a"]));
     let mut config = balancer::config(&[server.address]);
     let listener = balancer::listener(&mut config);
-    listener.access.deny = vec!["127.0.0.0/30".parse().unwrap()];
-    listener.access.allow = vec!["127.0.0.0/8".parse().unwrap(), "127.0.0.2/32".parse().unwrap()];
+    listener.deny = vec!["127.0.0.0/30".parse().unwrap()];
+    listener.allow = vec!["127.0.0.0/8".parse().unwrap(), "127.0.0.2/32".parse().unwrap()];
     listener.on_refuse = OnRefuse::Reset;
     let balancer = Balancer::start(config);
     assert!(is_served(&balancer, "127.0.0.2"));
@@ -58,7 +58,7 @@ fn who_is_denied_is_refused_with_a_record() {
 fn the_record_of_who_is_refused_has_the_address_that_was_dialled() {
     let mut config = balancer::config(&[]);
     let listener = balancer::listener(&mut config);
-    listener.access.deny = vec!["0.0.0.0/0".parse().unwrap()];
+    listener.deny = vec!["0.0.0.0/0".parse().unwrap()];
     listener.bind = vec![ListenAddr::Inet("0.0.0.0:0".parse().unwrap())];
     let balancer = Balancer::start(config);
     let dialled = SocketAddr::from(([127, 0, 0, 7], balancer.address().port()));
@@ -74,7 +74,7 @@ fn a_reload_changes_who_may_come_in_and_what_the_rates_gave_out_stays() {
     balancer::listener(&mut config).limits.rate = slow(2);
     let mut balancer = Balancer::start(config.clone());
     assert!(is_served(&balancer, "127.0.0.1"));
-    balancer::listener(&mut config).access.deny = vec!["127.0.0.1/32".parse().unwrap()];
+    balancer::listener(&mut config).deny = vec!["127.0.0.1/32".parse().unwrap()];
     balancer.supervisor.as_mut().unwrap().reload(config).unwrap();
     assert!(!is_served(&balancer, "127.0.0.1"));
     assert!(is_served(&balancer, "127.0.0.2"));
@@ -132,7 +132,7 @@ fn a_client_of_a_unix_socket_is_asked_for_no_address() {
     let mut config = balancer::config(&[server.address]);
     let listener = balancer::listener(&mut config);
     listener.bind = vec![ListenAddr::Unix(path.clone())];
-    listener.access.allow = vec!["192.0.2.0/24".parse().unwrap()];
+    listener.allow = vec!["192.0.2.0/24".parse().unwrap()];
     listener.limits.sessions_per_client = Some(1);
     listener.limits.rate = slow(2);
     let balancer = Balancer::start(config);
@@ -159,7 +159,7 @@ fn sessions_of_clients_who_are_denied_go_on_or_end_as_the_listener_says() {
             assert_eq!(first_byte(&mut client), Some('a'));
             client
         });
-        balancer::listener(&mut config).access.deny = vec!["127.0.0.1/32".parse().unwrap()];
+        balancer::listener(&mut config).deny = vec!["127.0.0.1/32".parse().unwrap()];
         balancer.supervisor.as_mut().unwrap().reload_with(Ok(config), Instant::now()).unwrap();
         if deny_sessions == DenySessions::End {
             let cut = clients[0].read(&mut [0]).unwrap_err();

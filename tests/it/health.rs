@@ -141,7 +141,11 @@ fn verdict_on(probe: Probe, conduct: Conduct) -> (BackendState, String) {
 }
 
 fn expect(expect: Expect) -> Probe {
-    Probe::Exchange { send: Some(b"ping\n".to_vec()), expect: Some(expect), standby: None }
+    Probe::Exchange(config::Exchange {
+        send: Some(b"ping\n".to_vec()),
+        expect: Some(expect),
+        standby: None,
+    })
 }
 
 #[test]
@@ -178,7 +182,11 @@ fn another_reply_is_a_mismatch_and_shown_and_only_silence_is_a_timeout() {
 fn an_exchange_without_expectation_only_sends_and_what_it_sent_arrives() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let probe = Probe::Exchange { send: Some(b"QUIT\n".to_vec()), expect: None, standby: None };
+    let probe = Probe::Exchange(config::Exchange {
+        send: Some(b"QUIT\n".to_vec()),
+        expect: None,
+        standby: None,
+    });
     assert_eq!(verdict(probe, BackendAddr::Inet(address)).state, BackendState::Up);
     let mut text = String::new();
     listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
@@ -187,11 +195,13 @@ fn an_exchange_without_expectation_only_sends_and_what_it_sent_arrives() {
 
 #[test]
 fn an_http_probe_goes_by_the_status() {
-    let probe = || Probe::Http {
-        path: "/ready".into(),
-        host: None,
-        status: vec![StatusRange { first: 200, last: 399 }],
-        standby: Vec::new(),
+    let probe = || {
+        Probe::Http(config::Http {
+            path: "/ready".into(),
+            host: None,
+            status: vec![StatusRange { first: 200, last: 399 }],
+            standby: Vec::new(),
+        })
     };
     let of = |answer| verdict_on(probe(), Conduct::Answer(answer));
     assert_eq!(of("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").0, BackendState::Up);
@@ -207,16 +217,20 @@ fn an_http_probe_goes_by_the_status() {
 #[test]
 fn a_standby_takes_no_sessions_and_is_no_failure() {
     let answer = |text: &'static str| Server::start(Conduct::Answer(text));
-    let exchange = || Probe::Exchange {
-        send: Some(b"role\n".to_vec()),
-        expect: Some(Expect::Bytes(b"master".to_vec())),
-        standby: Some(Expect::Bytes(b"slave".to_vec())),
+    let exchange = || {
+        Probe::Exchange(config::Exchange {
+            send: Some(b"role\n".to_vec()),
+            expect: Some(Expect::Bytes(b"master".to_vec())),
+            standby: Some(Expect::Bytes(b"slave".to_vec())),
+        })
     };
-    let http = || Probe::Http {
-        path: "/primary".into(),
-        host: None,
-        status: vec![StatusRange { first: 200, last: 399 }],
-        standby: vec![StatusRange { first: 503, last: 503 }],
+    let http = || {
+        Probe::Http(config::Http {
+            path: "/primary".into(),
+            host: None,
+            status: vec![StatusRange { first: 200, last: 399 }],
+            standby: vec![StatusRange { first: 503, last: 503 }],
+        })
     };
     let unavailable = "HTTP/1.1 503 Service Unavailable\r\n\r\n";
     for (probe, serves, stands_by, says) in [

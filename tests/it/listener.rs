@@ -17,7 +17,7 @@ use crate::balancer::{self, Balancer, loopback, wait_for};
 fn a_listeners_limit_is_exact_and_refuses_with_a_record() {
     let (backend, address) = loopback();
     let mut config = balancer::config(&[address]);
-    balancer::listener(&mut config).max_sessions = Some(2);
+    balancer::listener(&mut config).limits.sessions = Some(2);
     balancer::listener(&mut config).on_refuse = OnRefuse::Reset;
     let balancer = Balancer::start(config);
     let open = || TcpStream::connect(balancer.address()).unwrap();
@@ -168,7 +168,7 @@ fn a_range_of_ports_serves_each_of_them() {
 fn a_client_over_the_limit_sees_an_end_though_it_sent_bytes() {
     let (backend, address) = loopback();
     let mut config = balancer::config(&[address]);
-    balancer::listener(&mut config).max_sessions = Some(0);
+    balancer::listener(&mut config).limits.sessions = Some(0);
     let balancer = Balancer::start(config);
     for _ in 0..50 {
         let mut client = TcpStream::connect(balancer.address()).unwrap();

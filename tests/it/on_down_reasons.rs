@@ -35,12 +35,12 @@ impl Scene {
         (pool.on_down, pool.on_down_reasons) = (on_down, on_down_reasons);
         let status = |first, last| vec![StatusRange { first, last }];
         pool.health = config::Health {
-            probe: Probe::Http {
+            probe: Probe::Http(config::Http {
                 path: "/".into(),
                 host: None,
                 status: status(200, 200),
                 standby: status(503, 503),
-            },
+            }),
             port: Some(health.address.port()),
             interval: Duration::from_millis(50),
             timeout: Duration::from_millis(500),

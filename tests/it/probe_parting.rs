@@ -63,7 +63,7 @@ const USUAL: Duration = Duration::from_secs(2);
 
 fn ping(expect: &str) -> Probe {
     let expect = Some(Expect::Bytes(expect.as_bytes().to_vec()));
-    Probe::Exchange { send: Some(b"PING\n".to_vec()), expect, standby: None }
+    Probe::Exchange(config::Exchange { send: Some(b"PING\n".to_vec()), expect, standby: None })
 }
 
 #[test]
@@ -84,11 +84,13 @@ fn a_server_sees_its_probe_close_whatever_is_left_to_say() {
 #[test]
 fn an_http_server_may_close_first_and_is_not_reset_for_a_body() {
     let page = || [b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &[b'x'; 100_000]].concat();
-    let http = || Probe::Http {
-        path: "/".into(),
-        host: None,
-        status: vec![StatusRange { first: 200, last: 200 }],
-        standby: Vec::new(),
+    let http = || {
+        Probe::Http(config::Http {
+            path: "/".into(),
+            host: None,
+            status: vec![StatusRange { first: 200, last: 200 }],
+            standby: Vec::new(),
+        })
     };
     for closes in [true, false] {
         let (result, end) = probe(http(), USUAL, server(true, page(), closes));

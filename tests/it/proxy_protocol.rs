@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use maitred::border::addr::{ClientAddr, ListenAddr, LocalAddr};
 use maitred::border::record::{CloseReason, Record, Stage};
-use maitred::config::{Config, ProxyTlvs, ProxyVersion, Trusted};
+use maitred::config::{Config, ProxyProtocol, ProxyTlvs, ProxyVersion, Trusted};
 use maitred::data::wire::proxy_protocol::{Ends, v1, v2};
 
 use crate::balancer::{self, Balancer, loopback, wait_for};
@@ -18,8 +18,8 @@ fn ends() -> Ends {
     Ends { client: CLIENT.parse().unwrap(), local: LOCAL.parse().unwrap() }
 }
 
-pub fn trusted(net: &str) -> Option<Trusted> {
-    Some(Trusted { nets: vec![net.parse().unwrap()], unix: false })
+pub fn trusted(net: &str) -> Option<ProxyProtocol> {
+    Some(ProxyProtocol { trusted: Trusted { nets: vec![net.parse().unwrap()], unix: false } })
 }
 
 fn trusting(backend: SocketAddr) -> Config {
@@ -146,14 +146,14 @@ fn a_sender_that_says_nothing_or_too_little_is_cut_off() {
 fn the_announced_client_is_held_against_the_lists_and_its_own_limits() {
     let header = v1::write(Some(ends()));
     let mut config = trusting(any());
-    balancer::listener(&mut config).access.deny = vec!["203.0.113.0/24".parse().unwrap()];
+    balancer::listener(&mut config).deny = vec!["203.0.113.0/24".parse().unwrap()];
     let (got, record) = relayed(config, &[&header]);
     assert_eq!((got, record.stage, record.reason), (None, Stage::Preread, CloseReason::Denied));
     let mut config = trusting(any());
-    balancer::listener(&mut config).access.allow = vec!["203.0.113.0/24".parse().unwrap()];
+    balancer::listener(&mut config).allow = vec!["203.0.113.0/24".parse().unwrap()];
     let (got, _) = relayed(config.clone(), &[&header, b"x"]);
     assert_eq!(got.as_deref(), Some(b"x".as_slice()), "the sender need not be allowed");
-    balancer::listener(&mut config).access.deny = vec!["127.0.0.1/32".parse().unwrap()];
+    balancer::listener(&mut config).deny = vec!["127.0.0.1/32".parse().unwrap()];
     let (got, record) = relayed(config, &[&header]);
     assert_eq!((got, record.stage, record.reason), (None, Stage::Admit, CloseReason::Denied));
 }
@@ -260,7 +260,8 @@ fn who_comes_by_a_unix_socket_is_trusted_where_that_is_written() {
         let listener = balancer::listener(&mut config);
         listener.bind = vec![ListenAddr::Unix(path.clone())];
         let nets = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
-        listener.proxy_protocol = Some(Trusted { nets, unix: is_trusted });
+        listener.proxy_protocol =
+            Some(ProxyProtocol { trusted: Trusted { nets, unix: is_trusted } });
         let balancer = Balancer::start(config);
         let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
         let header = v1::write(Some(ends()));

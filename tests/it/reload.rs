@@ -248,7 +248,7 @@ fn an_open_session_keeps_no_list_of_networks() {
     let mut config = balancer::config(&[server.address]);
     let net = |at: u32| std::net::IpAddr::from(std::net::Ipv4Addr::from(at << 8)).into();
     let nets = |count: u32| (0..count).map(net).collect();
-    balancer::listener(&mut config).access.deny = nets(1);
+    balancer::listener(&mut config).deny = nets(1);
     let mut balancer = Balancer::start(config.clone());
     let mut clients = Vec::new();
     let mut before = Vec::new();
@@ -260,7 +260,7 @@ fn an_open_session_keeps_no_list_of_networks() {
         let snapshot = balancer.supervisor().plane.snapshot.load_full();
         before.push(Arc::downgrade(&snapshot.listeners["main"]));
         drop(snapshot);
-        balancer::listener(&mut config).access.deny = nets(round);
+        balancer::listener(&mut config).deny = nets(round);
         balancer.supervisor.as_mut().unwrap().reload(config.clone()).unwrap();
     }
     // An acceptor keeps the one it saw last until the next client comes; both workers see one.

@@ -512,11 +512,11 @@ fn probes_speak_it_too() {
     let pool = balancer::pool(&mut config);
     pool.tls = files.client(Some(NAME));
     pool.health.interval = Duration::from_millis(50);
-    pool.health.probe = Probe::Exchange {
+    pool.health.probe = Probe::Exchange(config::Exchange {
         send: Some(b"PING\n".to_vec()),
         expect: Some(config::Expect::Bytes(b"PONG".to_vec())),
         standby: None,
-    };
+    });
     std::thread::scope(|scope| {
         let balancer = Balancer::start(config);
         for (listener, name) in [(&wrong, "other"), (&right, "server")] {

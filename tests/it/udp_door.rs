@@ -25,7 +25,7 @@ fn client_at(ip: &str, balancer: &Balancer) -> UdpSocket {
 fn who_is_denied_is_counted_and_recorded() {
     let backend = socket("127.0.0.1:0");
     let mut config = config(&[&backend]);
-    let access = &mut balancer::listener(&mut config).access;
+    let access = balancer::listener(&mut config);
     access.deny = vec!["127.0.0.0/30".parse().unwrap()];
     access.allow = vec!["127.0.0.2/32".parse().unwrap(), "127.0.0.0/8".parse().unwrap()];
     let balancer = Balancer::start(config);
@@ -169,7 +169,7 @@ fn a_flow_whose_client_is_denied_ends_at_its_next_datagram_either_way() {
     exchange(&asks, &backend, b"asks");
     let flow = exchange(&hears, &backend, b"hears");
     exchange(&stays, &backend, b"stays");
-    balancer::listener(&mut config).access.deny = vec!["127.0.0.1/32".parse().unwrap()];
+    balancer::listener(&mut config).deny = vec!["127.0.0.1/32".parse().unwrap()];
     balancer.supervisor.as_mut().unwrap().reload_with(Ok(config), Instant::now()).unwrap();
     asks.send(b"denied").unwrap();
     dropped(&balancer, Dropped::Denied, 1);

@@ -54,7 +54,7 @@ fn nobody() -> SocketAddr {
 }
 
 fn ping(expect: Option<Expect>) -> Probe {
-    Probe::Udp { send: Some(b"ping".to_vec()), expect }
+    Probe::Udp(config::UdpProbe { send: Some(b"ping".to_vec()), expect })
 }
 
 fn pong() -> Option<Expect> {
@@ -75,7 +75,7 @@ fn the_expected_reply_passes_also_as_a_later_datagram() {
 #[test]
 fn a_probe_says_that_it_is_of_our_own_where_sessions_name_their_client() {
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-    let dns = Probe::Dns { name: "example.com".to_owned(), record: DnsRecord::A };
+    let dns = Probe::Dns(config::DnsProbe { name: "example.com".to_owned(), record: DnsRecord::A });
     for (probe, port, is_headed) in
         [(ping(pong()), None, true), (dns, None, true), (ping(pong()), Some(9), false)]
     {
@@ -119,7 +119,7 @@ fn another_reply_is_a_mismatch_and_none_a_timeout() {
 
 #[test]
 fn where_nobody_listens_every_probe_is_refused_at_once() {
-    let dns = Probe::Dns { name: "example.com".into(), record: DnsRecord::A };
+    let dns = Probe::Dns(config::DnsProbe { name: "example.com".into(), record: DnsRecord::A });
     for probe in [ping(pong()), ping(None), dns] {
         let outcome = run(probe, &[], nobody(), Duration::from_secs(10));
         assert_outcome(&outcome, ProbeResult::Refused, None);
@@ -178,7 +178,10 @@ fn dns_reply(query: &[u8], code: u8) -> Vec<u8> {
 }
 
 fn ask(replies: impl FnOnce(&[u8]) -> Vec<Vec<u8>> + Send + 'static) -> Outcome {
-    on(&server(replies), Probe::Dns { name: "example.com".into(), record: DnsRecord::A })
+    on(
+        &server(replies),
+        Probe::Dns(config::DnsProbe { name: "example.com".into(), record: DnsRecord::A }),
+    )
 }
 
 #[test]
@@ -216,7 +219,7 @@ fn each_query_has_an_id_of_its_own() {
     let ids: std::collections::BTreeSet<Vec<u8>> = (0..8)
         .map(|_| {
             let server = server(|query| vec![dns_reply(query, 0)]);
-            on(&server, Probe::Dns { name: ".".into(), record: DnsRecord::Ns });
+            on(&server, Probe::Dns(config::DnsProbe { name: ".".into(), record: DnsRecord::Ns }));
             server.clients.recv().unwrap().1[..2].to_vec()
         })
         .collect();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use maitred::config::{Access, Rate, read_nets};
+use maitred::config::{Rate, read_nets};
 use maitred::data::limits::{Acl, Bucket, ClientNet, ClientRates, Clients};
 
 const PREFIXES: u32 = 10_000;
@@ -28,12 +28,9 @@ fn prefixes() -> Vec<IpNet> {
 }
 
 fn acl(criterion: &mut Criterion) {
-    let lists = [
-        ("empty", Access { allow: Vec::new(), deny: Vec::new() }),
-        ("10000 prefixes", Access { allow: Vec::new(), deny: prefixes() }),
-    ];
-    for (name, access) in lists {
-        let acl = Acl::new(&access);
+    let lists = [("empty", Vec::new()), ("10000 prefixes", prefixes())];
+    for (name, deny) in lists {
+        let acl = Acl::new(&[], &deny);
         let mut number = 0_u32;
         criterion.bench_function(&format!("admit/acl, {name}"), |bencher| {
             bencher.iter(|| {
@@ -72,10 +69,9 @@ fn long_acl(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("admit/acl, 100000 prefixes");
     group.sample_size(20);
     group.bench_function("read from a file", |bencher| bencher.iter(|| read_nets(&path)));
-    let access = Access { allow: Vec::new(), deny: nets };
-    group.bench_function("built", |bencher| bencher.iter(|| Acl::new(&access)));
+    group.bench_function("built", |bencher| bencher.iter(|| Acl::new(&[], &nets)));
     group.sample_size(100);
-    let acl = Acl::new(&access);
+    let acl = Acl::new(&[], &nets);
     let mut number = 0_u32;
     group.bench_function("an IPv4 client", |bencher| {
         bencher.iter(|| {

@@ -90,7 +90,7 @@ impl Needs {
             has_tcp: tcp().next().is_some(),
             has_udp: udp().next().is_some(),
             max_sessions: config.process.max_sessions,
-            listener_sessions: sum(tcp().map(|listener| listener.max_sessions))
+            listener_sessions: sum(tcp().map(|listener| listener.limits.sessions))
                 .filter(|_| tcp().next().is_some()),
             flows: Flows {
                 given: flows.iter().flatten().fold(0, |sum, given| sum.saturating_add(*given)),

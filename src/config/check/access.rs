@@ -2,23 +2,24 @@
 
 use ipnet::IpNet;
 
-use crate::config::access::{Access, AccessFiles, NetFile, OPENS_THE_DOOR};
-use crate::config::decode::{Field, Placed};
+use crate::config::decode::{Field, Given, Key};
 use crate::config::fault::{Code, Fault, Faults};
-use crate::config::load::NetFiles;
-use crate::config::net::{FilePath, Net};
-use crate::config::raw;
+use crate::config::files::NetFiles;
+use crate::config::keys::Listener;
+use crate::config::net::{FilePath, Net, NetFile, OPENS_THE_DOOR};
 use crate::config::scalar::OrNone;
 
 pub fn build(
-    raw: &raw::Listener,
+    given: &Given<Listener>,
+    listener: &mut Listener,
     files: &mut NetFiles,
     faults: &mut Faults,
-) -> (Access, AccessFiles) {
-    let allow_file = of_file(&raw.allow_file, files, faults);
-    let deny_file = of_file(&raw.deny_file, files, faults);
-    let (allow, deny) = (written(&raw.allow), written(&raw.deny));
-    if let (Some(nets), Some(file)) = (&allow_file, raw.allow_file.given())
+) {
+    let allow_file = of_file(&given.allow_file, files, faults);
+    let deny_file = of_file(&given.deny_file, files, faults);
+    let written = |field: &Field<_>| field.value().map_or_else(Vec::new, Vec::<Net>::settle);
+    let (allow, deny) = (written(&given.allow), written(&given.deny));
+    if let (Some(nets), Some(file)) = (&allow_file, given.allow_file.given())
         && nets.is_empty()
         && allow.is_empty()
     {
@@ -29,34 +30,21 @@ pub fn build(
             ),
         );
     }
-    let named = AccessFiles {
-        allow: named(&raw.allow_file, files, allow.len()),
-        deny: named(&raw.deny_file, files, deny.len()),
-    };
-    let access = Access {
-        allow: allow.into_iter().chain(allow_file.unwrap_or_default()).collect(),
-        deny: deny.into_iter().chain(deny_file.unwrap_or_default()).collect(),
-    };
-    (access, named)
+    listener.allow_file = named(&given.allow_file, files, allow.len());
+    listener.deny_file = named(&given.deny_file, files, deny.len());
+    listener.allow = allow.into_iter().chain(allow_file.unwrap_or_default()).collect();
+    listener.deny = deny.into_iter().chain(deny_file.unwrap_or_default()).collect();
 }
 
-fn named(field: &Field<OrNone<FilePath>>, files: &NetFiles, written: usize) -> Option<NetFile> {
+type Named = Field<Given<OrNone<FilePath>>>;
+
+fn named(field: &Named, files: &NetFiles, written: usize) -> Option<NetFile> {
     let file = field.given()?;
-    let path = files.resolve(&file.value.0.as_ref()?.0, file.span);
-    Some(NetFile { path, written })
-}
-
-fn written(field: &Field<Vec<Placed<Net>>>) -> Vec<IpNet> {
-    field.value().into_iter().flatten().map(|net| net.value.0).collect()
+    Some(NetFile { path: files.resolve(file.value.as_ref()?, file.span), written })
 }
 
 /// `None`: there is no file, or it is reported as unreadable.
-fn of_file(
-    field: &Field<OrNone<FilePath>>,
-    files: &mut NetFiles,
-    faults: &mut Faults,
-) -> Option<Vec<IpNet>> {
+fn of_file(field: &Named, files: &mut NetFiles, faults: &mut Faults) -> Option<Vec<IpNet>> {
     let file = field.given()?;
-    let path = file.value.0.as_ref()?;
-    files.nets(&path.0, file.span, faults)
+    files.nets(file.value.as_ref()?, file.span, faults)
 }

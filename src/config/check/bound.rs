@@ -2,11 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::reference::{NamedListener, protocol};
 use crate::border::addr::ListenAddr;
-use crate::config::Protocol;
-use crate::config::decode::Placed;
 use crate::config::fault::{Code, Fault, Faults, quote};
-use crate::config::raw;
+use crate::config::protocol::Protocol;
 use crate::config::tree::Span;
 
 /// One address and the item of `bind` that it comes from.
@@ -29,10 +28,7 @@ struct Port<'a> {
 const MAX_ADDRESSES: usize = 200_000;
 
 /// `None`: there are too many addresses to go on.
-pub fn check(
-    listeners: &[(Placed<String>, Option<raw::Listener>)],
-    faults: &mut Faults,
-) -> Option<()> {
+pub fn check(listeners: &[NamedListener], faults: &mut Faults) -> Option<()> {
     // A TCP and a UDP socket of the same port have nothing to do with each other: DNS has both.
     let mut ports: HashMap<(Protocol, u16), Port> = HashMap::new();
     let mut paths: HashMap<ListenAddr, Bound> = HashMap::new();
@@ -41,10 +37,16 @@ pub fn check(
     let mut count = 0;
     for (name, listener) in listeners {
         let Some(listener) = listener else { continue };
-        require_bind(listener, faults);
-        let protocol = listener.protocol.copied().unwrap_or_default();
-        for item in listener.bind.value().into_iter().flat_map(|bind| &bind.0) {
-            count += item.value.0.count();
+        if let Some(bind) = listener.bind.given()
+            && bind.value.is_empty()
+        {
+            let what = "this list of addresses is empty";
+            let fault = Fault::error(Code::MissingKey, bind.span, what);
+            faults.push(fault.hint("write the address to listen on: `bind: \":5432\"`"));
+        }
+        let protocol = protocol(listener);
+        for item in listener.bind.items() {
+            count += item.value.count();
             if count > MAX_ADDRESSES {
                 let message =
                     format!("up to here the listeners bind more than {MAX_ADDRESSES} addresses");
@@ -53,7 +55,7 @@ pub fn check(
                 );
                 return None;
             }
-            for address in item.value.0.addresses() {
+            for address in item.value.addresses() {
                 let bound = Bound { address, listener: &name.value, span: item.span };
                 let first = match bound.address {
                     ListenAddr::Unix(_) => paths.insert(bound.address.clone(), bound.clone()),
@@ -69,17 +71,6 @@ pub fn check(
         }
     }
     Some(())
-}
-
-fn require_bind(listener: &raw::Listener, faults: &mut Faults) {
-    let hint = "write the address to listen on: `bind: \":5432\"`";
-    listener.bind.require("bind", listener.span, hint, faults);
-    if let Some(bind) = listener.bind.given()
-        && bind.value.0.is_empty()
-    {
-        let fault = Fault::error(Code::MissingKey, bind.span, "this list of addresses is empty");
-        faults.push(fault.hint(hint));
-    }
 }
 
 /// Notes the address and says what it collides with. Port 0 is another port each time.
@@ -134,7 +125,7 @@ fn bound_twice(bound: &Bound, first: &Bound) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::address::listen;
+    use crate::border::written::listen;
 
     fn overlapping(a: &str, b: &str) -> bool {
         let only = |text| listen(text).unwrap().addresses().next().unwrap();

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::reference::{NamedListener, NamedPool};
+use super::reference::{NamedListener, NamedPool, protocol};
 use crate::border::addr::BackendAddr;
+use crate::config::decode::Given;
 use crate::config::fault::{Code, Fault, Faults, quote};
-use crate::config::raw;
+use crate::config::keys::{Listener, Pool};
 use crate::config::tree::Span;
 
 /// From one listener to another, by the backend whose address is there.
@@ -18,7 +19,7 @@ struct Step<'a> {
 
 /// Reports each backend that closes a circle.
 pub fn check(listeners: &[NamedListener], pools: &[NamedPool], faults: &mut Faults) {
-    let pools: HashMap<&str, &raw::Pool> = pools
+    let pools: HashMap<&str, &Given<Pool>> = pools
         .iter()
         .filter_map(|(name, pool)| Some((name.value.as_str(), pool.as_ref()?)))
         .collect();
@@ -89,32 +90,30 @@ fn walk(
 }
 
 fn steps<'a>(
-    listener: Option<&'a raw::Listener>,
+    listener: Option<&'a Given<Listener>>,
     listeners: &[NamedListener],
-    pools: &HashMap<&str, &'a raw::Pool>,
+    pools: &HashMap<&str, &'a Given<Pool>>,
 ) -> Vec<Step<'a>> {
     let Some(listener) = listener else { return Vec::new() };
-    let of_routes = listener.routes.value().into_iter().flatten().map(|route| &route.pool);
+    let of_routes = listener.routes.items().iter().map(|route| &route.value.pool);
     let names =
-        std::iter::once(&listener.pool).chain(of_routes).filter_map(|it| it.value()?.0.as_deref());
+        std::iter::once(&listener.pool).chain(of_routes).filter_map(|it| it.value()?.as_deref());
     let mut names: Vec<&str> = names.collect();
     names.sort_unstable();
     names.dedup();
     let pools = names.iter().filter_map(|name| pools.get(name));
-    let backends = pools.flat_map(|pool| pool.backends.value().into_iter().flatten());
+    let backends = pools.flat_map(|pool| pool.backends.items());
     let mut steps = Vec::new();
     for backend in backends {
-        let Some(given) = backend.mapping.address.given() else { continue };
+        let Some(given) = backend.value.address.given() else { continue };
         let Some(address) = given.value.at() else { continue };
-        let leads_to = |other: &raw::Listener| {
+        let leads_to = |other: &Given<Listener>| {
             // A port that the client dialled is a port of this listener.
             let is_own = std::ptr::eq(other, listener);
             let may_be = is_own || !matches!(address, BackendAddr::InetClientPort(_));
-            let protocol = |it: &raw::Listener| it.protocol.copied().unwrap_or_default();
-            let binds = other.bind.value().map_or(&[][..], |bind| &bind.0);
             may_be
                 && protocol(other) == protocol(listener)
-                && binds.iter().any(|bind| bind.value.0.covers(address))
+                && other.bind.items().iter().any(|bind| bind.value.covers(address))
         };
         let others = listeners.iter().enumerate();
         let to = others.filter(|(_, (_, it))| it.as_ref().is_some_and(leads_to));

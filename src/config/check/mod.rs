@@ -10,7 +10,8 @@ mod reference;
 mod listener;
 mod access;
 mod routes;
-pub(super) mod pool;
+pub(super) mod backends;
+mod pool;
 mod discovery;
 mod health;
 mod send_proxy;
@@ -21,29 +22,31 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::account::Accounts;
-use super::decode::{Decode, Field, Named, Placed};
+use super::decode::{Field, Given, Key, Named, Placed};
 use super::error::Source;
 use super::fault::{Code, Fault, Faults, quote};
-use super::load::NetFiles;
-use super::raw;
+use super::files::NetFiles;
+use super::keys::File;
+use super::keys::{Admin, Listener, Log, Pool, Process};
+use super::protocol::Protocol;
 use super::tree::Span;
-use super::{Config, Log};
+use super::whole::Config;
+use crate::sys::accounts::Accounts;
 
 /// All files as one.
 struct United {
-    process: Field<raw::Process>,
-    admin: Field<raw::Admin>,
-    log: Field<raw::Log>,
-    listener_defaults: Option<raw::Listener>,
-    pool_defaults: Option<raw::Pool>,
-    listeners: Vec<(Placed<String>, Option<raw::Listener>)>,
-    pools: Vec<(Placed<String>, Option<raw::Pool>)>,
+    process: Field<Given<Process>>,
+    admin: Field<Given<Admin>>,
+    log: Field<Given<Log>>,
+    listener_defaults: Option<Given<Listener>>,
+    pool_defaults: Option<Given<Pool>>,
+    listeners: Given<Named<Listener>>,
+    pools: Given<Named<Pool>>,
 }
 
 /// The configuration, which is of use only if no fault was found.
 pub fn check(
-    files: Vec<raw::File>,
+    files: Vec<Given<File>>,
     nets: &mut NetFiles,
     accounts: fn() -> Accounts,
     faults: &mut Faults,
@@ -62,22 +65,23 @@ pub fn check(
     }
     let bound = bound::check(&united.listeners, faults);
     let uses = reference::check(&united.listeners, &united.pools, faults);
+    circles::check(&united.listeners, &united.pools, faults);
     bound?;
-    let listeners = united.listeners.iter().filter_map(|(name, raw)| {
-        raw.as_ref().map(|raw| Arc::new(listener::build(&name.value, raw, nets, faults)))
+    let listeners = united.listeners.iter().filter_map(|(name, own)| {
+        own.as_ref().map(|own| Arc::new(listener::build(&name.value, own, nets, faults)))
     });
     let listeners = listeners.collect();
     let mut pools = Vec::with_capacity(united.pools.len());
-    for (name, raw) in &united.pools {
-        if let Some(raw) = raw {
+    for (name, own) in &united.pools {
+        if let Some(own) = own {
             let users = uses.get(name.value.as_str()).copied().unwrap_or_default();
-            pools.push(Arc::new(pool::build(&name.value, raw, users, nets, faults)));
+            pools.push(Arc::new(pool::build(&name.value, own, users, nets, faults)));
         }
     }
     Some(Config {
-        process: process::build(united.process.value(), accounts, faults),
-        admin: admin::build(united.admin.value(), nets, faults),
-        log: log(united.log.value()),
+        process: section(&united.process, |own| process::build(own, accounts, faults)),
+        admin: section(&united.admin, |own| admin::build(own, nets, faults)),
+        log: section(&united.log, Log::settle),
         listeners,
         pools,
         sha256: digest(nets.sources()),
@@ -86,7 +90,7 @@ pub fn check(
 }
 
 /// The version says how a file is read, so every file may repeat it, and one must give it.
-fn require_version(files: &[raw::File], faults: &mut Faults) {
+fn require_version(files: &[Given<File>], faults: &mut Faults) {
     if let [first, ..] = files
         && files.iter().all(|file| file.version.is_absent())
     {
@@ -94,7 +98,7 @@ fn require_version(files: &[raw::File], faults: &mut Faults) {
     }
 }
 
-fn unite(files: Vec<raw::File>, faults: &mut Faults) -> United {
+fn unite(files: Vec<Given<File>>, faults: &mut Faults) -> United {
     let mut united = United {
         process: Field::Absent,
         admin: Field::Absent,
@@ -140,9 +144,16 @@ fn once<T>(key: &str, have: &mut Field<T>, given: Field<T>, faults: &mut Faults)
     }
 }
 
-fn entries<T>(field: Field<Named<T>>) -> Vec<(Placed<String>, Option<T>)> {
+fn section<K: Key<Settled = K> + Default>(
+    given: &Field<K::Given>,
+    build: impl FnOnce(&K::Given) -> K,
+) -> K {
+    given.value().map_or_else(K::default, build)
+}
+
+fn entries<T>(field: Field<Vec<T>>) -> Vec<T> {
     match field {
-        Field::Given(placed) => placed.value.0,
+        Field::Given(placed) => placed.value,
         Field::Absent | Field::Faulty => Vec::new(),
     }
 }
@@ -166,32 +177,29 @@ fn name_once<T>(what: &str, named: &[(Placed<String>, T)], faults: &mut Faults) 
 
 fn merge_defaults(united: &mut United, faults: &mut Faults) {
     let defaults = united.listener_defaults.as_ref();
+    let default = defaults.and_then(|defaults| defaults.protocol.value().copied());
+    // What only the other protocol has is passed over there.
+    let of_protocol = |protocol| {
+        let mut own = defaults.cloned();
+        own.iter_mut().for_each(|own| Listener::only(own, protocol, &mut |_, _| {}));
+        own
+    };
+    let (tcp, udp) = (of_protocol(Protocol::Tcp), of_protocol(Protocol::Udp));
     for (_, listener) in &mut united.listeners {
-        let Some(own) = listener.take() else { continue };
-        let default = defaults.and_then(|defaults| defaults.protocol.copied());
-        let protocol = own.protocol.copied().or(default).unwrap_or_default();
-        protocol::check(&own, protocol, faults);
-        let mut merged = match defaults {
-            Some(defaults) => own.merge(defaults),
+        let Some(mut own) = listener.take() else { continue };
+        let protocol = own.protocol.value().copied().or(default);
+        let protocol = protocol.unwrap_or(Protocol::Tcp);
+        protocol::check(&mut own, protocol, faults);
+        let defaults = if protocol == Protocol::Tcp { &tcp } else { &udp };
+        *listener = Some(match defaults {
+            Some(defaults) => Listener::merge(own, defaults),
             None => own,
-        };
-        protocol::strip(&mut merged, protocol);
-        *listener = Some(merged);
+        });
     }
     if let Some(defaults) = &united.pool_defaults {
         for (_, pool) in &mut united.pools {
-            *pool = pool.take().map(|own| own.merge(defaults));
+            *pool = pool.take().map(|own| Pool::merge(own, defaults));
         }
-    }
-}
-
-fn log(raw: Option<&raw::Log>) -> Log {
-    let default = Log::default();
-    let Some(raw) = raw else { return default };
-    Log {
-        level: raw.level.copied().unwrap_or(default.level),
-        format: raw.format.copied().unwrap_or(default.format),
-        sessions: raw.sessions.copied().unwrap_or(default.sessions),
     }
 }
 

@@ -1,45 +1,23 @@
-//! `process`: who it becomes takes two keys and the accounts of this machine.
+//! `process`: the account it changes to takes two keys and the accounts of this machine.
 
-use crate::config::account::{self, Account, AccountName, Accounts};
-use crate::config::decode::{Field, Placed};
-use crate::config::fault::{Code, Fault, Faults};
-use crate::config::raw;
-use crate::config::{Process, Shutdown, User};
+use crate::config::decode::{Field, Given, Key, Placed};
+use crate::config::fault::{Code, Fault, Faults, quote};
+use crate::config::keys::Process;
+use crate::sys::accounts::{Account, Accounts, Unknown, look_up};
+use crate::sys::privileges::User;
 
 /// `accounts` is only asked if a user is named.
-pub fn build(
-    raw: Option<&raw::Process>,
-    accounts: fn() -> Accounts,
-    faults: &mut Faults,
-) -> Process {
-    let default = Process::default();
-    let Some(raw) = raw else { return default };
-    Process {
-        workers: raw.workers.copied().map_or(default.workers, |auto| {
-            auto.0.map(|count| usize::try_from(count.0).unwrap_or(usize::MAX))
-        }),
-        max_sessions: raw
-            .max_sessions
-            .copied()
-            .map_or(default.max_sessions, |auto| auto.0.map(|count| count.0)),
-        busy_poll: raw
-            .busy_poll
-            .copied()
-            .map_or(default.busy_poll, |given| given.0.map(|time| time.0)),
-        shutdown: raw.shutdown.value().map_or(default.shutdown, |shutdown| Shutdown {
-            delay: shutdown.delay.copied().map_or(default.shutdown.delay, |time| time.0),
-            timeout: shutdown.timeout.copied().map_or(default.shutdown.timeout, |time| time.0),
-        }),
-        watch: raw.watch.copied().map_or(default.watch, |switch| switch.0),
-        user: user(raw, accounts, faults),
-    }
+pub fn build(given: &Given<Process>, accounts: fn() -> Accounts, faults: &mut Faults) -> Process {
+    let user = user(given, accounts, faults);
+    let group = user.as_ref().map(|user| user.gid);
+    Process { user, group, ..Process::settle(given) }
 }
 
-fn user(raw: &raw::Process, accounts: fn() -> Accounts, faults: &mut Faults) -> Option<User> {
-    let group = named(&raw.group);
-    let Some(user) = named(&raw.user) else {
+fn user(given: &Given<Process>, accounts: fn() -> Accounts, faults: &mut Faults) -> Option<User> {
+    let group = named(&given.group);
+    let Some(user) = named(&given.user) else {
         if let Some(group) = group
-            && !matches!(raw.user, Field::Faulty)
+            && !matches!(given.user, Field::Faulty)
         {
             let message = "a group without a user: nothing would be given up";
             let fault = Fault::error(Code::MissingKey, group.span, message);
@@ -47,13 +25,41 @@ fn user(raw: &raw::Process, accounts: fn() -> Accounts, faults: &mut Faults) -> 
         }
         return None;
     };
-    if matches!(raw.group, Field::Faulty) {
+    if matches!(given.group, Field::Faulty) {
         return None;
     }
-    account::look_up(&user, group.as_ref(), &accounts(), faults)
+    let of_group = group.as_ref().map(|group| &group.value);
+    let accounts = accounts();
+    let fault = match look_up(&user.value, of_group, &accounts) {
+        Ok(user) => return Some(user),
+        Err(Unknown::User) => unknown("user", &user, "/etc/passwd", &accounts.passwd),
+        Err(Unknown::Group) => unknown("group", group.as_ref()?, "/etc/group", &accounts.group),
+        Err(Unknown::GroupOf(id)) => {
+            let why = format!("user {id} is not in /etc/passwd, so its group is unknown");
+            let hint = format!("add its group: `group: {id}`, or what it is");
+            Fault::error(Code::MissingKey, user.span, why).hint(hint)
+        }
+    };
+    faults.push(fault);
+    None
 }
 
-fn named(field: &Field<AccountName>) -> Option<Placed<Account>> {
+fn unknown(
+    kind: &str,
+    account: &Placed<Account>,
+    file: &str,
+    read: &Result<String, String>,
+) -> Fault {
+    let name = quote(&account.value.to_string());
+    let message = match read {
+        Ok(_) => format!("there is no {kind} {name} in {file}"),
+        Err(error) => format!("the {kind} {name} is unknown: {file} cannot be read: {error}"),
+    };
+    Fault::error(Code::UnknownAccount, account.span, message)
+        .hint("write another name, or a number, which need not be in any file")
+}
+
+fn named(field: &Field<Option<Account>>) -> Option<Placed<Account>> {
     let given = field.given()?;
-    Some(Placed { value: given.value.0.clone()?, span: given.span })
+    Some(Placed { value: given.value.clone()?, span: given.span })
 }

@@ -2,17 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::circles;
 use crate::border::addr::BackendAddr;
-use crate::config::Protocol;
-use crate::config::decode::Placed;
+use crate::config::decode::{Given, Placed};
 use crate::config::fault::{Code, Fault, Faults, quote};
+use crate::config::keys::{Listener, Pool};
 use crate::config::nearest::nearest;
-use crate::config::raw;
+use crate::config::protocol::Protocol;
 use crate::config::tree::Span;
 
-pub(super) type NamedListener = (Placed<String>, Option<raw::Listener>);
-pub(super) type NamedPool = (Placed<String>, Option<raw::Pool>);
+pub(super) type NamedListener = (Placed<String>, Option<Given<Listener>>);
+pub(super) type NamedPool = (Placed<String>, Option<Given<Pool>>);
 
 /// A guess looks at every pool.
 const MAX_GUESSES: usize = 100;
@@ -22,6 +21,11 @@ const MAX_GUESSES: usize = 100;
 pub struct Users {
     pub tcp: Option<Span>,
     pub udp: Option<Span>,
+}
+
+/// Once `defaults` are merged.
+pub fn protocol(listener: &Given<Listener>) -> Protocol {
+    listener.protocol.value().copied().unwrap_or(Protocol::Tcp)
 }
 
 /// The pools that a listener uses, by name.
@@ -34,22 +38,16 @@ pub fn check<'a>(
     let mut used: HashMap<&str, Users> = HashMap::new();
     for (_, listener) in listeners {
         let Some(listener) = listener else { continue };
-        listener.pool.require(
-            "pool",
-            listener.span,
-            "name the pool that serves this listener; `pool: none` closes every session",
-            faults,
-        );
-        let of_routes = listener.routes.value().into_iter().flatten().map(|route| &route.pool);
+        let of_routes = listener.routes.items().iter().map(|route| &route.value.pool);
         for reference in std::iter::once(&listener.pool).chain(of_routes) {
             let Some(reference) = reference.given() else { continue };
-            let Some(name) = &reference.value.0 else { continue };
-            if !known.contains(name.as_str()) {
+            let Some(name) = reference.value.as_deref() else { continue };
+            if !known.contains(name) {
                 faults.push(unknown(name, reference.span, &known, pools, faults.count()));
                 continue;
             }
-            let users = used.entry(name.as_str()).or_default();
-            let of_protocol = match listener.protocol.copied().unwrap_or_default() {
+            let users = used.entry(name).or_default();
+            let of_protocol = match protocol(listener) {
                 Protocol::Tcp => &mut users.tcp,
                 Protocol::Udp => &mut users.udp,
             };
@@ -57,7 +55,6 @@ pub fn check<'a>(
             check_ports(listener, name, pools, faults);
         }
     }
-    circles::check(listeners, pools, faults);
     for (name, pool) in pools {
         if let (Some(pool), Some(users)) = (pool, used.get(name.value.as_str())) {
             check_unix(pool, *users, faults);
@@ -97,14 +94,13 @@ fn unknown(
 }
 
 /// A backend without a port takes the one the client dialled, and a unix socket has none.
-fn check_ports(listener: &raw::Listener, pool: &str, pools: &[NamedPool], faults: &mut Faults) {
-    let binds = listener.bind.value().map_or(&[][..], |bind| &bind.0);
-    let unix = binds.iter().find(|bind| bind.value.0.is_unix());
+fn check_ports(listener: &Given<Listener>, pool: &str, pools: &[NamedPool], faults: &mut Faults) {
+    let unix = listener.bind.items().iter().find(|bind| bind.value.is_unix());
     let Some(unix) = unix else { return };
     let pool = pools.iter().find(|(name, _)| name.value == pool);
     let Some((_, Some(pool))) = pool else { return };
-    for backend in pool.backends.value().into_iter().flatten() {
-        let Some(address) = backend.mapping.address.given() else { continue };
+    for backend in pool.backends.items() {
+        let Some(address) = backend.value.address.given() else { continue };
         if let Some(host) = address.value.without_port() {
             let host = quote(&host);
             let message =
@@ -119,10 +115,10 @@ fn check_ports(listener: &raw::Listener, pool: &str, pools: &[NamedPool], faults
 }
 
 /// There are datagrams on unix sockets, but no client of ours sends any.
-fn check_unix(pool: &raw::Pool, users: Users, faults: &mut Faults) {
+fn check_unix(pool: &Given<Pool>, users: Users, faults: &mut Faults) {
     let Some(listener) = users.udp else { return };
-    for backend in pool.backends.value().into_iter().flatten() {
-        let Some(address) = backend.mapping.address.given() else { continue };
+    for backend in pool.backends.items() {
+        let Some(address) = backend.value.address.given() else { continue };
         if matches!(address.value.at(), Some(BackendAddr::Unix(_))) {
             let message = "a backend of a UDP listener cannot be a unix socket";
             faults.push(

@@ -1,13 +1,14 @@
 //! The PROXY header for backends: which version can be sent depends on who uses the pool.
 
 use super::reference::Users;
+use crate::config::decode::Given;
 use crate::config::fault::{Code, Fault, Faults};
-use crate::config::raw::{self, ProxyTlv, SendProxy};
-use crate::config::{ProxyDatagrams, ProxyTlvs, ProxyVersion};
+use crate::config::keys::{Pool, ProxyDatagrams, ProxyTlv, SendProxy};
+use crate::config::value::{ProxyTlvs, ProxyVersion};
 
-pub fn build(raw: &raw::Pool, users: Users, faults: &mut Faults) -> Option<ProxyVersion> {
-    warn_of_idle_datagrams(raw, faults);
-    let given = raw.send_proxy_protocol.given()?;
+pub fn version(pool: &Given<Pool>, users: Users, faults: &mut Faults) -> Option<ProxyVersion> {
+    warn_of_idle_datagrams(pool, faults);
+    let given = pool.send_proxy_protocol.given()?;
     match (given.value, users.udp) {
         (SendProxy::None, _) => None,
         (SendProxy::V1, Some(udp)) => {
@@ -25,15 +26,15 @@ pub fn build(raw: &raw::Pool, users: Users, faults: &mut Faults) -> Option<Proxy
     }
 }
 
-pub fn tlvs(raw: &raw::Pool, faults: &mut Faults) -> ProxyTlvs {
-    let Some(given) = raw.send_proxy_tlvs.given() else { return ProxyTlvs::default() };
-    let version = raw.send_proxy_protocol.copied().unwrap_or(SendProxy::None);
-    if !given.value.is_empty() && version != SendProxy::V2 {
+pub fn tlvs(pool: &Given<Pool>, faults: &mut Faults) -> ProxyTlvs {
+    let Some(given) = pool.send_proxy_tlvs.given() else { return ProxyTlvs::default() };
+    let version = pool.send_proxy_protocol.value().unwrap_or(&SendProxy::None);
+    if !given.value.is_empty() && *version != SendProxy::V2 {
         let message = "`send_proxy_tlvs` matters only with version 2 of `send_proxy_protocol`";
         let fault = Fault::warning(Code::WithoutEffect, given.span, message);
         faults.push(fault.hint("write `send_proxy_protocol: v2`, or leave the key out"));
     }
-    let has = |tlv| given.value.contains(&tlv);
+    let has = |tlv| given.value.iter().any(|it| it.value == tlv);
     ProxyTlvs {
         authority: has(ProxyTlv::Authority),
         alpn: has(ProxyTlv::Alpn),
@@ -42,9 +43,9 @@ pub fn tlvs(raw: &raw::Pool, faults: &mut Faults) -> ProxyTlvs {
 }
 
 /// Whoever asks for it with every datagram wants it sent; the default stands in every complete file.
-fn warn_of_idle_datagrams(raw: &raw::Pool, faults: &mut Faults) {
-    let Some(datagrams) = raw.send_proxy_datagrams.given() else { return };
-    let is_sent = raw.send_proxy_protocol.value().is_some_and(|it| *it != SendProxy::None);
+fn warn_of_idle_datagrams(pool: &Given<Pool>, faults: &mut Faults) {
+    let Some(datagrams) = pool.send_proxy_datagrams.given() else { return };
+    let is_sent = pool.send_proxy_protocol.value().is_some_and(|it| *it != SendProxy::None);
     if datagrams.value == ProxyDatagrams::Every && !is_sent {
         let message = "`send_proxy_datagrams` matters only with `send_proxy_protocol`";
         let fault = Fault::warning(Code::WithoutEffect, datagrams.span, message);

@@ -1,48 +1,43 @@
 //! TLS of listeners and pools: files read, keys held against certificates, and what cannot work said before it is tried.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 
 use super::reference::Users;
 use crate::border::addr::BackendAddr;
-use crate::config::RelayMode;
-use crate::config::decode::{Field, Placed};
+use crate::config::decode::{Field, Given};
 use crate::config::fault::{Code, Fault, Faults, quote};
-use crate::config::load::NetFiles;
-use crate::config::net::FilePath;
-use crate::config::raw;
-use crate::config::route::Alpn;
-use crate::config::scalar::{OrNone, OrSystem};
+use crate::config::files::NetFiles;
+use crate::config::keys::{Listener, Pool, PoolTls, RelayMode};
+use crate::config::net::Alpn;
 use crate::config::tree::Span;
 use crate::data::tls::client::{Client, Trust, Wish};
 use crate::data::tls::server::Server;
 use crate::data::tls::{Bad, File, Pair};
 
 pub fn server(
-    raw: &raw::Listener,
+    listener: &Given<Listener>,
     files: &mut NetFiles,
     faults: &mut Faults,
 ) -> Option<Arc<Server>> {
-    let own = raw.tls.value()?.0.as_ref()?;
-    if let Some(relay) = raw.relay.given().filter(|given| given.value == RelayMode::Splice) {
+    let own = listener.tls.value()?.as_ref()?;
+    if let Some(relay) = listener.relay.given().filter(|given| given.value == RelayMode::Splice) {
         let message = "what has to be encrypted cannot be spliced: with `tls` bytes are copied";
         let fault = Fault::warning(Code::WithoutEffect, relay.span, message);
         faults.push(fault.hint("leave `relay` out"));
     }
-    let hint = "name at least one: `certificates: [{certificate: FILE, key: FILE}]`";
-    own.certificates.require("certificates", own.span, hint, faults);
     let given = own.certificates.given()?;
     if given.value.is_empty() {
         let fault = Fault::error(Code::EmptyValue, given.span, "there is no certificate");
-        faults.push(fault.hint(hint));
+        faults.push(
+            fault.hint("name at least one: `certificates: [{certificate: FILE, key: FILE}]`"),
+        );
         return None;
     }
     let mut pairs = Vec::with_capacity(given.value.len());
-    for pair in &given.value {
-        let hint = "a certificate and its key belong together: `{certificate: FILE, key: FILE}`";
-        pair.certificate.require("certificate", pair.span, hint, faults);
-        pair.key.require("key", pair.span, hint, faults);
+    for pair in given.value.iter().map(|it| &it.value) {
         let read = read(&pair.certificate, files, faults).zip(read(&pair.key, files, faults));
         let Some((certificate, key)) = read else { continue };
         let pair_read = Pair { certificate, key };
@@ -58,8 +53,8 @@ pub fn server(
             Err(bad) => report(bad, pair.span, faults),
         }
     }
-    let client_ca = own.client_ca.given().filter(|given| given.value.0.is_some());
-    let ca = client_ca.and_then(|given| read_optional(&given.value, given.span, files, faults));
+    let ca = read_optional(&own.client_ca, files, faults);
+    let client_ca = own.client_ca.given().filter(|given| given.value.is_some());
     if pairs.len() < given.value.len() || ca.is_none() && client_ca.is_some() {
         return None;
     }
@@ -73,29 +68,26 @@ pub fn server(
 }
 
 pub fn client(
-    raw: &raw::Pool,
+    pool: &Given<Pool>,
     users: Users,
     files: &mut NetFiles,
     faults: &mut Faults,
 ) -> Option<Arc<Client>> {
-    let given = raw.tls.given()?;
-    let own = given.value.0.as_ref()?;
+    let given = pool.tls.given()?;
+    let own = given.value.as_ref()?;
     if let Some(udp) = users.udp {
         let message = "`tls` is for TCP, and a UDP listener uses this pool";
         let fault = Fault::error(Code::OtherProtocol, given.span, message);
         faults.push(fault.also(udp, "this one").hint("give each listener a pool of its own"));
     }
     let before = faults.count();
-    let verify = own.verify.copied().is_none_or(|switch| switch.0);
+    let verify = own.verify.value().is_none_or(|verify| *verify);
     let server_name = server_name(own, faults);
     if server_name.is_none() {
-        check_unix(raw, own.span, faults);
+        check_unix(pool, own.span, faults);
     }
     let pair = own_pair(own, files, faults);
-    let ca = own.ca.given().and_then(|given| {
-        let OrSystem(path) = &given.value;
-        files.pem(&path.as_ref()?.0, given.span, faults)
-    });
+    let ca = read_optional(&own.ca, files, faults);
     if !verify {
         let at = own.verify.span().unwrap_or(own.span);
         let message = "without `verify` anybody on the way may pose as the backend";
@@ -123,9 +115,9 @@ pub fn client(
     }
 }
 
-fn server_name(own: &raw::PoolTls, faults: &mut Faults) -> Option<ServerName<'static>> {
+fn server_name(own: &Given<PoolTls>, faults: &mut Faults) -> Option<ServerName<'static>> {
     let given = own.server_name.given()?;
-    let text = &given.value.0.as_ref()?.0;
+    let text = given.value.as_ref()?;
     match ServerName::try_from(text.clone()) {
         Ok(name) => Some(name),
         Err(_) => {
@@ -138,9 +130,9 @@ fn server_name(own: &raw::PoolTls, faults: &mut Faults) -> Option<ServerName<'st
 }
 
 /// A unix socket has no address that a certificate could be for.
-fn check_unix(raw: &raw::Pool, at: Span, faults: &mut Faults) {
-    let backends = raw.backends.value().into_iter().flatten();
-    let mut addresses = backends.filter_map(|backend| backend.mapping.address.given());
+fn check_unix(pool: &Given<Pool>, at: Span, faults: &mut Faults) {
+    let backends = pool.backends.items().iter();
+    let mut addresses = backends.filter_map(|backend| backend.value.address.given());
     let unix = addresses.find(|address| matches!(address.value.at(), Some(BackendAddr::Unix(_))));
     if let Some(unix) = unix {
         let message = "a backend on a unix socket has no address that a certificate could be for";
@@ -151,14 +143,14 @@ fn check_unix(raw: &raw::Pool, at: Span, faults: &mut Faults) {
     }
 }
 
-fn own_pair(own: &raw::PoolTls, files: &mut NetFiles, faults: &mut Faults) -> Option<Pair> {
-    let certificate = own.certificate.given().filter(|given| given.value.0.is_some());
-    let key = own.key.given().filter(|given| given.value.0.is_some());
+fn own_pair(own: &Given<PoolTls>, files: &mut NetFiles, faults: &mut Faults) -> Option<Pair> {
+    let certificate = own.certificate.given().filter(|given| given.value.is_some());
+    let key = own.key.given().filter(|given| given.value.is_some());
     match (certificate, key) {
         (None, None) => None,
-        (Some(certificate), Some(key)) => {
-            let certificate = read_optional(&certificate.value, certificate.span, files, faults);
-            let key = read_optional(&key.value, key.span, files, faults);
+        (Some(_), Some(_)) => {
+            let certificate = read_optional(&own.certificate, files, faults);
+            let key = read_optional(&own.key, files, faults);
             certificate.zip(key).map(|(certificate, key)| Pair { certificate, key })
         }
         (Some(given), None) | (None, Some(given)) => {
@@ -170,22 +162,22 @@ fn own_pair(own: &raw::PoolTls, files: &mut NetFiles, faults: &mut Faults) -> Op
     }
 }
 
-fn read(field: &Field<FilePath>, files: &mut NetFiles, faults: &mut Faults) -> Option<File> {
+fn read(field: &Field<PathBuf>, files: &mut NetFiles, faults: &mut Faults) -> Option<File> {
     let given = field.given()?;
-    files.pem(&given.value.0, given.span, faults)
+    files.pem(&given.value, given.span, faults)
 }
 
 fn read_optional(
-    path: &OrNone<FilePath>,
-    at: Span,
+    field: &Field<Option<PathBuf>>,
     files: &mut NetFiles,
     faults: &mut Faults,
 ) -> Option<File> {
-    files.pem(&path.0.as_ref()?.0, at, faults)
+    let given = field.given()?;
+    files.pem(given.value.as_ref()?, given.span, faults)
 }
 
-fn protocols(field: &Field<Vec<Placed<Alpn>>>) -> Vec<Vec<u8>> {
-    field.value().into_iter().flatten().map(|it| it.value.0.clone().into_bytes()).collect()
+fn protocols(field: &Field<Given<Vec<Alpn>>>) -> Vec<Vec<u8>> {
+    field.items().iter().map(|it| it.value.clone()).collect()
 }
 
 fn report(bad: Bad, at: Span, faults: &mut Faults) {

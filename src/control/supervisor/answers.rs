@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::border::in_force::{LeftOut, StandIns};
 use crate::border::plane::SETTLING;
 use crate::border::snapshot::Snapshot;
-use crate::config::{Answers, Config, LeftOut, Origin, Question, StandIns};
+use crate::config::{Answers, Config, Origin, Question};
 use crate::control::discovery::Discovery;
 use crate::data::pool;
 use crate::telemetry::events::Events;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Supervisor;
+use crate::border::in_force::{LeftOut, StandIns};
 use crate::border::plane::SETTLING;
-use crate::config::{Answer, Backend, Finder, LeftOut, Origin, Pool, StandIns};
+use crate::config::{Answer, Backend, Finder, Origin, Pool};
 use crate::control::discovery::Outcomes;
 use crate::data::pool::finding::Failure;
 use crate::telemetry::events::EventKind;

@@ -6,8 +6,6 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::{Prefix, PrefixMap};
 
-use crate::config::Access;
-
 /// The most specific prefix decides; at equal length deny wins. Without any `allow`, a client that matches nothing is
 /// admitted; with one, it is denied.
 ///
@@ -28,13 +26,13 @@ enum Ruling {
 }
 
 impl Acl {
-    pub fn new(access: &Access) -> Acl {
-        let otherwise = if access.allow.is_empty() { Ruling::Allow } else { Ruling::Deny };
-        let is_open = access.allow.is_empty() && access.deny.is_empty();
+    pub fn new(allow: &[IpNet], deny: &[IpNet]) -> Acl {
+        let otherwise = if allow.is_empty() { Ruling::Allow } else { Ruling::Deny };
+        let is_open = allow.is_empty() && deny.is_empty();
         let mut acl = Acl { v4: PrefixMap::new(), v6: PrefixMap::new(), otherwise, is_open };
         // In this order deny replaces an allow of the same prefix.
-        access.allow.iter().for_each(|net| acl.rule(*net, Ruling::Allow));
-        access.deny.iter().for_each(|net| acl.rule(*net, Ruling::Deny));
+        allow.iter().for_each(|net| acl.rule(*net, Ruling::Allow));
+        deny.iter().for_each(|net| acl.rule(*net, Ruling::Deny));
         acl
     }
 
@@ -84,8 +82,10 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     fn acl(allow: &[&str], deny: &[&str]) -> Acl {
-        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        Acl::new(&Access { allow: nets(allow), deny: nets(deny) })
+        let nets = |texts: &[&str]| -> Vec<IpNet> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        Acl::new(&nets(allow), &nets(deny))
     }
 
     fn allows(acl: &Acl, ip: &str) -> bool {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     /// Every prefix is looked at, and the longest match is remembered.
-    fn naive(access: &Access, ip: IpAddr) -> bool {
+    fn naive(allow: &[IpNet], deny: &[IpNet], ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         let longest = |nets: &[IpNet]| {
             let nets = nets.iter().filter_map(|net| match net {
@@ -153,8 +153,8 @@ mod tests {
             });
             nets.max()
         };
-        match (longest(&access.allow), longest(&access.deny)) {
-            (None, None) => access.allow.is_empty(),
+        match (longest(allow), longest(deny)) {
+            (None, None) => allow.is_empty(),
             (allow, deny) => allow > deny,
         }
     }
@@ -166,10 +166,9 @@ mod tests {
             deny in prop::collection::vec(any_net(), 0..6),
             clients in prop::collection::vec(any_ip(), 1..20),
         ) {
-            let access = Access { allow, deny };
-            let acl = Acl::new(&access);
+            let acl = Acl::new(&allow, &deny);
             for ip in clients {
-                prop_assert_eq!(acl.allows(ip), naive(&access, ip), "{}", ip);
+                prop_assert_eq!(acl.allows(ip), naive(&allow, &deny, ip), "{}", ip);
             }
         }
     }

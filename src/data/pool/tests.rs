@@ -413,7 +413,7 @@ async fn held_sessions_wake_when_a_backend_comes_up_or_a_slot_is_given_back() {
 
 #[test]
 fn no_tier_serves_in_the_place_of_one_that_is_waited_for() {
-    let mut config = config_of(Balance::default(), &[1, 1]);
+    let mut config = config_of(Balance::LeastConnections, &[1, 1]);
     config.backends[0].tier = 1;
     config.backends[1].tier = 2;
     let pool = build(config);

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::{self, Access};
+use crate::config;
 use crate::data::limits::Acl;
 use crate::data::wire::client_hello::Hello;
 
@@ -38,9 +38,9 @@ pub enum Decision {
 
 impl Routes {
     pub fn new(routes: &[config::Route]) -> Routes {
-        let entry = |route: &config::Route| {
-            let clients = Access { allow: route.client.clone(), deny: Vec::new() };
-            Entry { route: route.clone(), clients: Acl::new(&clients) }
+        let entry = |route: &config::Route| Entry {
+            route: route.clone(),
+            clients: Acl::new(&route.client, &[]),
         };
         Routes(routes.iter().map(entry).collect())
     }

@@ -25,7 +25,7 @@ pub fn outgoing(config: &config::Listener, pool: &Pool, sends_first: bool) -> Ou
     Outgoing {
         keepalive: config.keepalive.map(keepalive),
         buffer: config.socket_buffers.map(|buffers| buffers.backend),
-        user_timeout: pool.config.backend_user_timeout,
+        user_timeout: pool.config.timeouts.backend_user_timeout,
         sends_first,
     }
 }

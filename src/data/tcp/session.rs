@@ -166,7 +166,7 @@ impl Session {
     }
 
     fn bandwidth(&self, from_client: bool) -> Option<u64> {
-        let bandwidth = self.listener.config.limits.bandwidth;
+        let bandwidth = self.listener.config.limits.bandwidth?;
         if from_client { bandwidth.to_backend } else { bandwidth.to_client }
     }
 

@@ -65,7 +65,8 @@ fn the_reference_says_the_defaults() {
         pool: Some("resolvers".into()),
         ..Default::default()
     };
-    let pool = Pool { name: "db".into(), backends, ..Default::default() };
+    let health = Health { probe: Probe::Tcp, ..Pool::default().health };
+    let pool = Pool { name: "db".into(), backends, health, ..Default::default() };
     let resolver = Backend {
         name: "10.0.0.53:53".into(),
         address: BackendAddr::Inet("10.0.0.53:53".parse().unwrap()),

@@ -1,9 +1,9 @@
-//! The JSON Schema and the reader agree: the same keys, the samples accepted, the bad files refused where a
-//! schema can see what is wrong.
+//! The JSON Schema and the reader agree: the same keys, each with its sentence and its default, the samples accepted, the
+//! bad files refused where a schema can see what is wrong.
 
 use std::collections::BTreeSet;
 
-use maitred::config::schema::{keys, schema};
+use maitred::config::schema::{Presence, keys, rows, schema};
 use serde_json::Value;
 
 use super::{files_in, second_reader};
@@ -43,6 +43,90 @@ fn collect(root: &Value, schema: &Value, path: &str, found: &mut BTreeSet<String
     if schema["items"].is_object() {
         collect(root, &schema["items"], &format!("{path}[]"), found);
     }
+}
+
+/// Each property that the schema describes, with its place among the others.
+fn properties(schema: &Value) -> Vec<(&String, &Value)> {
+    let named = schema["$defs"].as_object().unwrap().values();
+    let own =
+        named.chain([schema]).flat_map(|it| it["properties"].as_object().into_iter().flatten());
+    own.collect()
+}
+
+#[test]
+fn every_key_has_a_sentence() {
+    for row in rows() {
+        let is_sentence = row.sentence.ends_with('.') && !row.sentence.contains("  ");
+        assert!(is_sentence && row.sentence.len() > 5, "{}: {:?}", row.path, row.sentence);
+    }
+    let schema = schema();
+    let properties = properties(&schema);
+    assert!(properties.len() > 100);
+    for (key, property) in properties {
+        let sentence = property["description"].as_str().unwrap_or_default();
+        let is_plain = !sentence.is_empty() && !sentence.contains("](");
+        assert!(is_plain, "{key}: {sentence:?}");
+    }
+}
+
+/// A default is what the key's own schema accepts, and the schema has it.
+#[test]
+fn every_default_can_be_read() {
+    let schema = schema();
+    let mut count = 0;
+    for (key, property) in properties(&schema) {
+        let Some(default) = property.get("default") else { continue };
+        let mut alone = property.clone();
+        alone["$defs"] = schema["$defs"].clone();
+        let validator = jsonschema::validator_for(&alone).unwrap();
+        assert!(validator.is_valid(default), "{key}: {default}");
+        count += 1;
+    }
+    let declared = rows().into_iter().filter(|row| !row.path.starts_with("defaults."));
+    let declared =
+        declared.filter(|row| matches!(row.presence, Presence::Default(text) if text != "{}"));
+    let declared: BTreeSet<String> = declared.map(|row| row.path).collect();
+    assert!(count > 60 && declared.len() >= count, "{count} of {}", declared.len());
+    // A file that says each of them is the file that says none.
+    let with = |path: &str| {
+        let mut at = &schema;
+        for key in path.split('.') {
+            at = resolved(&schema, &resolved(&schema, at)["properties"][key]);
+        }
+        at
+    };
+    assert_eq!(with("log.level")["default"], "info");
+    assert_eq!(with("process.shutdown.timeout")["default"], "25s");
+}
+
+/// References are followed where nothing stands beside them.
+fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str() {
+        Some(reference) if schema.get("default").is_none() => {
+            root.pointer(reference.strip_prefix('#').unwrap()).unwrap()
+        }
+        _ => schema,
+    }
+}
+
+/// What a reload refuses is marked, and nothing else.
+#[test]
+fn keys_marked_with_restart_are_those_that_a_reload_refuses() {
+    let fixed = |before: &str, after: &str| -> BTreeSet<String> {
+        let load = |text: &str| super::accepted(&format!("version: 1\n{text}"));
+        let keys = maitred::control::reload::fixed_keys_changed(&load(before), &load(after));
+        keys.into_iter().map(str::to_owned).collect()
+    };
+    let marked: BTreeSet<String> =
+        rows().into_iter().filter(|row| row.needs_restart).map(|row| row.path).collect();
+    let before = "process: {workers: 1, user: 1, group: 1}\nadmin: {socket: none}\n";
+    let after = "process: {workers: 2, user: 2, group: 2}\nadmin: {socket: auto}\n";
+    assert_eq!(fixed(before, after), marked);
+    // Every other key of the process, of admin and of the log.
+    let other = "process: {workers: 1, user: 1, group: 1, max_sessions: 9, busy_poll: 1ms, watch: true,\n  \
+                 shutdown: {delay: 1s, timeout: 2s}}\n\
+                 admin: {socket: none, listen: none}\nlog: {level: debug, format: json, sessions: all}\n";
+    assert_eq!(fixed(before, other), BTreeSet::new());
 }
 
 #[test]

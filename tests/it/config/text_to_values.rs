@@ -54,13 +54,13 @@ fn every_key_of_a_listener_arrives() {
     assert_eq!(listener.deny_sessions, DenySessions::End);
     assert_eq!(listener.on_refuse, OnRefuse::Reset);
     assert_eq!(listener.relay, RelayMode::Splice);
-    assert_eq!(listener.max_sessions, Some(100));
+    assert_eq!(listener.limits.sessions, Some(100));
     assert_eq!(listener.limits.sessions_per_client, Some(5));
     assert_eq!(listener.limits.rate, Some(Rate { per_second: 7, burst: 7 }));
     let bandwidth = Bandwidth { to_client: Some(10 << 20), to_backend: None };
-    assert_eq!(listener.limits.bandwidth, bandwidth);
-    assert_eq!(listener.access.allow, ["10.0.0.0/8".parse().unwrap()]);
-    assert_eq!(listener.access.deny, ["10.0.0.7/32".parse().unwrap()]);
+    assert_eq!(listener.limits.bandwidth, Some(bandwidth));
+    assert_eq!(listener.allow, ["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(listener.deny, ["10.0.0.7/32".parse().unwrap()]);
     assert_eq!(listener.timeouts.idle, Some(Duration::from_secs(5_400)));
     assert_eq!(listener.timeouts.half_closed, None);
     assert_eq!(listener.timeouts.max_lifetime, Some(Duration::from_secs(86_400)));
@@ -99,7 +99,7 @@ fn every_key_of_a_pool_arrives() {
     let hold = |seconds, max| Hold { time: Duration::from_secs(seconds), max };
     assert_eq!(pool.when_none_up, WhenNoneUp::Hold(hold(10, 5)));
     assert_eq!(pool.when_full, WhenFull::Hold(hold(1, 6)));
-    assert_eq!(pool.backend_user_timeout, Some(Duration::from_secs(20)));
+    assert_eq!(pool.timeouts.backend_user_timeout, Some(Duration::from_secs(20)));
 }
 
 #[test]
@@ -116,12 +116,12 @@ fn every_key_of_health_arrives() {
     ];
     assert_eq!(
         health.probe,
-        Probe::Http {
+        Probe::Http(maitred::config::Http {
             path: "/up".into(),
             host: Some("app.example".into()),
             status,
             standby: vec![StatusRange { first: 503, last: 503 }]
-        }
+        })
     );
 }
 
@@ -133,35 +133,35 @@ fn payloads_of_probes_are_bytes() {
     };
     assert_eq!(
         probe("\"PING\\r\\n\"", "{regex: \"^\\\\+PONG$\"}"),
-        Probe::Exchange {
+        Probe::Exchange(maitred::config::Exchange {
             send: Some(b"PING\r\n".to_vec()),
             expect: Some(Expect::Regex("^\\+PONG$".into())),
             standby: None
-        }
+        })
     );
     assert_eq!(
         probe("{hex: \"00 0a FF\"}", "OK"),
-        Probe::Exchange {
+        Probe::Exchange(maitred::config::Exchange {
             send: Some(vec![0, 10, 255]),
             expect: Some(Expect::Bytes(b"OK".to_vec())),
             standby: None
-        }
+        })
     );
     assert_eq!(
         probe("none", "master, standby: slave"),
-        Probe::Exchange {
+        Probe::Exchange(maitred::config::Exchange {
             send: None,
             expect: Some(Expect::Bytes(b"master".to_vec())),
             standby: Some(Expect::Bytes(b"slave".to_vec()))
-        }
+        })
     );
     assert_eq!(
         probe("none", "{hex: 1234}"),
-        Probe::Exchange {
+        Probe::Exchange(maitred::config::Exchange {
             send: None,
             expect: Some(Expect::Bytes(vec![0x12, 0x34])),
             standby: None
-        }
+        })
     );
 }
 
@@ -227,7 +227,9 @@ fn defaults_merge_key_by_key_and_lists_and_choices_replace() {
     let health = &config.pools[0].health;
     assert_eq!((health.interval.as_secs(), health.timeout.as_secs()), (5, 2));
     assert_eq!(config.pools[0].source, [std::net::IpAddr::from([10, 0, 0, 9]).into()]);
-    assert!(matches!(&health.probe, Probe::Http { path, host: None, .. } if path == "/b"));
+    assert!(
+        matches!(&health.probe, Probe::Http(maitred::config::Http { path, host: None, .. }) if path == "/b")
+    );
 }
 
 #[test]

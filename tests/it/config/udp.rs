@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use maitred::config::{
-    Access, Bandwidth, DnsRecord, Expect, Flow, Limits, OnDown, Probe, Protocol, ProxyDatagrams,
+    DnsRecord, Expect, Flow, Limits, Listener, OnDown, Probe, Protocol, ProxyDatagrams,
     ProxyVersion, Rate, WhenFlowsFull, load,
 };
 
@@ -20,9 +20,15 @@ fn with_pool(pool: &str) -> String {
     with_listener("flow: {}").replace("backends:", &format!("{pool}\n    backends:"))
 }
 
-fn access(allow: &[&str], deny: &[&str]) -> Access {
-    let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-    Access { allow: nets(allow), deny: nets(deny) }
+/// `allow` and `deny` as they are written here.
+fn lists(listener: &Listener) -> (Vec<String>, Vec<String>) {
+    let texts = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect();
+    (texts(&listener.allow), texts(&listener.deny))
+}
+
+fn access(allow: &[&str], deny: &[&str]) -> (Vec<String>, Vec<String>) {
+    let texts = |nets: &[&str]| nets.iter().map(|net| (*net).to_owned()).collect();
+    (texts(allow), texts(deny))
 }
 
 #[test]
@@ -34,17 +40,18 @@ fn every_key_of_a_udp_listener_arrives() {
                 flow: {timeout: 5s, max_flows: 100, requests: 1, responses: 2, when_full: evict_idle}";
     let listener = &accepted(&with_listener(text)).listeners[0];
     assert_eq!(listener.protocol, Protocol::Udp);
-    assert_eq!(listener.access, access(&["10.0.0.0/8", "2001:db8::/32"], &["10.0.0.7/32"]));
-    assert_eq!(listener.max_sessions, Some(5));
+    assert_eq!(lists(listener), access(&["10.0.0.0/8", "2001:db8::/32"], &["10.0.0.7/32"]));
+    assert_eq!(listener.limits.sessions, Some(5));
     assert_eq!(listener.socket_buffers.unwrap().client, 1 << 20);
     let rate = |per_second, burst| Some(Rate { per_second, burst });
     let limits = Limits {
+        sessions: Some(5),
         sessions_per_client: Some(2),
         rate: rate(10, 20),
         // Without a burst, a second's worth.
         rate_per_client: rate(3, 3),
         prereads: None,
-        bandwidth: Bandwidth::default(),
+        bandwidth: None,
         datagram_rate: rate(1_000_000_000, 1),
         datagram_rate_per_client: None,
     };
@@ -76,16 +83,25 @@ fn the_probes_of_udp_arrive() {
     };
     assert_eq!(
         probe("{udp: {send: {hex: \"ff 00\"}, expect: pong}}"),
-        Probe::Udp { send: Some(vec![255, 0]), expect: Some(Expect::Bytes(b"pong".to_vec())) }
+        Probe::Udp(maitred::config::UdpProbe {
+            send: Some(vec![255, 0]),
+            expect: Some(Expect::Bytes(b"pong".to_vec()))
+        })
     );
     assert_eq!(
         probe("{udp: {send: ping}}"),
-        Probe::Udp { send: Some(b"ping".to_vec()), expect: None }
+        Probe::Udp(maitred::config::UdpProbe { send: Some(b"ping".to_vec()), expect: None })
     );
-    assert_eq!(probe("{dns: {name: .}}"), Probe::Dns { name: ".".into(), record: DnsRecord::A });
+    assert_eq!(
+        probe("{dns: {name: .}}"),
+        Probe::Dns(maitred::config::DnsProbe { name: ".".into(), record: DnsRecord::A })
+    );
     assert_eq!(
         probe("{dns: {name: _dns._udp.example.com, type: SRV}}"),
-        Probe::Dns { name: "_dns._udp.example.com".into(), record: DnsRecord::Srv }
+        Probe::Dns(maitred::config::DnsProbe {
+            name: "_dns._udp.example.com".into(),
+            record: DnsRecord::Srv
+        })
     );
 }
 
@@ -102,9 +118,12 @@ fn defaults_of_the_other_protocol_are_passed_over() {
     assert_eq!(udp.limits.datagram_rate, Some(Rate { per_second: 1, burst: 1 }));
     assert_eq!((udp.relay, udp.backlog, udp.on_refuse), (default.relay, 4096, default.on_refuse));
     assert_eq!((udp.timeouts, udp.keepalive), (default.timeouts, default.keepalive));
-    assert_eq!((tcp.flow, tcp.limits), (Flow::default(), Limits::default()));
+    assert_eq!(
+        (tcp.flow, tcp.limits),
+        (Flow::default(), Limits { sessions: Some(9), ..Limits::default() })
+    );
     assert_eq!((tcp.backlog, tcp.timeouts.idle), (7, Some(Duration::from_secs(300))));
-    assert_eq!((udp.max_sessions, tcp.max_sessions), (Some(9), Some(9)));
+    assert_eq!((udp.limits.sessions, tcp.limits.sessions), (Some(9), Some(9)));
 }
 
 #[test]
@@ -127,9 +146,9 @@ fn networks_come_from_files_as_well() {
     std::fs::write(&list, "# ours\n192.0.2.7 # one\n\n2001:db8::/32\n").unwrap();
     let first = load().unwrap();
     let denied = access(&[], &["192.0.2.1/32", "192.0.2.7/32", "2001:db8::/32"]);
-    assert_eq!(first.listeners[0].access, denied);
+    assert_eq!(lists(&first.listeners[0]), denied);
     std::fs::write(&list, "").unwrap();
     let second = load().unwrap();
-    assert_eq!(second.listeners[0].access, access(&[], &["192.0.2.1/32"]));
+    assert_eq!(lists(&second.listeners[0]), access(&[], &["192.0.2.1/32"]));
     assert_ne!(first.sha256, second.sha256);
 }

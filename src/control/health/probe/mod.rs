@@ -55,17 +55,22 @@ impl Prober {
     pub fn new(pool: &config::Pool) -> Option<Prober> {
         let health = &pool.health;
         let method = match &health.probe {
-            config::Probe::Exchange { send, expect, standby } => Method::Exchange(
-                exchange::Exchange::new(send.as_deref(), expect.as_ref(), standby.as_ref()),
-            ),
-            config::Probe::Http { path, host, status, standby } => {
-                Method::Http(http::Http::new(path, host.as_deref(), status, standby))
-            }
-            config::Probe::Dns { name, record } => Method::Dns(dns::Dns::new(name, *record)),
+            config::Probe::Exchange(own) => Method::Exchange(exchange::Exchange::new(
+                own.send.as_deref(),
+                own.expect.as_ref(),
+                own.standby.as_ref(),
+            )),
+            config::Probe::Http(own) => Method::Http(http::Http::new(
+                &own.path,
+                own.host.as_deref(),
+                &own.status,
+                &own.standby,
+            )),
+            config::Probe::Dns(own) => Method::Dns(dns::Dns::new(&own.name, own.record)),
             config::Probe::None => return None,
-            config::Probe::Tcp => Method::Tcp,
-            config::Probe::Udp { send, expect } => {
-                Method::Udp(udp::Udp::new(send.as_deref(), expect.as_ref()))
+            config::Probe::Auto | config::Probe::Tcp => Method::Tcp,
+            config::Probe::Udp(own) => {
+                Method::Udp(udp::Udp::new(own.send.as_deref(), own.expect.as_ref()))
             }
         };
         let source = pool.source.clone();

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Config;
-use super::load::read_text_file;
+use crate::config::{Config, read_text_file};
 use crate::data::tls::client::Client;
 use crate::data::tls::server::Server;
 

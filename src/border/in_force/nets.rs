@@ -1,52 +1,17 @@
-//! Who may come in, and the files of networks that have a part in it: what becomes of a configuration when one of them
-//! changes. Who looks at them is not known here.
+//! Files of networks: what becomes of a configuration when one of them changes. `control::file_watch` looks at them.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::Config;
-
-/// Who may come in: the most specific prefix decides, at equal length deny wins. No `allow` = everyone.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Access {
-    pub allow: Vec<IpNet>,
-    pub deny: Vec<IpNet>,
-}
-
-/// `allow_file` and `deny_file`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct AccessFiles {
-    pub allow: Option<NetFile>,
-    pub deny: Option<NetFile>,
-}
-
-/// A file whose networks stand at the end of a list.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NetFile {
-    pub path: PathBuf,
-    /// Networks of the list that the configuration itself has, in front of the file's.
-    pub written: usize,
-}
-
-/// An emptied file must not open the door.
-pub const OPENS_THE_DOOR: &str =
-    "there is no network in this file, and without any everyone is allowed";
-
-impl AccessFiles {
-    /// With the word that a metric has for each.
-    pub fn each(&self) -> impl Iterator<Item = (&'static str, &NetFile)> {
-        let named = [("allow", &self.allow), ("deny", &self.deny)];
-        named.into_iter().filter_map(|(word, file)| Some((word, file.as_ref()?)))
-    }
-}
+use crate::config::{Config, NetFile, OPENS_THE_DOOR};
 
 impl Config {
     /// Every file of networks, once.
     pub fn net_files(&self) -> BTreeSet<&Path> {
-        let files = self.listeners.iter().flat_map(|listener| listener.access_files.each());
+        let files = self.listeners.iter().flat_map(|listener| listener.net_files());
         files.map(|(_, file)| file.path.as_path()).collect()
     }
 
@@ -58,21 +23,19 @@ impl Config {
             let of = |file: &Option<NetFile>| {
                 file.as_ref().filter(|file| file.path == path).map(|file| file.written)
             };
-            let files = &listener.access_files;
-            let (allow, deny) = (of(&files.allow), of(&files.deny));
+            let (allow, deny) = (of(&listener.allow_file), of(&listener.deny_file));
             if allow == Some(0) && nets.is_empty() {
                 return Err(OPENS_THE_DOOR);
             }
             let is_other = |list: &[IpNet], written: Option<usize>| {
                 written.is_some_and(|written| list.get(written..) != Some(nets))
             };
-            let access = &listener.access;
-            if !is_other(&access.allow, allow) && !is_other(&access.deny, deny) {
+            if !is_other(&listener.allow, allow) && !is_other(&listener.deny, deny) {
                 continue;
             }
             differs = true;
-            let access = &mut Arc::make_mut(listener).access;
-            for (list, written) in [(&mut access.allow, allow), (&mut access.deny, deny)] {
+            let own = Arc::make_mut(listener);
+            for (list, written) in [(&mut own.allow, allow), (&mut own.deny, deny)] {
                 if let Some(written) = written {
                     list.truncate(written);
                     list.extend(nets);
@@ -98,17 +61,16 @@ mod tests {
 
     fn config() -> Config {
         let first = Listener {
-            access: Access {
-                allow: nets(&["10.0.0.0/8", "192.0.2.0/24"]),
-                deny: nets(&["192.0.2.7/32"]),
-            },
-            access_files: AccessFiles { allow: file("a", 1), deny: file("b", 0) },
+            allow: nets(&["10.0.0.0/8", "192.0.2.0/24"]),
+            allow_file: file("a", 1),
+            deny: nets(&["192.0.2.7/32"]),
+            deny_file: file("b", 0),
             ..Listener::default()
         };
         let second = Listener {
             name: "second".into(),
-            access: Access { allow: nets(&["192.0.2.0/24"]), deny: Vec::new() },
-            access_files: AccessFiles { allow: file("a", 0), deny: None },
+            allow: nets(&["192.0.2.0/24"]),
+            allow_file: file("a", 0),
             ..Listener::default()
         };
         let third = Listener { name: "third".into(), ..Listener::default() };
@@ -122,12 +84,12 @@ mod tests {
         assert_eq!(before.net_files(), ["a", "b"].map(Path::new).into());
         let after = before.with_nets(Path::new("a"), &nets(&["::/0"])).unwrap().unwrap();
         let [first, second, third] = &after.listeners[..] else { panic!("three") };
-        assert_eq!(first.access.allow, nets(&["10.0.0.0/8", "::/0"]));
-        assert_eq!(first.access.deny, nets(&["192.0.2.7/32"]));
-        assert_eq!(second.access.allow, nets(&["::/0"]));
+        assert_eq!(first.allow, nets(&["10.0.0.0/8", "::/0"]));
+        assert_eq!(first.deny, nets(&["192.0.2.7/32"]));
+        assert_eq!(second.allow, nets(&["::/0"]));
         assert!(Arc::ptr_eq(third, &before.listeners[2]), "what did not change is the same object");
         let after = before.with_nets(Path::new("b"), &[]).unwrap().unwrap();
-        assert!(after.listeners[0].access.deny.is_empty());
+        assert!(after.listeners[0].deny.is_empty());
     }
 
     #[test]

@@ -1,47 +1,31 @@
-//! `process.user` and `process.group`: a name or a number, looked up in the texts of `/etc/passwd` and `/etc/group`.
-//! Of those files alone: a static program cannot load what a system may know users by besides. Reads nothing itself.
+//! Users and groups of this machine, looked up in the texts of `/etc/passwd` and `/etc/group`. Of those files alone: a
+//! static program cannot load what a system may know users by besides.
 
-use std::borrow::Cow;
+use std::fmt;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use super::privileges::User;
 
-use super::User;
-use super::choice::{is_off, off_for_none, substitutable};
-use super::decode::{Decode, Placed};
-use super::fault::{Code, Fault, Faults, quote};
-use super::scalar::text_of;
-use super::tree::{Node, Span};
-use super::value::text_value;
-
-/// A user or a group as it is written; `none`: nobody else than who started the program.
-#[derive(Clone, Debug)]
-pub struct AccountName(pub Option<Account>);
-
+/// As somebody writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Account {
     Id(u32),
     Name(String),
 }
 
-text_value!(
-    AccountName,
-    "a name or a number, or `none`",
-    json_schema!({ "type": ["string", "integer"], "pattern": "^[^\\s:]+$", "minimum": 0, "maximum": MAX_ID }),
-    |text, at| match text {
-        "none" => Ok(AccountName(None)),
-        // An account may have almost any name, but hardly one of these.
-        _ if is_off(text) => Err(off_for_none(text, at)),
-        _ => account(text).map(|account| AccountName(Some(account))).ok_or_else(|| {
-            Fault::error(Code::Malformed, at, format!("{} can be no user or group", quote(text)))
-                .hint(format!("write its name, or its number, at most `{MAX_ID}`"))
-        }),
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Account::Id(id) => id.fmt(f),
+            Account::Name(name) => name.fmt(f),
+        }
     }
-);
+}
 
 /// The number after it means `nobody said`, to the kernel.
-const MAX_ID: u32 = u32::MAX - 1;
+pub const MAX_ID: u32 = u32::MAX - 1;
 
-fn account(text: &str) -> Option<Account> {
+/// `None`: no account can be called so.
+pub fn account(text: &str) -> Option<Account> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().ok().filter(|id| *id <= MAX_ID).map(Account::Id);
     }
@@ -55,58 +39,51 @@ pub struct Accounts {
     pub group: Result<String, String>,
 }
 
-/// Who `user` and `group` are on this machine; `None`: one of them is reported as unknown.
+impl Accounts {
+    pub fn read() -> Accounts {
+        let read = |path| std::fs::read_to_string(path).map_err(|error| error.to_string());
+        Accounts { passwd: read("/etc/passwd"), group: read("/etc/group") }
+    }
+}
+
+/// What is not found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unknown {
+    Group,
+    /// Of a number, and no group is named.
+    GroupOf(u32),
+    User,
+}
+
+/// Which `user` and `group` are meant on this machine.
 pub fn look_up(
-    user: &Placed<Account>,
-    group: Option<&Placed<Account>>,
+    user: &Account,
+    group: Option<&Account>,
     accounts: &Accounts,
-    faults: &mut Faults,
-) -> Option<User> {
-    let entry = accounts.passwd.as_deref().ok().and_then(|text| passwd(text, &user.value));
-    let (uid, name) = match (&user.value, &entry) {
+) -> Result<User, Unknown> {
+    let entry = accounts.passwd.as_deref().ok().and_then(|text| passwd(text, user));
+    let (uid, name) = match (user, &entry) {
         (Account::Id(id), _) => (*id, None),
         (Account::Name(name), Some(entry)) => (entry.uid, Some(name)),
-        (Account::Name(name), None) => {
-            faults.push(unknown("user", name, user.span, "/etc/passwd", &accounts.passwd));
-            return None;
+        (Account::Name(_), None) => {
+            return Err(Unknown::User);
         }
     };
-    let gid = match group.map(|group| (&group.value, group.span)) {
-        Some((Account::Id(id), _)) => *id,
-        Some((Account::Name(name), at)) => {
+    let gid = match (group, &entry) {
+        (Some(Account::Id(id)), _) => *id,
+        (Some(Account::Name(name)), _) => {
             let found = accounts.group.as_deref().ok().and_then(|text| group_id(text, name));
-            let Some(gid) = found else {
-                faults.push(unknown("group", name, at, "/etc/group", &accounts.group));
-                return None;
-            };
-            gid
+            found.ok_or(Unknown::Group)?
         }
-        None => match &entry {
-            Some(entry) => entry.gid,
-            None => {
-                let message = format!("user {uid} is not in /etc/passwd, so its group is unknown");
-                let fault = Fault::error(Code::MissingKey, user.span, message);
-                faults.push(fault.hint(format!("add its group: `group: {uid}`, or what it is")));
-                return None;
-            }
-        },
+        (None, Some(entry)) => entry.gid,
+        (None, None) => return Err(Unknown::GroupOf(uid)),
     };
     // A number is taken as it is: whose name it has, and which groups list that name, is left to chance.
     let groups = name.zip(accounts.group.as_deref().ok());
     let groups = groups.map_or_else(Vec::new, |(name, text)| groups_of(text, name));
     let groups = groups.into_iter().filter(|it| *it != gid).collect();
     let written = name.cloned().unwrap_or_else(|| uid.to_string());
-    Some(User { name: written, uid, gid, groups })
-}
-
-fn unknown(kind: &str, name: &str, at: Span, file: &str, read: &Result<String, String>) -> Fault {
-    let name = quote(name);
-    let message = match read {
-        Ok(_) => format!("there is no {kind} {name} in {file}"),
-        Err(error) => format!("the {kind} {name} is unknown: {file} cannot be read: {error}"),
-    };
-    Fault::error(Code::UnknownAccount, at, message)
-        .hint("write another name, or a number, which need not be in any file")
+    Ok(User { name: written, uid, gid, groups })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,18 +144,12 @@ mod tests {
         Accounts { passwd: Ok(PASSWD.to_owned()), group: Ok(GROUP.to_owned()) }
     }
 
-    fn placed(text: &str) -> Placed<Account> {
-        Placed { value: account(text).unwrap(), span: Span::default() }
+    fn found(user: &str, group: Option<&str>, accounts: &Accounts) -> Result<User, Unknown> {
+        let group = group.map(|text| account(text).unwrap());
+        look_up(&account(user).unwrap(), group.as_ref(), accounts)
     }
 
-    fn found(user: &str, group: Option<&str>, accounts: &Accounts) -> Result<User, String> {
-        let mut faults = Faults::default();
-        let group = group.map(placed);
-        let user = look_up(&placed(user), group.as_ref(), accounts, &mut faults);
-        user.ok_or_else(|| faults.into_sorted().0.remove(0).message)
-    }
-
-    fn user(name: &str, uid: u32, gid: u32, groups: &[u32]) -> Result<User, String> {
+    fn user(name: &str, uid: u32, gid: u32, groups: &[u32]) -> Result<User, Unknown> {
         Ok(User { name: name.to_owned(), uid, gid, groups: groups.to_vec() })
     }
 
@@ -203,23 +174,15 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_in_the_files_is_named() {
+    fn who_is_not_in_the_files_is_not_found() {
         let accounts = accounts();
         for name in ["nobody-here", "broken", "short", "huge", "L", "+"] {
-            let message = format!("there is no user `{name}` in /etc/passwd");
-            assert_eq!(found(name, None, &accounts), Err(message));
+            assert_eq!(found(name, None, &accounts), Err(Unknown::User), "{name}");
         }
-        assert_eq!(
-            found("lb", Some("broken"), &accounts),
-            Err("there is no group `broken` in /etc/group".to_owned())
-        );
-        assert_eq!(
-            found("65532", None, &accounts),
-            Err("user 65532 is not in /etc/passwd, so its group is unknown".to_owned())
-        );
+        assert_eq!(found("lb", Some("broken"), &accounts), Err(Unknown::Group));
+        assert_eq!(found("65532", None, &accounts), Err(Unknown::GroupOf(65532)));
         let bare = Accounts { passwd: Err("it is gone".to_owned()), ..accounts };
-        let message = "the user `lb` is unknown: /etc/passwd cannot be read: it is gone";
-        assert_eq!(found("lb", None, &bare), Err(message.to_owned()));
+        assert_eq!(found("lb", None, &bare), Err(Unknown::User));
     }
 
     #[test]

@@ -1,19 +1,21 @@
-//! Addresses as a file writes them: what a listener binds, where a backend is, where the admin server
-//! listens. Names are never looked up here.
+//! Addresses and networks as people write them: what a listener binds, where a backend is, where the admin server
+//! listens, which clients may come in. Names are never looked up here.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
+use super::addr::{BackendAddr, BadZone, ListenAddr, ZonedIp};
 use super::dns_name;
-use super::fault::{Code, quote};
-use super::value::BackendAddress;
-use crate::border::addr::{BackendAddr, BadZone, ListenAddr, ZonedIp};
+use super::text::quote;
 use crate::sys::interface;
 
 /// What is wrong with an address, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadAddress {
-    pub code: Code,
+    /// A host name, where an address must stand.
+    pub is_name: bool,
     pub message: String,
     pub hint: String,
 }
@@ -26,6 +28,32 @@ const MAX_UNIX_PATH: usize = 107;
 pub struct HostPort {
     pub host: String,
     pub port: Option<u16>,
+}
+
+/// Where a backend is, or what to ask for where.
+#[derive(Clone, Debug)]
+pub enum BackendAddress {
+    At(BackendAddr),
+    Named(HostPort),
+}
+
+impl BackendAddress {
+    /// `None`: of a host name.
+    pub fn at(&self) -> Option<&BackendAddr> {
+        match self {
+            BackendAddress::At(address) => Some(address),
+            BackendAddress::Named(_) => None,
+        }
+    }
+
+    /// The host, if the port is to be the one that the client dialled.
+    pub fn without_port(&self) -> Option<String> {
+        match self {
+            BackendAddress::At(BackendAddr::InetClientPort(ip)) => Some(ip.to_string()),
+            BackendAddress::Named(HostPort { host, port: None }) => Some(host.clone()),
+            BackendAddress::At(_) | BackendAddress::Named(_) => None,
+        }
+    }
 }
 
 /// The part before the port.
@@ -171,7 +199,7 @@ pub fn backend_or_name(text: &str) -> Result<BackendAddress, BadAddress> {
         None => (text, None),
     };
     let is_local = host.eq_ignore_ascii_case("localhost");
-    if bad.code != Code::HostName || is_local {
+    if !bad.is_name || is_local {
         return Err(bad);
     }
     if is_mistyped_ipv4(host) {
@@ -179,7 +207,7 @@ pub fn backend_or_name(text: &str) -> Result<BackendAddress, BadAddress> {
     }
     if let Some((wrong, hint)) = dns_name::wrong_with(host) {
         let message = format!("{} {wrong}", quote(host));
-        return Err(BadAddress { code: Code::HostName, message, hint: hint.to_owned() });
+        return Err(BadAddress { is_name: true, message, hint: hint.to_owned() });
     }
     let port = port.map(|port| port_number(text, port)).transpose()?;
     if port == Some(0) {
@@ -280,7 +308,7 @@ fn bad_port_0(text: &str) -> BadAddress {
 fn bad(text: &str, wrong: &str, hint: String) -> BadAddress {
     let noun = if wrong.starts_with("is not an") { "" } else { "the address " };
     let message = format!("{noun}{} {wrong}", quote(text));
-    BadAddress { code: Code::BadAddress, message, hint }
+    BadAddress { is_name: false, message, hint }
 }
 
 /// `None`: no colon at all. The port is returned as written.
@@ -339,7 +367,7 @@ fn no_ip(text: &str, host: &str, port: &str, forms: &str) -> BadAddress {
         (_, true) => BACKEND_FORMS.to_owned(),
         (_, false) => "write an IP address of this machine, or `:port` for all of them".to_owned(),
     };
-    BadAddress { code: Code::HostName, message: format!("{} is a host name", quote(host)), hint }
+    BadAddress { is_name: true, message: format!("{} is a host name", quote(host)), hint }
 }
 
 fn port_range(text: &str, ports: &str) -> Result<(u16, u16), BadAddress> {
@@ -415,6 +443,39 @@ fn unix_path(path: &str) -> Result<PathBuf, BadAddress> {
         return Err(bad(&text, "is too long", hint));
     }
     Ok(PathBuf::from(path))
+}
+
+/// One network.
+pub fn net(text: &str) -> Result<IpNet, BadAddress> {
+    const FORMS: &str = "write a network such as `10.0.0.0/8` or `2001:db8::/32`, or an address";
+    let bad = |what: &str, hint: String| BadAddress {
+        is_name: false,
+        message: format!("{} {what}", quote(text)),
+        hint,
+    };
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let Ok(ip) = address.parse::<IpAddr>() else {
+        return Err(bad("is not a network", FORMS.to_owned()));
+    };
+    let Some(length) = length else { return Ok(IpNet::from(ip)) };
+    let most = if ip.is_ipv4() { 32 } else { 128 };
+    let is_number = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
+    let net = length.parse().ok().filter(|_| is_number).and_then(|it| IpNet::new(ip, it).ok());
+    let Some(net) = net else {
+        return Err(bad("has no length that fits", format!("after `/` write 0 to {most}")));
+    };
+    if net.trunc() != net {
+        let hint = format!(
+            "for the network write {}, for the one address {}",
+            quote(&net.trunc().to_string()),
+            quote(address)
+        );
+        return Err(bad("is an address within a network", hint));
+    }
+    Ok(net)
 }
 
 #[cfg(test)]
@@ -502,8 +563,8 @@ mod tests {
         assert_eq!(shown("[2001:db8::1]"), Ok("2001:db8::1".into()));
         assert_eq!(shown("[2001:DB8::1]:1"), Ok("[2001:db8::1]:1".into()));
         assert_eq!(shown("unix:/x"), Ok("unix:/x".into()));
-        assert_eq!(backend("db.example.com:5432").unwrap_err().code, Code::HostName);
-        assert_eq!(backend("db").unwrap_err().code, Code::HostName);
+        assert!(backend("db.example.com:5432").unwrap_err().is_name);
+        assert!(backend("db").unwrap_err().is_name);
         for text in
             ["", ":1", "10.0.0.1:0", "0.0.0.0:1", "224.0.0.1:1", "10.0.0.1:", "a b", "1.2.3.4:1-2"]
         {
@@ -555,6 +616,36 @@ mod tests {
         #[test]
         fn no_text_makes_an_address_panic(text in "[\\[\\]:0-9a-f.*/unix-]{0,24}|.{0,30}") {
             let _ = (listen(&text), backend(&text), admin(&text), ip(&text));
+        }
+    }
+
+    #[test]
+    fn a_bare_address_is_itself_alone() {
+        assert_eq!(net("192.0.2.7").unwrap(), "192.0.2.7/32".parse().unwrap());
+        assert_eq!(net("2001:db8::7").unwrap(), "2001:db8::7/128".parse().unwrap());
+        assert_eq!(net("0.0.0.0/0").unwrap(), "0.0.0.0/0".parse().unwrap());
+    }
+
+    #[test]
+    fn what_is_no_network_is_told_what_to_write() {
+        for (text, hint) in [
+            ("10.1.2.3/8", "for the network write `10.0.0.0/8`, for the one address `10.1.2.3`"),
+            (
+                "2001:db8::1/32",
+                "for the network write `2001:db8::/32`, for the one address `2001:db8::1`",
+            ),
+            ("10.0.0.0/33", "after `/` write 0 to 32"),
+            ("10.0.0.0/255.0.0.0", "after `/` write 0 to 32"),
+            ("10.0.0.0/+8", "after `/` write 0 to 32"),
+            ("10.0.0.0/", "after `/` write 0 to 32"),
+            ("::/129", "after `/` write 0 to 128"),
+        ] {
+            assert_eq!(net(text).unwrap_err().hint, hint, "{text}");
+        }
+        for text in
+            ["", "/8", "example.com", "10.0.0", "010.0.0.0/8", "10.0.0.1:80", "fe80::1%eth0"]
+        {
+            assert!(net(text).unwrap_err().message.ends_with("is not a network"), "{text}");
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::{Answers, Backend, Config, Origin, Pool, Question};
+use crate::config::{Answers, Backend, Config, Origin, Pool, Question};
 
 /// A backend of an earlier version of its pool.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,380 @@
+//! The keys of a pool.
+
+use std::sync::Arc;
+
+use super::backend::{Asked, Backend, Balance};
+use crate::config::choice::{choice, words};
+use crate::config::discovery::{Discovery, DnsServer};
+use crate::config::mapping::mapping;
+use crate::config::net::Alpn;
+use crate::config::net::FilePath;
+use crate::config::payload::{Expectation, Payload};
+use crate::config::scalar::{
+    Count, DAY, HOUR, OrAuto, OrNone, OrSame, OrSystem, SECOND, Share, Switch, Time,
+};
+use crate::config::value::{
+    DnsName, HostText, ProxyTlvs, ProxyVersion, RequestPath, SourceAddress, Statuses, TableSize,
+};
+use crate::data::tls::client::Client;
+
+mapping! {
+    /// A group of backends with one balancing policy.
+    Pool {
+        /// How a backend is picked ([which one](../README.md#which-balancing)). `ip_hash`: `consistent_hash` on `client_ip`.
+        balance: Balance = "least_connections";
+        /// With `consistent_hash`, and but for `key` with `ip_hash`.
+        hash: Hash = "{}";
+        /// Addresses, names, or mappings with the keys below. Required, unless there is `discovery`.
+        backends: Vec<Backend> [hand Vec<Backend>] [absent "–", "[]"];
+        /// Further backends, which come and go without a reload ([discovery](discovery.md)). `none`: they are those listed.
+        discovery: Found = "none" [hand Option<Arc<Discovery>>];
+        /// `true`: a full tier overflows into the next. `false`: the next tier serves only while no backend of this one is up.
+        spill: Switch = "false";
+        /// How a backend is connected to.
+        connect: Connect = "{}";
+        /// Addresses to connect from, in turn; empty: the kernel chooses.
+        source: Vec<SourceAddress> = "[]";
+        /// Which side chooses the port to connect from, the kernel or this program
+        /// ([tuning](tuning.md#source-ports-and-time_wait)).
+        source_ports: SourcePorts = "auto";
+        /// A PROXY header tells backends the client's address. UDP has `v2` only.
+        send_proxy_protocol: SendProxy = "none" [hand Option<ProxyVersion>];
+        /// What a header of version 2 tells besides: the server name the client asked for, the protocol agreed on, a checksum.
+        send_proxy_tlvs: Vec<ProxyTlv> = "[]" [hand ProxyTlvs] [tcp];
+        /// Which datagrams of a flow carry the header. With `first`, also the next one after its backend was down, or after
+        /// ICMP said that its port is closed: what listens there now has been told nothing.
+        send_proxy_datagrams: ProxyDatagrams = "first" [udp];
+        /// Sessions and probes speak TLS, 1.2 or 1.3, to backends. `none`: backends hear what the client says.
+        tls: OrNone<PoolTls> = "none" [hand Option<Arc<Client>>] [tcp];
+        /// Active probes.
+        health: Health = "{}";
+        /// Ejects a backend whose sessions fail in a row; on by default, with the values below. A lone backend is never
+        /// ejected. `none`: off.
+        passive: OrNone<Passive> = "{}";
+        /// A backend that recovered gets its share back over this time, from a tenth on; not at the start.
+        slow_start: OrNone<Time<1, DAY>> = "none";
+        /// What happens to the sessions and flows of a backend that goes down. `auto`: sessions stay, flows move to another
+        /// backend at their next datagram.
+        on_down: OnDown = "auto";
+        /// The same choices by the reason for which a backend is lost; where one is not given, `on_down` holds.
+        on_down_reasons: OnDownReasons = "{}";
+        /// What happens to clients while no backend is up. `try_all`: backends that probes call down are tried, too, never
+        /// those in `drain` or `maintenance`.
+        when_none_up: WhenNoneUp = "refuse";
+        /// What happens to clients while every backend that is up is at its `max_sessions`.
+        when_full: WhenFull = "refuse";
+        /// Times of the backend connections.
+        timeouts: PoolTimeouts = "{}";
+    }
+    besides {
+        /// What it is called.
+        name: Arc<str> = "main".into();
+    }
+}
+
+mapping! {
+    /// What steers clients, with `consistent_hash` and `ip_hash`.
+    #[derive(Copy, Eq)]
+    Hash {
+        /// What of a session is hashed. `client_address`: with the port. `server_name`: what a TLS client asks for, else its
+        /// address; a client that never speaks is closed after `timeouts.preread`.
+        key: HashKey = "client_ip";
+        /// Size of the lookup table.
+        table_size: TableSize = "65537";
+        /// Most load of a backend, of the average; beyond it the next one takes over.
+        bounded_load: OrNone<Share<101, 10_000>> = "none";
+    }
+}
+
+choice! {
+    /// Where further backends are found.
+    Found {
+        "none" => Listed,
+        mapping
+        /// What a name stands for.
+        "dns" => Dns(DnsDiscovery) ["{}"],
+        mapping
+        /// A list in a file of its own.
+        "file" => File(FileDiscovery) ["{}"],
+    }
+}
+
+mapping! {
+    /// Backends are what a name stands for.
+    DnsDiscovery {
+        /// What is asked for. A search domain may be added, but not to a name that ends with a dot.
+        name: DnsName [required "db.internal", "write what is asked for, as in `{dns: {name: db.internal, port: 5432}}`"];
+        /// Their port, with `type: address`.
+        port: Count<1, 65_535, u16> [absent "the port dialled", "5432"];
+        /// `address`: A and AAAA records. `srv`: SRV records, with port, weight and, by priority, tier.
+        record("type"): Asked = "address";
+        /// From one question to the next. `auto`: as long as the answer is good for, 1s to 5m.
+        refresh: OrAuto<Time<SECOND, DAY>> = "auto";
+        /// The DNS servers that are asked: `10.0.0.53`, or `10.0.0.53:5353`; empty: the servers in `/etc/resolv.conf`, after
+        /// `/etc/hosts`.
+        servers: Vec<DnsServer> = "[]";
+    }
+}
+
+mapping! {
+    /// Backends are listed in a file.
+    FileDiscovery {
+        /// A list as `backends` is, addresses only, in YAML or JSON; read again when it changes. A list that cannot be used
+        /// leaves the last one in force.
+        path: FilePath [required "/etc/maitred/backends.yaml", "name the file, as in `{file: {path: backends.yaml}}`"];
+    }
+}
+
+mapping! {
+    /// How a backend is connected to.
+    #[derive(Copy)]
+    Connect {
+        /// For each attempt.
+        timeout: Time<1, HOUR> = "5s";
+        /// Attempts in all, each on a backend not tried before; where none is left, on the same again after 250 ms.
+        attempts: Count<1, 16, u32> = "3";
+    }
+}
+
+mapping! {
+    /// How backends are spoken to in TLS.
+    PoolTls {
+        /// The name their certificates must be for, and that they are asked for. `none`: their address.
+        server_name: OrNone<HostText> = "none";
+        /// A PEM file of the authorities that are believed, or of the servers' own certificates. `system`: the authorities
+        /// this machine trusts.
+        ca: OrSystem<FilePath> = "system";
+        /// A PEM file: shown to backends that ask for one.
+        certificate: OrNone<FilePath> = "none";
+        /// A PEM file: its private key, unencrypted.
+        key: OrNone<FilePath> = "none";
+        /// Protocols to offer, the best first. With `postgresql` among them backends are asked first, as every PostgreSQL
+        /// wants it.
+        alpn: Vec<Alpn> = "[]";
+        /// `false`: any certificate is taken, so that anyone on the way may pose as the backend.
+        verify: Switch = "true";
+    }
+}
+
+mapping! {
+    /// Active probes.
+    Health {
+        /// How backends are probed. `auto`: `tcp` for a pool that a TCP listener uses, else `none`. With `none` a backend is
+        /// always up, unless its sessions fail.
+        probe: Probe = "auto";
+        /// The port to probe. `same`: the backend's own.
+        port: OrSame<Count<1, 65_535, u16>> = "same";
+        /// From one probe to the next.
+        interval: Time<10, DAY> = "2s";
+        /// How long a probe may take.
+        timeout: Time<1, HOUR> = "1s";
+        /// Passes in a row that bring a backend up.
+        rise: Count<1, 1_000, u32> = "2";
+        /// Failures in a row that take it down.
+        fall: Count<1, 1_000, u32> = "3";
+        /// `up`: a new backend serves until probes fail. `down`: not before they pass.
+        start: Start = "up";
+        /// How far probes are spread, of the interval.
+        jitter: Share<0, 100> = "10%";
+    }
+}
+
+choice! {
+    /// How a backend is probed.
+    Probe {
+        /// Until a check knows the listeners.
+        "auto" => Auto,
+        "none" => None,
+        "tcp" => Tcp,
+        mapping
+        /// By TCP: send something, expect something.
+        "exchange" => Exchange(Exchange) ["{}"],
+        mapping
+        /// A request of HTTP/1.1.
+        "http" => Http(Http) ["{}"],
+        mapping
+        /// A datagram sent, another expected.
+        "udp" => Udp(UdpProbe) ["{}"],
+        mapping
+        /// A query by UDP. Any answer passes but SERVFAIL, REFUSED and the like.
+        "dns" => Dns(DnsProbe) ["{}"],
+    }
+}
+
+mapping! {
+    /// Send something, expect something.
+    Exchange {
+        /// What is sent. `none`: nothing.
+        send: Payload = "none";
+        /// What must be found anywhere in the first 16 KiB of the reply. `none`: connected and sent is enough.
+        expect: Expectation = "none";
+        /// The reply of a backend that is alive and not for this pool now (a replica): the state `standby`.
+        standby: Expectation = "none";
+    }
+}
+
+mapping! {
+    /// A datagram sent, another expected.
+    UdpProbe {
+        /// What is sent.
+        send: Payload [required "ping", "write what is sent, as in `{udp: {send: ping, expect: pong}}`"];
+        /// What must be found in a datagram that comes back. `none`: it passes if for 250 ms (or `timeout`, if that is shorter)
+        /// nothing says that the port is closed.
+        expect: Expectation = "none";
+    }
+}
+
+mapping! {
+    /// A DNS query by UDP. An answer passes, also one that there is no such name; SERVFAIL and REFUSED do not.
+    DnsProbe {
+        /// What is asked for; `.`: the root.
+        name: DnsName [required "example.com", "write what is asked for, as in `{dns: {name: example.com}}`"];
+        /// The type of record.
+        record("type"): DnsRecord = "A";
+    }
+}
+
+mapping! {
+    /// An HTTP request.
+    Http {
+        /// What is requested.
+        path: RequestPath = "/";
+        /// The `Host` header. `none`: the backend's address.
+        host: OrNone<HostText> = "none";
+        /// Answers that pass.
+        status: Vec<Statuses> = "[\"200-399\"]";
+        /// Answers of a backend that is alive and not for this pool now: the state `standby`.
+        standby: Vec<Statuses> = "[]";
+    }
+}
+
+mapping! {
+    /// Ejecting a backend whose sessions fail in a row.
+    #[derive(Copy)]
+    Passive {
+        /// So many failures in a row (more than 1 000 act as 1 000).
+        failures: Count<1, 1_000_000, u32> = "5";
+        /// Within this time.
+        window: Time<1, DAY> = "10s";
+        /// How long it is ejected; a probe that passes ends it sooner.
+        eject_for: Time<1, DAY> = "30s";
+        /// Most backends ejected at once, of the pool's, rounded down.
+        max_ejected: Share<1, 100> = "50%";
+    }
+}
+
+choice! {
+    /// What happens to the sessions of a backend that goes down.
+    #[derive(Copy)]
+    OnDown later ["idle_first"] {
+        /// Sessions stay; flows move at their next datagram.
+        "auto" => Auto,
+        "keep" => Keep,
+        /// Sessions are reset; flows move at their next datagram.
+        "reset" => Reset,
+        mapping
+        /// They stay so long, then sessions are reset and flows move if it is still down.
+        "drain" => Drain(Time<1, DAY>) ["30s"],
+    }
+}
+
+mapping! {
+    /// What happens to the sessions of a backend by the reason for which it is lost.
+    #[derive(Copy)]
+    OnDownReasons later ["lagging", "login_failed", "query_failed"] {
+        /// Probes or its sessions fail: `down`, `ejected`.
+        dead: OnDown [absent "–", "reset"];
+        /// It is a `standby` now.
+        wrong_role: OnDown [absent "–", "reset"];
+        /// It is in `maintenance`.
+        by_hand: OnDown [absent "–", "auto"];
+        /// It is no longer in the configuration, nor found. Not given: sessions stay, and for flows `on_down` holds.
+        removed: OnDown [absent "–", "keep"];
+    }
+}
+
+choice! {
+    /// What happens to a client while no backend is up.
+    #[derive(Copy)]
+    WhenNoneUp {
+        "refuse" => Refuse,
+        "try_all" => TryAll,
+        mapping
+        /// TCP clients wait, also where the backends that are up refused them.
+        "hold" => Hold(Hold) ["{}"],
+    }
+}
+
+choice! {
+    /// What happens to a client while every backend is full.
+    #[derive(Copy)]
+    WhenFull {
+        "refuse" => Refuse,
+        mapping
+        /// TCP clients wait.
+        "hold" => Hold(Hold) ["{}"],
+    }
+}
+
+mapping! {
+    /// Clients wait for a backend.
+    #[derive(Copy)]
+    Hold {
+        /// Each at most this long.
+        time("for"): Time<1, HOUR> [required "10s", "give both, as in `{hold: {for: 10s, max: 1000}}`"];
+        /// At most so many at once; more are refused.
+        max: Count<1, 1_000_000, u32> [required "1000", "give both, as in `{hold: {for: 10s, max: 1000}}`"];
+    }
+}
+
+mapping! {
+    /// Times of the backend connections.
+    #[derive(Copy)]
+    PoolTimeouts {
+        /// Bytes that a backend does not acknowledge, or does not read, for this long end its connection (`backend_vanished`).
+        backend_user_timeout: OrNone<Time<1, { 24 * DAY }>> = "none";
+    }
+}
+
+words! {
+    /// What of a session is hashed.
+    HashKey {
+        "client_ip" => ClientIp,
+        "client_address" => ClientAddress,
+        /// What a TLS client asks for; of others, `ClientIp`.
+        "server_name" => ServerName,
+    }
+}
+
+words! {
+    /// Which side chooses the port to connect from.
+    SourcePorts { "auto" => Auto, "kernel" => Kernel, "own" => Own }
+}
+
+words! {
+    /// What a backend is before its first probe.
+    Start { "up" => Up, "down" => Down }
+}
+
+words! {
+    /// Which datagrams of a flow carry the header.
+    ProxyDatagrams { "first" => First, "every" => Every }
+}
+
+words! {
+    /// What a header of version 2 may carry besides addresses.
+    ProxyTlv { "authority" => Authority, "alpn" => Alpn, "crc32c" => Crc32c }
+}
+
+words! {
+    /// The PROXY header for backends.
+    SendProxy { "none" => None, "v1" => V1, "v2" => V2 }
+}
+
+words! {
+    /// The types of record a probe may ask for, with their numbers (RFC 1035, RFC 3596).
+    DnsRecord {
+        "A" => A = 1, "AAAA" => Aaaa = 28, "NS" => Ns = 2, "CNAME" => Cname = 5, "SOA" => Soa = 6, "PTR" => Ptr = 12,
+        "MX" => Mx = 15, "TXT" => Txt = 16, "SRV" => Srv = 33,
+    }
+}
