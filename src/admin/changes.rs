@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use super::caller::Caller;
 use super::shared::Shared;
 use super::{Ask, answers};
+use crate::border::nearest;
 use crate::border::plane::SessionFilter;
-use crate::config::nearest;
 use crate::data::pool::hand::{HandState, NotSet, StateWish, Wish};
 
 pub(super) fn routes() -> Router<Shared> {

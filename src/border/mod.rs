@@ -1,6 +1,6 @@
 //! What both planes know. Down: the configuration in force (`snapshot`), with what names and files hold now (`in_force`). Up:
 //! what is shown of the data plane (`plane`), its statistics (`counters`, `datagrams`) and how sessions ended (`record`,
-//! `session_log`). And the words both speak in: addresses, also as people write them, names, texts made safe to show.
+//! `session_log`). And the words both speak in: addresses and quantities, also as people write them, names, texts made safe to show, the word nearest to a mistyped one.
 
 pub mod snapshot;
 pub mod in_force;
@@ -14,4 +14,6 @@ pub mod datagrams;
 pub mod addr;
 pub(crate) mod written;
 pub(crate) mod dns_name;
+pub mod quantities;
+pub mod nearest;
 pub mod text;

@@ -71,7 +71,7 @@ fn until(text: &str) -> Result<String, String> {
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(time.to_string());
     }
-    let length: Duration = crate::config::parse_time(text)
+    let length: Duration = crate::border::quantities::time(text)
         .map_err(|_| "write a time like 2027-01-31T06:00:00Z, or a duration like 30m".to_owned())?;
     let end = jiff::Timestamp::now().checked_add(length);
     end.map(|time| time.to_string()).map_err(|_| "that is too far in the future".to_owned())

@@ -64,6 +64,6 @@ fn free_or_any(mut wanted: std::net::SocketAddr) -> std::net::SocketAddr {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    crate::config::parse_time(text)
+    crate::border::quantities::time(text)
         .map_err(|_| "write a number and a unit, like 30s or 2m".to_owned())
 }

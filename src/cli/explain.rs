@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::border::nearest::nearest;
 use crate::config::Report;
 use crate::config::fault::Severity;
-use crate::config::nearest::nearest;
 
 /// Explain an error code (E0042) or a close reason (no_backend): cause and cure
 #[derive(Args, Debug)]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod run;
+mod one_line;
 mod demo;
 mod check;
 mod schema;

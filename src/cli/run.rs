@@ -8,8 +8,9 @@ use clap::Args;
 
 use super::explain;
 use super::files::ConfigFiles;
+use super::one_line::{OneLine, one_line, override_admin};
 use super::output::color_on_stderr;
-use crate::config::{self, Loaded, OneLine, Report};
+use crate::config::{Loaded, Report};
 use crate::control::daemon;
 
 /// Start the load balancer, from a configuration file or from flags alone
@@ -76,7 +77,7 @@ impl Run {
 
     fn load(&self) -> Result<Loaded, Report> {
         if !self.listen.is_empty() {
-            return config::one_line(OneLine {
+            return one_line(OneLine {
                 listen: &self.listen,
                 backends: &self.backend,
                 protocol: self.protocol.as_deref(),
@@ -86,7 +87,7 @@ impl Run {
         }
         let mut loaded = self.files.load()?;
         if let Some(admin) = &self.admin {
-            config::override_admin(&mut loaded.config, admin)?;
+            override_admin(&mut loaded.config, admin)?;
         }
         Ok(loaded)
     }

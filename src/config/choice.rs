@@ -3,8 +3,8 @@
 use super::decode::wrong_shape;
 use super::elsewhere::elsewhere;
 use super::fault::{Code, Fault, Faults, list_words, quote};
-use super::nearest::nearest;
 use super::tree::{Key, Node, Span, Value};
+use crate::border::nearest::nearest;
 
 /// The words and the one-key mappings of a choice.
 pub struct Options {

@@ -7,10 +7,10 @@ use serde_json::{Map, Value as Json, json};
 use super::elsewhere::elsewhere;
 use super::error::Source;
 use super::fault::{Code, Fault, Faults, quote};
-use super::nearest::nearest;
 use super::parse::{Ids, parse};
 use super::protocol::Protocol;
 use super::tree::{Key as TreeKey, Node, Span, Value};
+use crate::border::nearest::nearest;
 
 /// What can be said of a key's value: how it is read, what it means, how it is written again.
 pub trait Key {

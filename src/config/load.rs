@@ -86,7 +86,7 @@ pub fn load(sources: &[Source], env: Environment) -> Result<Loaded, Report> {
 }
 
 /// The stages after the trees are complete.
-pub(super) fn finish_load(
+pub fn finish_load(
     sources: &[Source],
     trees: Vec<Node>,
     mut faults: Faults,

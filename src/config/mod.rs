@@ -10,10 +10,9 @@ mod substitute;
 mod keys;
 mod whole;
 mod check;
-mod one_line;
 pub mod schema;
 
-mod tree;
+pub mod tree;
 mod protocol;
 mod decode;
 mod properties;
@@ -25,10 +24,8 @@ mod payload;
 mod net;
 mod backend_list;
 mod admin;
-mod grammar;
 mod files;
 mod elsewhere;
-pub mod nearest;
 pub mod describe;
 pub mod compare;
 pub mod fault;
@@ -43,11 +40,11 @@ pub use crate::sys::privileges::User;
 pub use admin::{AdminSocket, Token};
 pub use discovery::{Answer, Answers, Composed, Discovery, Finder, Origin, Question, Service};
 pub use error::{Report, Source};
-pub use grammar::time as parse_time;
 pub use keys::*;
-pub use load::{BadList, Loaded, load, read_backends, read_nets, read_sources, read_text_file};
+pub use load::{
+    BadList, Loaded, finish_load, load, read_backends, read_nets, read_sources, read_text_file,
+};
 pub use net::{NetFile, OPENS_THE_DOOR, Trusted};
-pub use one_line::{OneLine, one_line, override_admin};
 pub use payload::Expect;
 pub use pool::DownReason;
 pub use protocol::Protocol;

@@ -9,10 +9,10 @@ use serde_json::{Map, Value as Json, json};
 use super::choice::{is_off, off_for_none};
 use super::decode::{Key, Row, wrong_shape};
 use super::fault::{Code, Fault, Faults, quote};
-use super::grammar::{self, Wrong, show_size, show_time};
 use super::properties::substitutable;
 use super::protocol::Protocol;
 use super::tree::{Node, Span, Value};
+use crate::border::quantities::{self as grammar, Wrong, show_size, show_time};
 
 /// From `MIN` to `MAX` milliseconds.
 pub struct Time<const MIN: u64, const MAX: u64>;

@@ -9,12 +9,12 @@ use serde_json::{Map, Value as Json, json};
 use super::choice::{is_off, off_for_none};
 use super::decode::{Key, NAME_PATTERN, bad_name};
 use super::fault::{Code, Fault, Faults, quote};
-use super::grammar;
 use super::protocol::Protocol;
 use super::scalar::Count;
 use super::tree::{Node, Span};
 use crate::border::addr::ZonedIp;
 use crate::border::dns_name;
+use crate::border::quantities as grammar;
 use crate::border::written::{self as address, BackendAddress, BadAddress, HostPort, ListenRange};
 use crate::sys::accounts::{Account, MAX_ID, account};
 

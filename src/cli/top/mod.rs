@@ -34,7 +34,8 @@ pub struct Top {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let time = crate::config::parse_time(text).map_err(|_| "write a duration like 1s or 500ms")?;
+    let time =
+        crate::border::quantities::time(text).map_err(|_| "write a duration like 1s or 500ms")?;
     if time < Duration::from_millis(100) {
         Err("100ms is the shortest".to_owned())
     } else {

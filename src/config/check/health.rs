@@ -2,10 +2,10 @@
 
 use super::reference::Users;
 use crate::border::addr::BackendAddr;
+use crate::border::quantities::show_time;
 use crate::border::written::BackendAddress;
 use crate::config::decode::{Field, Given, Key, Placed};
 use crate::config::fault::{Code, Fault, Faults, quote};
-use crate::config::grammar::show_time;
 use crate::config::keys::{Exchange, Health, Http, Pool, Probe, UdpProbe};
 
 pub fn check(pool: &Given<Pool>, users: Users, health: &mut Health, faults: &mut Faults) {

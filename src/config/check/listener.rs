@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{access, routes, tls};
 use crate::border::addr::ListenAddr;
+use crate::border::quantities::{show_size, show_time};
 use crate::config::decode::{Field, Given, Key};
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::files::NetFiles;
-use crate::config::grammar::{show_size, show_time};
 use crate::config::keys::{Keepalive, Listener, ProxyProtocol, Route};
 use crate::config::net::{Sender, Trusted};
 use crate::config::tree::Span;

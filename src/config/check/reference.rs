@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::border::addr::BackendAddr;
+use crate::border::nearest::nearest;
 use crate::config::decode::{Given, Placed};
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::keys::{Listener, Pool};
-use crate::config::nearest::nearest;
 use crate::config::protocol::Protocol;
 use crate::config::tree::Span;
 

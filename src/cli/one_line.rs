@@ -1,11 +1,9 @@
 //! The start without a file: `maitred run --listen :5432 --backend 10.0.0.11:5432`. The flags become the
 //! same tree a file would, standing on a text of one flag a line, so that the same checks point at them.
 
-use super::error::{Report, Source};
-use super::fault::Faults;
-use super::load;
-use super::tree::{Key, Node, Span, Value, to_u32};
-use super::whole::Config;
+use crate::config::fault::Faults;
+use crate::config::tree::{Key, Node, Span, Value, to_u32};
+use crate::config::{Config, Loaded, Report, Source, finish_load};
 
 /// The flags of the one-line start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,7 +16,7 @@ pub struct OneLine<'a> {
 }
 
 /// Listener `main`, pool `main`.
-pub fn one_line(flags: OneLine) -> Result<load::Loaded, Report> {
+pub fn one_line(flags: OneLine) -> Result<Loaded, Report> {
     let mut page = Page::new();
     let listen = flags.listen.iter().map(|value| page.flag("--listen", value)).collect();
     let backends = flags.backends.iter().map(|value| page.flag("--backend", value)).collect();
@@ -41,7 +39,7 @@ pub fn one_line(flags: OneLine) -> Result<load::Loaded, Report> {
         file.push(("admin", page.mapping(vec![("listen", listen)])));
     }
     let tree = page.mapping(file);
-    load::finish_load(&[page.source], vec![tree], Faults::default())
+    finish_load(&[page.source], vec![tree], Faults::default())
 }
 
 /// `--admin` beside a file: it wins.
@@ -51,7 +49,7 @@ pub fn override_admin(config: &mut Config, admin: &str) -> Result<(), Report> {
     let section = page.mapping(vec![("listen", listen)]);
     let version = page.node(Value::Scalar("1".to_owned()));
     let tree = page.mapping(vec![("version", version), ("admin", section)]);
-    let given = load::finish_load(&[page.source], vec![tree], Faults::default())?;
+    let given = finish_load(&[page.source], vec![tree], Faults::default())?;
     config.admin.listen = given.config.admin.listen;
     Ok(())
 }
