@@ -104,6 +104,8 @@ pub struct Listening {
     pub keepalive: Option<TcpKeepalive>,
     /// `None`: the kernel tunes them.
     pub buffer: Option<u64>,
+    /// `None`: as long as the kernel retransmits.
+    pub user_timeout: Option<Duration>,
     pub backlog: u32,
 }
 
@@ -113,6 +115,7 @@ pub fn listen(socket: &OwnedFd, options: &Listening) -> io::Result<()> {
     if socket.domain()? != Domain::UNIX {
         socket.set_tcp_nodelay(true)?;
         set_keepalive(&socket, options.keepalive.as_ref())?;
+        socket.set_tcp_user_timeout(options.user_timeout)?;
     }
     if let Some(size) = options.buffer {
         set_buffers(&socket, size)?;

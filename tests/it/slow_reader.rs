@@ -68,6 +68,18 @@ fn is_not_idle() {
     drop(server);
 }
 
+/// One that reads nothing at all acknowledges nothing beyond its window.
+#[test]
+fn is_cut_after_the_user_timeout_if_it_reads_nothing() {
+    let (balancer, client, server) = full(|config| {
+        balancer::listener(config).timeouts.client_user_timeout = Some(LIMIT);
+    });
+    let record = &balancer.endings(1)[0];
+    assert_eq!(record.reason, CloseReason::ClientVanished);
+    assert!(record.duration >= LIMIT, "not before: {:?}", record.duration);
+    drop((client, server));
+}
+
 #[test]
 fn gets_all_before_a_reset_is_carried_on() {
     let (balancer, mut client, server) = full(|config| {

@@ -200,6 +200,8 @@ mapping! {
         half_closed: OrNone<Time<1, { 365 * DAY }>> = "60s";
         /// From accept, whatever happens.
         max_lifetime: OrNone<Time<1, { 365 * DAY }>> = "none";
+        /// Bytes that a client does not acknowledge, or does not read, for this long end its connection (`client_vanished`).
+        client_user_timeout: OrNone<Time<1, { 24 * DAY }>> = "none";
     }
 }
 

@@ -11,6 +11,7 @@ pub fn listening(config: &config::Listener) -> Listening {
     Listening {
         keepalive: config.keepalive.map(keepalive),
         buffer: config.socket_buffers.map(|buffers| buffers.client),
+        user_timeout: config.timeouts.client_user_timeout,
         backlog: config.backlog,
     }
 }

@@ -205,7 +205,7 @@ listeners:
     preread_size: 4KiB
     limits: {sessions: 5, sessions_per_client: 2, rate: {per_second: 7, burst: 9}, rate_per_client: {per_second: 1}, prereads: 3,
              bandwidth: {to_client: 10MiB, to_backend: 1500B}}
-    timeouts: {preread: 250ms, idle: 1d, half_closed: none, max_lifetime: 2h}
+    timeouts: {preread: 250ms, idle: 1d, half_closed: none, max_lifetime: 2h, client_user_timeout: 90s}
     keepalive: none
     socket_buffers: {client: 64KiB, backend: 128KiB}
     backlog: 17
