@@ -89,7 +89,7 @@ fn configuration(doomed: u16) -> Config {
             bind: vec![ListenAddr::Inet(own(last, 0))],
             protocol,
             pool: Some(name.into()),
-            max_sessions: Some(2000),
+            limits: config::Limits { sessions: Some(2000), ..config::Limits::default() },
             ..config::Listener::default()
         })
     };
