@@ -8,7 +8,7 @@ use clap::Args;
 use super::explain;
 use super::output::color_on_stderr;
 use crate::config::{self, Config, compare};
-use crate::control::reload::fixed_keys_changed;
+use crate::control::fixed_keys::fixed_keys_changed;
 
 /// Show what a reload from one configuration to another would change, without reloading anything
 #[derive(Args, Debug)]

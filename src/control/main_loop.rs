@@ -3,24 +3,19 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::Ask;
 use crate::border::plane::SessionFilter;
-use crate::config::Config;
 use crate::control::admin_server::AdminServer;
 use crate::control::drain;
 use crate::control::file_watch::Changes;
+use crate::control::reload::{Source, reload};
 use crate::control::signals::{Signal, Signals};
 use crate::control::supervisor::Supervisor;
-use crate::sys::blocking;
-use crate::sys::limits;
 use crate::telemetry::events::EventKind;
-
-/// Reads the configuration again, for a reload; `Err` is the report for the operator.
-pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
 /// Serves until a signal ends it. `own` are the files of the configuration itself, which `process.watch` is about.
 pub async fn live(
@@ -127,46 +122,4 @@ fn kill(
         // The client that asked may have left.
         let _ = answer.send(killed);
     });
-}
-
-/// Reads and applies the configuration. Another thread reads it, so that probes and admin server go on meanwhile.
-async fn reload(
-    supervisor: &mut Supervisor,
-    admin: &mut AdminServer,
-    source: &Source,
-) -> Result<Vec<String>, String> {
-    let source = Arc::clone(source);
-    let begun = Instant::now();
-    // Meanwhile nothing else is done, not even for a signal.
-    const PATIENCE: Duration = Duration::from_secs(30);
-    let read = match blocking::run("reload", move || source()) {
-        Err(error) => Err(format!(
-            "no thread to read the configuration with: {error}{}",
-            limits::hint(&error)
-        )),
-        Ok(reading) => match tokio::time::timeout(PATIENCE, reading).await {
-            Ok(Ok(read)) => read,
-            Ok(Err(_)) => Err("reading the configuration panicked".to_owned()),
-            Err(_) => Err(format!("reading the configuration takes longer than {PATIENCE:?}")),
-        },
-    };
-    // Bound before anything is changed, like every socket.
-    let bound = read.and_then(|config| {
-        let bound = admin.rebind(config.admin.listen).map_err(|error| error.to_string())?;
-        Ok((config, bound))
-    });
-    let (read, bound) = match bound {
-        Ok((config, bound)) => (Ok(config), bound),
-        Err(report) => (Err(report), None),
-    };
-    let wanted = read.as_ref().ok().map(|config| (config.admin.clone(), config.log.level));
-    let outcome = supervisor.reload_with(read, begun);
-    if let (Ok(_), Some((wanted, level))) = (&outcome, wanted) {
-        if let Err(error) = admin.serve(wanted.listen, bound) {
-            tracing::error!(%error, "the admin address cannot be served");
-        }
-        admin.set_token(wanted.token);
-        admin.set_log_level(level);
-    }
-    outcome
 }

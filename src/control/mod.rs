@@ -9,6 +9,7 @@ pub mod start_error;
 pub mod admin_server;
 pub mod supervisor;
 pub mod reload;
+pub mod fixed_keys;
 pub mod file_watch;
 
 pub mod health;

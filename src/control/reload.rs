@@ -1,66 +1,55 @@
-//! What only a restart may change. What a reload does change is found by `config::compare`.
+//! A reload: reads the configuration on another thread, then applies all of it or nothing. What differs is found by
+//! `config::compare`, what only a restart may change by `fixed_keys`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::config::Config;
+use crate::control::admin_server::AdminServer;
+use crate::control::supervisor::Supervisor;
+use crate::sys::{blocking, limits};
 
-/// Keys that differ but take effect only at a start.
-pub fn fixed_keys_changed(before: &Config, after: &Config) -> Vec<&'static str> {
-    let mut keys = Vec::new();
-    if before.process.workers != after.process.workers {
-        keys.push("process.workers");
-    }
-    if before.admin.socket != after.admin.socket {
-        keys.push("admin.socket");
-    }
-    // The user itself, not how it is written; and the groups of a name come from the machine.
-    let ids = |config: &Config| config.process.user.as_ref().map(|user| (user.uid, user.gid));
-    match (ids(before), ids(after)) {
-        (Some((before_uid, before_gid)), Some((uid, gid))) => {
-            keys.extend((before_uid != uid).then_some("process.user"));
-            keys.extend((before_gid != gid).then_some("process.group"));
+/// Reads the configuration again, for a reload; `Err` is the report for the operator.
+pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
+
+/// Reads and applies the configuration. Another thread reads it, so that probes and admin server go on meanwhile.
+pub async fn reload(
+    supervisor: &mut Supervisor,
+    admin: &mut AdminServer,
+    source: &Source,
+) -> Result<Vec<String>, String> {
+    let source = Arc::clone(source);
+    let begun = Instant::now();
+    // Meanwhile nothing else is done, not even for a signal.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let read = match blocking::run("reload", move || source()) {
+        Err(error) => Err(format!(
+            "no thread to read the configuration with: {error}{}",
+            limits::hint(&error)
+        )),
+        Ok(reading) => match tokio::time::timeout(PATIENCE, reading).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(_)) => Err("reading the configuration panicked".to_owned()),
+            Err(_) => Err(format!("reading the configuration takes longer than {PATIENCE:?}")),
+        },
+    };
+    // Bound before anything is changed, like every socket.
+    let bound = read.and_then(|config| {
+        let bound = admin.rebind(config.admin.listen).map_err(|error| error.to_string())?;
+        Ok((config, bound))
+    });
+    let (read, bound) = match bound {
+        Ok((config, bound)) => (Ok(config), bound),
+        Err(report) => (Err(report), None),
+    };
+    let wanted = read.as_ref().ok().map(|config| (config.admin.clone(), config.log.level));
+    let outcome = supervisor.reload_with(read, begun);
+    if let (Ok(_), Some((wanted, level))) = (&outcome, wanted) {
+        if let Err(error) = admin.serve(wanted.listen, bound) {
+            tracing::error!(%error, "the admin address cannot be served");
         }
-        (before, after) => keys.extend((before != after).then_some("process.user")),
+        admin.set_token(wanted.token);
+        admin.set_log_level(level);
     }
-    keys
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{AdminSocket, User};
-
-    #[test]
-    fn the_number_of_workers_is_fixed() {
-        let mut after = Config::default();
-        after.process.workers = Some(3);
-        assert_eq!(fixed_keys_changed(&Config::default(), &after), ["process.workers"]);
-        after.admin.socket = AdminSocket::None;
-        let keys = fixed_keys_changed(&Config::default(), &after);
-        assert_eq!(keys, ["process.workers", "admin.socket"]);
-    }
-
-    #[test]
-    fn who_the_process_is_is_fixed_but_not_how_that_is_written() {
-        let with = |user: Option<(&str, u32, u32)>| {
-            let mut config = Config::default();
-            config.process.user = user.map(|(name, uid, gid)| User {
-                name: name.to_owned(),
-                uid,
-                gid,
-                groups: vec![uid],
-            });
-            config
-        };
-        let before = with(Some(("lb", 7, 8)));
-        for (after, keys) in [
-            (Some(("lb", 7, 8)), &[][..]),
-            (Some(("7", 7, 8)), &[]),
-            (Some(("other", 9, 8)), &["process.user"]),
-            (Some(("lb", 7, 9)), &["process.group"]),
-            (Some(("other", 9, 9)), &["process.user", "process.group"]),
-            (None, &["process.user"]),
-        ] {
-            assert_eq!(fixed_keys_changed(&before, &with(after)), keys, "{after:?}");
-        }
-        assert_eq!(fixed_keys_changed(&with(None), &before), ["process.user"]);
-    }
+    outcome
 }

@@ -26,9 +26,9 @@ use crate::border::plane::{Bind, Cut, Plane, Served, SessionFilter};
 use crate::border::session_log::SessionLog;
 use crate::border::snapshot::{Listener, Snapshot};
 use crate::config::{Config, DenySessions, Protocol, compare};
+use crate::control::fixed_keys;
 use crate::control::health::Means;
 use crate::control::health::monitor::Monitor;
-use crate::control::reload;
 use crate::data::limits::Gate;
 use crate::data::tcp::mailbox::{self, Command, Mail, Mailbox};
 use crate::data::tcp::options::listening;
@@ -324,7 +324,7 @@ impl Supervisor {
     /// Applies a new configuration and returns what changed. `Err` changes nothing.
     pub fn reload(&mut self, config: Config) -> Result<Vec<String>, ReloadError> {
         let before = self.plane.snapshot.load_full();
-        let fixed = reload::fixed_keys_changed(&before.config, &config);
+        let fixed = fixed_keys::fixed_keys_changed(&before.config, &config);
         if !fixed.is_empty() {
             return Err(ReloadError::Fixed(fixed));
         }

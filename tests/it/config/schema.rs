@@ -114,7 +114,7 @@ fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
 fn keys_marked_with_restart_are_those_that_a_reload_refuses() {
     let fixed = |before: &str, after: &str| -> BTreeSet<String> {
         let load = |text: &str| super::accepted(&format!("version: 1\n{text}"));
-        let keys = maitred::control::reload::fixed_keys_changed(&load(before), &load(after));
+        let keys = maitred::control::fixed_keys::fixed_keys_changed(&load(before), &load(after));
         keys.into_iter().map(str::to_owned).collect()
     };
     let marked: BTreeSet<String> =
