@@ -325,4 +325,21 @@ mod tests {
         assert_eq!(backend.resolve(dialled), Some("192.0.2.1:7003".parse().unwrap()));
         assert_eq!(backend.resolve(LocalAddr::Unix), None);
     }
+
+    fn overlapping(a: &str, b: &str) -> bool {
+        let only = |text| crate::border::written::listen(text).unwrap().addresses().next().unwrap();
+        only(a).overlaps(&only(b))
+    }
+
+    #[test]
+    fn a_wildcard_overlaps_what_it_contains() {
+        assert!(overlapping(":1", "0.0.0.0:1"));
+        assert!(overlapping("[::]:1", ":1"));
+        assert!(overlapping(":1", "10.0.0.1:1"));
+        assert!(overlapping("0.0.0.0:1", "10.0.0.1:1"));
+        assert!(overlapping("[::1]:1", "[::]:1"));
+        assert!(!overlapping("[::]:1", "0.0.0.0:1"));
+        assert!(!overlapping("10.0.0.2:1", "10.0.0.1:1"));
+        assert!(!overlapping("[::]:1", "10.0.0.1:1"));
+    }
 }

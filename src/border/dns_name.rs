@@ -1,5 +1,9 @@
 //! Names of DNS: their form, and patterns of server names. Nothing is looked up.
 
+use std::fmt;
+
+use super::text::quote;
+
 const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;
 
@@ -43,6 +47,30 @@ pub enum NamePattern {
 }
 
 impl NamePattern {
+    /// As a configuration writes it; `Err`: what is wrong with it, and what to write instead.
+    pub fn read(text: &str) -> Result<NamePattern, (String, &'static str)> {
+        if text == "*" {
+            return Ok(NamePattern::Any);
+        }
+        let (name, is_below) = match text.strip_prefix("*.") {
+            Some(parent) => (parent, true),
+            None => (text, false),
+        };
+        if name.contains('*') {
+            let hint = "a `*` stands in front and for whole labels: `*.example.com`";
+            return Err((format!("in {} a `*` is amiss", quote(text)), hint));
+        }
+        let wrong = match name {
+            "." => Some(("is the root", "write a name such as `db1.example.com`")),
+            _ => wrong_with(name),
+        };
+        if let Some((what, hint)) = wrong {
+            return Err((format!("{} {what}", quote(text)), hint));
+        }
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        Ok(if is_below { NamePattern::Below(name) } else { NamePattern::Exact(name) })
+    }
+
     /// `name` as a ClientHello's is read: in lower case, without a dot at the end.
     pub fn matches(&self, name: &str) -> bool {
         match self {
@@ -64,6 +92,16 @@ impl NamePattern {
                 self == other || self.matches(parent)
             }
             (NamePattern::Exact(_), NamePattern::Below(_)) => false,
+        }
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NamePattern::Any => f.write_str("*"),
+            NamePattern::Below(parent) => write!(f, "*.{parent}"),
+            NamePattern::Exact(name) => f.write_str(name),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::check::backends;
 use super::decode::{Key, decode_node};
 use super::discovery::Answer;
 use super::error::Source;
-use super::fault::{Code, Fault, Faults};
+use super::fault::{Code, Faults};
 use super::keys::Backend;
 use super::parse::{Ids, parse};
 use super::tree::Value;
@@ -36,8 +36,9 @@ fn list(source: &Source, index: usize, faults: &mut Faults) -> Option<Vec<Backen
         }
     };
     if matches!(tree.value, Value::Null) {
-        let fault = Fault::error(Code::EmptyValue, tree.span, "there is nothing in this file");
-        faults.push(fault.hint("for a pool without backends write `[]`"));
+        let message = "there is nothing in this file";
+        let hint = "for a pool without backends write `[]`";
+        faults.error(Code::EmptyValue, tree.span, message, hint);
         return None;
     }
     let given = decode_node::<Vec<Backend>>(&tree, faults)?;
@@ -47,8 +48,8 @@ fn list(source: &Source, index: usize, faults: &mut Faults) -> Option<Vec<Backen
             && let BackendAddress::Named(_) = given.value
         {
             let message = "a file of backends holds addresses, and this is a host name";
-            let fault = Fault::error(Code::HostName, given.span, message);
-            faults.push(fault.hint("write it among the `backends` of the configuration"));
+            let hint = "write it among the `backends` of the configuration";
+            faults.error(Code::HostName, given.span, message, hint);
         }
     }
     Some(backends::listed(&given, faults).0)

@@ -31,59 +31,46 @@ impl Options {
         match &node.value {
             Value::Scalar(text) => match self.words.iter().find(|word| *word == text) {
                 Some(word) => Some(Chosen::Word(word)),
-                None => {
-                    faults.push(self.unknown_word(text, node.span));
-                    None
-                }
+                None => faults.refuse(self.unknown_word(text, node.span)),
             },
             Value::Mapping(entries) => match entries.as_slice() {
-                [(key, value)] => self.choose_mapping(key, value, faults),
+                [(key, value)] => self.mapping(key, value, faults),
                 _ => {
                     let message =
                         format!("a choice needs exactly one key, found {}", entries.len());
                     let hint = format!("write {}", self.expected());
-                    faults.push(Fault::error(Code::NotOneChoice, node.place(), message).hint(hint));
-                    None
+                    faults.refuse(Fault::error(Code::NotOneChoice, node.place(), message, hint))
                 }
             },
-            _ => {
-                wrong_shape(node, &self.expected(), faults);
-                None
-            }
+            _ => wrong_shape(node, format!("write {}", self.expected()), faults),
         }
     }
 
-    fn choose_mapping<'a>(
-        &self,
-        key: &Key,
-        value: &'a Node,
-        faults: &mut Faults,
-    ) -> Option<Chosen<'a>> {
+    fn mapping<'a>(&self, key: &Key, value: &'a Node, faults: &mut Faults) -> Option<Chosen<'a>> {
         if let Some(name) = self.mappings.iter().find(|name| **name == key.text) {
             return Some(Chosen::Mapping(name, value));
         }
         let fault = if self.words.contains(&key.text.as_str()) {
             let message = format!("{} stands alone, without values", quote(&key.text));
-            Fault::error(Code::NotOneChoice, key.span, message)
-                .hint(format!("write {} only", quote(&key.text)))
+            let hint = format!("write {} only", quote(&key.text));
+            Fault::error(Code::NotOneChoice, key.span, message, hint)
         } else {
             self.unknown_word(&key.text, key.span)
         };
-        faults.push(fault);
-        None
+        faults.refuse(fault)
     }
 
     fn unknown_word(&self, word: &str, at: Span) -> Fault {
         let shown = quote(word);
         if self.later.contains(&word) {
             let message = format!("{shown} is not supported yet");
-            return Fault::error(Code::NotYet, at, message)
-                .hint(format!("this version knows {}", self.expected()));
+            let hint = format!("this version knows {}", self.expected());
+            return Fault::error(Code::NotYet, at, message, hint);
         }
         if self.mappings.contains(&word) {
             let message = format!("{shown} needs its values");
-            return Fault::error(Code::NotOneChoice, at, message)
-                .hint(format!("write `{{{word}: {{…}}}}`"));
+            let hint = format!("write `{{{word}: {{…}}}}`");
+            return Fault::error(Code::NotOneChoice, at, message, hint);
         }
         if self.words.contains(&"none") && is_off(word) {
             return off_for_none(word, at);
@@ -96,7 +83,7 @@ impl Options {
             }
             None => format!("write {}", self.expected()),
         };
-        Fault::error(Code::UnknownWord, at, message).hint(hint)
+        Fault::error(Code::UnknownWord, at, message, hint)
     }
 }
 
@@ -107,14 +94,14 @@ pub fn is_off(word: &str) -> bool {
 }
 
 pub fn off_for_none(word: &str, at: Span) -> Fault {
-    Fault::error(Code::OffForNone, at, format!("{} is not a value here", quote(word)))
-        .hint("write `none` to switch it off")
+    let message = format!("{} is not a value here", quote(word));
+    Fault::error(Code::OffForNone, at, message, "write `none` to switch it off")
 }
 
 /// A choice among words only: the enum that the program uses, how it is read and how it is written. `for`: of an enum that
 /// there is.
 macro_rules! words {
-    ($(#[doc = $about:literal])+ $name:ident $(later [$($later:literal),+])? {
+    ($(#[doc = $about:literal])+ $name:ident {
         $($(#[doc = $doc:literal])* $word:literal => $variant:ident $(= $number:literal)?),+ $(,)?
     }) => {
         $(#[doc = $about])+
@@ -131,9 +118,9 @@ macro_rules! words {
             }
         }
 
-        words! { for $name $(later [$($later),+])? { $($word => $variant),+ } }
+        words! { for $name { $($word => $variant),+ } }
     };
-    (for $name:ident $(later [$($later:literal),+])? { $($word:literal => $variant:ident),+ $(,)? }) => {
+    (for $name:ident { $($word:literal => $variant:ident),+ $(,)? }) => {
         const _: () = {
             use serde_json::{Map, Value as Json, json};
             use $crate::config::protocol::Protocol;
@@ -142,7 +129,7 @@ macro_rules! words {
             use $crate::config::tree::Node;
 
             const OPTIONS: Options =
-                Options { words: &[$($word),+], mappings: &[], later: &[$($($later),+)?] };
+                Options { words: &[$($word),+], mappings: &[], later: &[] };
 
             impl $crate::config::decode::Key for $name {
                 type Given = $name;

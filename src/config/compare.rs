@@ -18,28 +18,20 @@ const MOST_KEYS: usize = 20;
 /// One line for each thing that differs; empty = nothing does.
 pub fn changes(before: &Config, after: &Config) -> Vec<String> {
     let mut changes = Vec::new();
-    for key in ["process", "admin", "log"] {
-        let differs = match key {
-            "process" => before.process != after.process,
-            "admin" => before.admin != after.admin,
-            _ => before.log != after.log,
-        };
-        if differs {
-            let of = |config: &Config| head(config)[key].clone();
-            changes.push(changed(key, &of(before), &of(after), "token"));
-        }
+    let sections = [
+        ("process", before.process != after.process),
+        ("admin", before.admin != after.admin),
+        ("log", before.log != after.log),
+    ];
+    for (key, _) in sections.into_iter().filter(|(_, differs)| *differs) {
+        let of = |config: &Config| head(config)[key].clone();
+        changes.push(changed(key, &of(before), &of(after), "token"));
     }
-    named(
-        "listener",
-        &before.listeners,
-        &after.listeners,
-        |it| &it.name,
-        &mut changes,
-        |old, new, what| {
-            let (old, new) = (describe::listener(old), describe::listener(new));
-            vec![changed(what, &old, &new, "what its files hold")]
-        },
-    );
+    let listener = |old: &Arc<_>, new: &Arc<_>, what: &str| {
+        let (old, new) = (describe::listener(old), describe::listener(new));
+        vec![changed(what, &old, &new, "what its files hold")]
+    };
+    named("listener", &before.listeners, &after.listeners, |it| &it.name, &mut changes, listener);
     named("pool", &before.pools, &after.pools, |it| &it.name, &mut changes, pool);
     changes
 }
@@ -65,15 +57,11 @@ fn pool(old: &Arc<Pool>, new: &Arc<Pool>, what: &str) -> Vec<String> {
         let (old, new) = (describe::pool(&old_own), describe::pool(&new_own));
         changes.push(changed(what, &old, &new, "what its files hold"));
     }
-    let what_backend = format!("{what} backend");
-    named(
-        &what_backend,
-        &old.backends,
-        &new.backends,
-        |it| &it.name,
-        &mut changes,
-        |old, new, what| vec![changed(what, &describe::backend(old), &describe::backend(new), "")],
-    );
+    let backend = |old: &_, new: &_, what: &str| {
+        vec![changed(what, &describe::backend(old), &describe::backend(new), "")]
+    };
+    let (before, after) = (&old.backends, &new.backends);
+    named(&format!("{what} backend"), before, after, |it| &it.name, &mut changes, backend);
     if changes.is_empty() {
         changes.push(format!("{what} changed: the order of its backends"));
     }
@@ -129,7 +117,7 @@ fn differences(path: &str, old: &Value, new: &Value, keys: &mut Vec<String>) {
         return;
     };
     // A choice with another word is another choice.
-    if is_choice(was, is) {
+    if was.len() == 1 && is.len() == 1 && was.keys().ne(is.keys()) {
         keys.push(format!("{path} {} → {}", short(old), short(new)));
         return;
     }
@@ -138,10 +126,6 @@ fn differences(path: &str, old: &Value, new: &Value, keys: &mut Vec<String>) {
         let of = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or(Value::Null);
         differences(&path, &of(was), &of(is), keys);
     }
-}
-
-fn is_choice(old: &Map<String, Value>, new: &Map<String, Value>) -> bool {
-    old.len() == 1 && new.len() == 1 && old.keys().ne(new.keys())
 }
 
 fn short(value: &Value) -> String {
@@ -161,7 +145,9 @@ fn short(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Backend, Balance, Health, Hold, Listener, Probe, WhenFull, WhenNoneUp};
+    use crate::config::{
+        Backend, Balance, Exchange, Health, Hold, Listener, Probe, WhenFull, WhenNoneUp,
+    };
     use std::time::Duration;
 
     fn config(pool: Pool) -> Config {
@@ -175,10 +161,8 @@ mod tests {
     #[test]
     fn backends_are_named_one_by_one() {
         let of = |names: &[&str]| {
-            config(Pool {
-                backends: names.iter().map(|it| backend(it)).collect(),
-                ..Pool::default()
-            })
+            let backends = names.iter().map(|it| backend(it)).collect();
+            config(Pool { backends, ..Pool::default() })
         };
         assert_eq!(
             changes(&of(&["a", "b"]), &of(&["b", "c"])),
@@ -213,11 +197,8 @@ mod tests {
     #[test]
     fn what_a_probe_sends_is_not_told() {
         let with = |send: &str| {
-            let probe = Probe::Exchange(crate::config::Exchange {
-                send: Some(send.into()),
-                expect: None,
-                standby: None,
-            });
+            let send = Some(send.into());
+            let probe = Probe::Exchange(Exchange { send, expect: None, standby: None });
             config(Pool { health: Health { probe, ..Pool::default().health }, ..Pool::default() })
         };
         assert_eq!(

@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::elsewhere::elsewhere;
 use super::error::Source;
-use super::fault::{Code, Fault, Faults, quote};
+use super::fault::{Code, Fault, Faults, Text, quote};
 use super::parse::{Ids, parse};
 use super::protocol::Protocol;
 use super::tree::{Key as TreeKey, Node, Span, Value};
@@ -148,8 +148,16 @@ impl<T> Field<T> {
     pub fn require(&self, key: &str, holder: Span, hint: &str, faults: &mut Faults) {
         if self.is_absent() {
             let message = format!("the key {} is missing here", quote(key));
-            faults.push(Fault::error(Code::MissingKey, holder, message).hint(hint));
+            faults.error(Code::MissingKey, holder, message, hint);
         }
+    }
+}
+
+impl<T> Field<Option<T>> {
+    /// What is given and is not switched off.
+    pub fn on(&self) -> Option<Placed<&T>> {
+        let given = self.given()?;
+        Some(Placed { value: given.value.as_ref()?, span: given.span })
     }
 }
 
@@ -166,10 +174,8 @@ pub fn decode_node<K: Key>(node: &Node, faults: &mut Faults) -> Option<K::Given>
         Value::Unreadable => None,
         Value::Null => {
             let hint = format!("write {}, or leave the key out", K::expected());
-            faults.push(
-                Fault::error(Code::EmptyValue, node.anchor, "a value is missing here").hint(hint),
-            );
-            None
+            let message = "a value is missing here";
+            faults.refuse(Fault::error(Code::EmptyValue, node.anchor, message, hint))
         }
         _ => K::decode(node, faults),
     }
@@ -185,10 +191,9 @@ pub fn declared<K: Key>(text: &str) -> K::Settled {
 }
 
 /// Reports a node of the wrong form.
-pub fn wrong_shape(node: &Node, expected: &str, faults: &mut Faults) {
+pub fn wrong_shape<T>(node: &Node, hint: impl Text, faults: &mut Faults) -> Option<T> {
     let message = format!("{} cannot stand here", node.kind());
-    let fault = Fault::error(Code::WrongShape, node.place(), message);
-    faults.push(fault.hint(format!("write {expected}")));
+    faults.refuse(Fault::error(Code::WrongShape, node.place(), message, hint))
 }
 
 /// The keys of a mapping: those of this version, and those that a later one will know.
@@ -215,8 +220,7 @@ impl Keys {
         faults: &mut Faults,
     ) -> Option<Vec<Option<&'a Node>>> {
         let Value::Mapping(given) = &node.value else {
-            wrong_shape(node, expected, faults);
-            return None;
+            return wrong_shape(node, format!("write {expected}"), faults);
         };
         let mut slots = vec![None; self.now.len()];
         for (key, value) in given {
@@ -232,14 +236,14 @@ impl Keys {
         let name = quote(&key.text);
         if self.later.contains(&key.text.as_str()) {
             let message = format!("{name} is planned, but this version does not know it yet");
-            return Fault::error(Code::NotYet, key.span, message).hint("remove it for now");
+            return Fault::error(Code::NotYet, key.span, message, "remove it for now");
         }
         let known = elsewhere(&key.text, self.now);
         let hint = match known.or_else(|| nearest(&key.text, self.now.iter().copied())) {
             Some(known) => format!("did you mean {}?", quote(known)),
             None => format!("known here: {}", self.now.join(", ")),
         };
-        Fault::error(Code::UnknownKey, key.span, format!("unknown key {name}")).hint(hint)
+        Fault::error(Code::UnknownKey, key.span, format!("unknown key {name}"), hint)
     }
 }
 
@@ -249,8 +253,7 @@ impl<T: Key> Key for Vec<T> {
 
     fn decode(node: &Node, faults: &mut Faults) -> Option<Self::Given> {
         let Value::Sequence(items) = &node.value else {
-            wrong_shape(node, &Self::expected(), faults);
-            return None;
+            return wrong_shape(node, format!("write {}", Self::expected()), faults);
         };
         // A faulty item is left out: it is reported, and the others are still checked against each other.
         let read = items.iter().filter_map(|item| {
@@ -334,10 +337,8 @@ impl<T: Key> Key for Named<T> {
 
     fn decode(node: &Node, faults: &mut Faults) -> Option<Self::Given> {
         let Value::Mapping(entries) = &node.value else {
-            let message = format!("{} cannot stand here", node.kind());
-            let fault = Fault::error(Code::WrongShape, node.place(), message);
-            faults.push(fault.hint("names belong here: write `name: {…}` for each, without `-`"));
-            return None;
+            let hint = "names belong here: write `name: {…}` for each, without `-`";
+            return wrong_shape(node, hint, faults);
         };
         let mut named = Vec::with_capacity(entries.len());
         for (key, child) in entries {
@@ -397,5 +398,5 @@ pub fn bad_name(name: &str, at: Span) -> Option<Fault> {
         return None;
     };
     let hint = "names are 1 to 63 letters, digits, `_`, `.` and `-`, and neither `none` nor `auto`";
-    Some(Fault::error(Code::BadName, at, message).hint(hint))
+    Some(Fault::error(Code::BadName, at, message, hint))
 }

@@ -101,40 +101,37 @@ impl Code {
     }
 }
 
+/// A message or a hint, written or put together.
+pub trait Text: Into<String> {}
+
+impl<T: Into<String>> Text for T {}
+
 impl Fault {
-    pub fn error(code: Code, at: Span, message: impl Into<String>) -> Self {
+    /// `hint`: what to write instead; an empty one is none.
+    pub fn error(code: Code, at: Span, message: impl Text, hint: impl Text) -> Self {
+        Fault { at: Some(at), ..Fault::whole(code, message, hint) }
+    }
+
+    pub fn warning(code: Code, at: Span, message: impl Text, hint: impl Text) -> Self {
+        Fault { severity: Severity::Warning, ..Fault::error(code, at, message, hint) }
+    }
+
+    /// About a whole file, which the message names.
+    pub fn whole(code: Code, message: impl Text, hint: impl Text) -> Self {
         Fault {
             code,
             severity: Severity::Error,
             message: message.into(),
-            hint: None,
-            at: Some(at),
+            hint: Some(hint.into()).filter(|hint| !hint.is_empty()),
+            at: None,
             also: None,
             path: String::new(),
         }
     }
 
-    pub fn warning(code: Code, at: Span, message: impl Into<String>) -> Self {
-        Fault { severity: Severity::Warning, ..Fault::error(code, at, message) }
-    }
-
-    /// About a whole file, which the message names.
-    pub fn whole(code: Code, message: impl Into<String>) -> Self {
-        Fault { at: None, ..Fault::error(code, Span::default(), message) }
-    }
-
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
-        self.hint = hint;
-        self
-    }
-
-    pub fn also(mut self, span: Span, label: impl Into<String>) -> Self {
-        self.also = Some(Box::new((span, label.into())));
+    /// `None`: that other place is not there.
+    pub fn also(mut self, span: impl Into<Option<Span>>, label: impl Text) -> Self {
+        self.also = span.into().map(|span| Box::new((span, label.into())));
         self
     }
 }
@@ -147,6 +144,20 @@ impl Faults {
         } else {
             self.omitted += 1;
         }
+    }
+
+    /// Reports what leaves nothing to go on with.
+    pub fn refuse<T>(&mut self, fault: Fault) -> Option<T> {
+        self.push(fault);
+        None
+    }
+
+    pub fn error(&mut self, code: Code, at: Span, message: impl Text, hint: impl Text) {
+        self.push(Fault::error(code, at, message, hint));
+    }
+
+    pub fn warning(&mut self, code: Code, at: Span, message: impl Text, hint: impl Text) {
+        self.push(Fault::warning(code, at, message, hint));
     }
 
     pub fn extend(&mut self, faults: impl IntoIterator<Item = Fault>) {

@@ -12,7 +12,7 @@ use super::error::Source;
 use super::fault::{Code, Fault, Faults, quote};
 use super::net;
 use super::tree::Span;
-use crate::data::tls;
+use crate::data::tls::File;
 use crate::sys::text_file::{Unread, read_plain};
 
 /// Names the file.
@@ -78,20 +78,11 @@ impl<'a> NetFiles<'a> {
         if let Some(known) = self.nets.get(&path) {
             return known.clone();
         }
-        let nets = match read_plain(&path) {
-            Ok(text) => {
-                let source = Source { name: path.display().to_string(), text };
-                let nets = net::list(&source, self.given.len() + self.read.len(), faults);
-                self.read.push(source);
-                Some(nets)
-            }
-            Err(unread) => {
-                let message = describe(&unread, &path.display().to_string());
-                let fault = Fault::error(code(&unread), at, message);
-                faults.push(fault.hint(NET_FILE));
-                None
-            }
-        };
+        let nets = read(&path, at, NET_FILE, faults).map(|source| {
+            let nets = net::list(&source, self.sources().count(), faults);
+            self.read.push(source);
+            nets
+        });
         self.nets.insert(path, nets.clone());
         nets
     }
@@ -101,23 +92,14 @@ impl<'a> NetFiles<'a> {
     pub fn backends(&mut self, path: &Path, at: Span, faults: &mut Faults) -> Option<Answer> {
         let path = self.resolve(path, at);
         let before = faults.count();
-        let answer = match read_plain(&path) {
-            Ok(text) => {
-                let source = Source { name: path.display().to_string(), text };
-                let answer =
-                    backend_list::read(&source, self.given.len() + self.read.len(), faults);
-                // Only for the sake of faults: what it holds is not the configuration.
-                if faults.count() > before {
-                    self.read.push(source);
-                }
-                answer
+        let answer = read(&path, at, BACKEND_FILE, faults).and_then(|source| {
+            let answer = backend_list::read(&source, self.sources().count(), faults);
+            // Only for the sake of faults: what it holds is not the configuration.
+            if faults.count() > before {
+                self.read.push(source);
             }
-            Err(unread) => {
-                let message = describe(&unread, &path.display().to_string());
-                faults.push(Fault::error(code(&unread), at, message).hint(BACKEND_FILE));
-                None
-            }
-        };
+            answer
+        });
         faults.soften(before);
         self.secrets.push(path);
         answer
@@ -137,30 +119,28 @@ impl<'a> NetFiles<'a> {
     }
 
     /// A PEM file. `None`: it cannot be read, and that is reported.
-    pub fn pem(&mut self, path: &Path, at: Span, faults: &mut Faults) -> Option<tls::File> {
+    pub fn pem(&mut self, path: &Path, at: Span, faults: &mut Faults) -> Option<File> {
         const HINT: &str = "write the path of a PEM file; a relative one is beside this file";
         self.secret(path, at, HINT, faults)
     }
 
     /// A file that is no source, so that neither a report nor the digest holds it: faults point to where it is named.
-    fn secret(
-        &mut self,
-        path: &Path,
-        at: Span,
-        hint: &str,
-        faults: &mut Faults,
-    ) -> Option<tls::File> {
+    fn secret(&mut self, path: &Path, at: Span, hint: &str, faults: &mut Faults) -> Option<File> {
         let path = self.resolve(path, at);
-        let name = path.display().to_string();
-        match read_plain(&path) {
-            Ok(text) => {
-                self.secrets.push(path);
-                Some(tls::File { name, text })
-            }
-            Err(unread) => {
-                faults.push(Fault::error(code(&unread), at, describe(&unread, &name)).hint(hint));
-                None
-            }
+        let Source { name, text } = read(&path, at, hint, faults)?;
+        self.secrets.push(path);
+        Some(File { name, text })
+    }
+}
+
+/// `None`: it cannot be read, and that is reported.
+fn read(path: &Path, at: Span, hint: &str, faults: &mut Faults) -> Option<Source> {
+    let name = path.display().to_string();
+    match read_plain(path) {
+        Ok(text) => Some(Source { name, text }),
+        Err(unread) => {
+            let message = describe(&unread, &name);
+            faults.refuse(Fault::error(code(&unread), at, message, hint))
         }
     }
 }

@@ -44,11 +44,8 @@ pub struct Loaded {
 impl Loaded {
     /// The warnings, ready to be shown like faults.
     pub fn warnings_report(&self) -> Report {
-        Report {
-            sources: self.sources.clone(),
-            faults: self.warnings.clone(),
-            omitted: self.omitted,
-        }
+        let (sources, faults) = (self.sources.clone(), self.warnings.clone());
+        Report { sources, faults, omitted: self.omitted }
     }
 }
 
@@ -106,38 +103,29 @@ pub fn finish_load(
         report.faults.retain(|fault| fault.severity == Severity::Error);
     }
     match config {
-        Some(config) if !failed => Ok(Loaded {
-            config,
-            warnings: report.faults,
-            sources: report.sources,
-            files,
-            omitted: report.omitted,
-        }),
+        Some(config) if !failed => {
+            let Report { sources, faults: warnings, omitted } = report;
+            Ok(Loaded { config, warnings, sources, files, omitted })
+        }
         _ => Err(report),
     }
 }
 
 fn read_source(path: &Path) -> Result<Source, Box<Fault>> {
-    let name = if path == Path::new("-") {
-        "standard input".to_owned()
-    } else {
-        path.display().to_string()
-    };
-    let read =
-        if path == Path::new("-") { read_text(std::io::stdin().lock()) } else { read_named(path) };
+    let is_input = path == Path::new("-");
+    let name = if is_input { "standard input".to_owned() } else { path.display().to_string() };
+    let read = if is_input { read_text(std::io::stdin().lock()) } else { read_named(path) };
     read.map(|text| Source { name: name.clone(), text }).map_err(|unread| {
-        let fault = Fault::whole(files::code(&unread), files::describe(&unread, &name));
-        Box::new(match unread {
-            Unread::Failed(error) if error.kind() == ErrorKind::NotFound => {
-                fault.hint("name the file with `--config FILE`")
-            }
-            Unread::Failed(error) if error.kind() == ErrorKind::IsADirectory => {
-                fault.hint("name each file with its own `--config`")
-            }
-            Unread::Failed(_) => fault,
-            Unread::TooLarge => fault.hint("split it: `--config` may be given several times"),
-            Unread::NotText(_) => fault.hint("save the file as UTF-8"),
-        })
+        let hint = match &unread {
+            Unread::Failed(error) => match error.kind() {
+                ErrorKind::NotFound => "name the file with `--config FILE`",
+                ErrorKind::IsADirectory => "name each file with its own `--config`",
+                _ => "",
+            },
+            Unread::TooLarge => "split it: `--config` may be given several times",
+            Unread::NotText(_) => "save the file as UTF-8",
+        };
+        Box::new(Fault::whole(files::code(&unread), files::describe(&unread, &name), hint))
     })
 }
 

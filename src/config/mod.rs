@@ -31,14 +31,13 @@ pub mod compare;
 pub mod fault;
 pub mod error;
 
-mod listener;
-mod pool;
 mod discovery;
 
 pub use crate::border::dns_name::NamePattern;
+pub use crate::border::token::Token;
 pub use crate::sys::privileges::User;
-pub use admin::{AdminSocket, Token};
-pub use discovery::{Answer, Answers, Composed, Discovery, Finder, Origin, Question, Service};
+pub use admin::AdminSocket;
+pub use discovery::{Answer, Answers, Discovery, Finder, Origin, Question, Service};
 pub use error::{Report, Source};
 pub use keys::*;
 pub use load::{
@@ -46,7 +45,6 @@ pub use load::{
 };
 pub use net::{NetFile, OPENS_THE_DOOR, Trusted};
 pub use payload::Expect;
-pub use pool::DownReason;
 pub use protocol::Protocol;
 pub use value::{ProxyTlvs, ProxyVersion, StatusRange};
-pub use whole::Config;
+pub use whole::{Config, DownReason};

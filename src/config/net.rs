@@ -7,10 +7,10 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::error::Source;
-use super::fault::{Code, Fault, Faults, quote};
+use super::fault::{Code, Fault, Faults};
 use super::tree::{Span, to_u32};
 use super::value::{address_fault, text_value};
-use crate::border::dns_name::{self, NamePattern};
+use crate::border::dns_name::NamePattern;
 use crate::border::written::net;
 
 /// Senders whose PROXY header is believed.
@@ -44,14 +44,14 @@ text_value!(
     /// `10.0.0.0/8`, `2001:db8::/32`; a bare address is the network of it alone.
     struct Net(IpNet),
     "a network such as `10.0.0.0/8`",
-    json!({ "type": "string", "pattern": "^[0-9a-fA-F.:]+(/[0-9]{1,3})?$" }),
+    [json!({ "type": "string", "pattern": "^[0-9a-fA-F.:]+(/[0-9]{1,3})?$" })],
     |text, at| net(text).map_err(|bad| address_fault(bad, at)),
     |it| it.to_string().into(),
 );
 text_value!(
     Sender(Sender),
     "a network such as `10.0.0.0/8`, or `unix`",
-    json!({ "type": "string", "pattern": "^(unix|[0-9a-fA-F.:]+(/[0-9]{1,3})?)$" }),
+    [json!({ "type": "string", "pattern": "^(unix|[0-9a-fA-F.:]+(/[0-9]{1,3})?)$" })],
     |text, at| {
         if text == "unix" {
             return Ok(Sender::Unix);
@@ -67,11 +67,11 @@ text_value!(
     /// Relative ones begin where the file is that names them.
     struct FilePath(PathBuf),
     "the path of a file",
-    json!({ "type": "string", "minLength": 1 }),
+    [json!({ "type": "string", "minLength": 1 })],
     |text, at| {
         if text.is_empty() || text.contains('\0') {
-            return Err(Fault::error(Code::Malformed, at, "this is not the path of a file")
-                .hint("write a path such as `blocked.txt`, or `none`"));
+            let hint = "write a path such as `blocked.txt`, or `none`";
+            return Err(Fault::error(Code::Malformed, at, "this is not the path of a file", hint));
         }
         Ok(PathBuf::from(text))
     },
@@ -81,48 +81,26 @@ text_value!(
 text_value!(
     NamePattern(NamePattern),
     "a server name such as `db1.example.com` or `*.example.com`",
-    json!({ "type": "string", "pattern": "^(\\*|(\\*\\.)?([A-Za-z0-9_-]{1,63}\\.)*[A-Za-z0-9_-]{1,63}\\.?)$" }),
-    |text, at| {
-        if text == "*" {
-            return Ok(NamePattern::Any);
-        }
-        let (name, is_below) = match text.strip_prefix("*.") {
-            Some(parent) => (parent, true),
-            None => (text, false),
-        };
-        if name.contains('*') {
-            let fault =
-                Fault::error(Code::Malformed, at, format!("in {} a `*` is amiss", quote(text)));
-            return Err(fault.hint("a `*` stands in front and for whole labels: `*.example.com`"));
-        }
-        let wrong = if name == "." {
-            Some(("is the root", "write a name such as `db1.example.com`"))
-        } else {
-            dns_name::wrong_with(name)
-        };
-        if let Some((what, hint)) = wrong {
-            return Err(
-                Fault::error(Code::Malformed, at, format!("{} {what}", quote(text))).hint(hint)
-            );
-        }
-        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        Ok(if is_below { NamePattern::Below(name) } else { NamePattern::Exact(name) })
-    },
-    |it| match it {
-        NamePattern::Any => "*".into(),
-        NamePattern::Below(parent) => format!("*.{parent}").into(),
-        NamePattern::Exact(name) => name.as_str().into(),
-    },
+    [
+        json!({ "type": "string", "pattern": "^(\\*|(\\*\\.)?([A-Za-z0-9_-]{1,63}\\.)*[A-Za-z0-9_-]{1,63}\\.?)$" })
+    ],
+    |text, at| NamePattern::read(text).map_err(|(message, hint)| Fault::error(
+        Code::Malformed,
+        at,
+        message,
+        hint
+    )),
+    |it| it.to_string().into(),
 );
 text_value!(
     /// A protocol as ALPN names it.
     struct Alpn(Vec<u8>),
     "a protocol such as `postgresql` or `h2`",
-    json!({ "type": "string", "minLength": 1, "maxLength": 255 }),
+    [json!({ "type": "string", "minLength": 1, "maxLength": 255 })],
     |text, at| {
         if text.is_empty() || text.len() > 255 {
-            let fault = Fault::error(Code::Malformed, at, "this is not a protocol of ALPN");
-            return Err(fault.hint("write 1 to 255 letters, such as `postgresql` or `h2`"));
+            let hint = "write 1 to 255 letters, such as `postgresql` or `h2`";
+            return Err(Fault::error(Code::Malformed, at, "this is not a protocol of ALPN", hint));
         }
         Ok(text.as_bytes().to_vec())
     },
@@ -190,13 +168,12 @@ mod tests {
 
     #[test]
     fn a_relative_path_is_beside_the_file_that_names_it() {
-        let from = |name: &str| {
-            let source = Source { name: name.into(), text: String::new() };
-            resolve(Path::new("nets.txt"), &source)
+        let from = |name: &str, path: &str| {
+            resolve(Path::new(path), &Source { name: name.into(), text: String::new() })
         };
-        assert_eq!(from("/etc/maitred/maitred.yaml"), Path::new("/etc/maitred/nets.txt"));
-        assert_eq!(from("standard input"), Path::new("nets.txt"));
-        let source = Source { name: "/etc/maitred/maitred.yaml".into(), text: String::new() };
-        assert_eq!(resolve(Path::new("/srv/nets.txt"), &source), Path::new("/srv/nets.txt"));
+        let file = "/etc/maitred/maitred.yaml";
+        assert_eq!(from(file, "nets.txt"), Path::new("/etc/maitred/nets.txt"));
+        assert_eq!(from("standard input", "nets.txt"), Path::new("nets.txt"));
+        assert_eq!(from(file, "/srv/nets.txt"), Path::new("/srv/nets.txt"));
     }
 }

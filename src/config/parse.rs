@@ -59,16 +59,16 @@ fn syntax_fault(error: &serde_yaml::Error, source: &Source, index: usize) -> Fau
         let key = rest.split(", set DuplicateKeyPolicy").next().unwrap_or(rest);
         let message = format!("the key {} is given twice here", quote(key));
         let span = Span { end: span.start + to_u32(key.len()), ..span };
-        return Fault::error(Code::DuplicateKey, span, message)
-            .hint("keep one of the two; in YAML the other would be lost without a word");
+        let hint = "keep one of the two; in YAML the other would be lost without a word";
+        return Fault::error(Code::DuplicateKey, span, message, hint);
     }
     let span = Span { end: span.start + 1, ..span };
     let (message, hint) = explain_syntax(text);
-    Fault::error(Code::Syntax, span, message).maybe_hint(hint.map(str::to_owned))
+    Fault::error(Code::Syntax, span, message, hint)
 }
 
 /// The commonest slips get the cure; for the rest the library's words are clear enough.
-fn explain_syntax(text: &str) -> (String, Option<&'static str>) {
+fn explain_syntax(text: &str) -> (String, &'static str) {
     let cures = [
         ("tabs disallowed", "a tab where YAML wants spaces", "indent with spaces"),
         ("unclosed quote", "this quote is never closed", "add the closing quote on the same line"),
@@ -114,10 +114,10 @@ fn explain_syntax(text: &str) -> (String, Option<&'static str>) {
     ];
     for (pattern, message, hint) in cures {
         if text.contains(pattern) {
-            return (message.to_owned(), Some(hint));
+            return (message.to_owned(), hint);
         }
     }
-    (format!("not readable as YAML: {}", plain(text)), None)
+    (format!("not readable as YAML: {}", plain(text)), "")
 }
 
 /// The library counts lines and columns always, bytes not always.
@@ -126,8 +126,7 @@ fn place_of(source: &Source, index: usize, line: usize, column: usize) -> Span {
     let rest = &source.text[line_start..];
     let offset =
         rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(byte, _)| byte);
-    let start = line_start + offset;
-    let start = to_u32(start);
+    let start = to_u32(line_start + offset);
     Span {
         source: to_u32(index),
         id: 0,
@@ -154,6 +153,7 @@ impl<'de> Deserialize<'de> for RawNode {
     }
 }
 
+/// The library asks for no other types where any may stand.
 struct RawVisitor;
 
 impl<'de> Visitor<'de> for RawVisitor {
@@ -167,14 +167,6 @@ impl<'de> Visitor<'de> for RawVisitor {
         Ok(RawNode::Null)
     }
 
-    fn visit_none<E>(self) -> Result<RawNode, E> {
-        Ok(RawNode::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<RawNode, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
-    }
-
     fn visit_bool<E>(self, _: bool) -> Result<RawNode, E> {
         Ok(RawNode::Typed)
     }
@@ -183,15 +175,7 @@ impl<'de> Visitor<'de> for RawVisitor {
         Ok(RawNode::Typed)
     }
 
-    fn visit_i128<E>(self, _: i128) -> Result<RawNode, E> {
-        Ok(RawNode::Typed)
-    }
-
     fn visit_u64<E>(self, _: u64) -> Result<RawNode, E> {
-        Ok(RawNode::Typed)
-    }
-
-    fn visit_u128<E>(self, _: u128) -> Result<RawNode, E> {
         Ok(RawNode::Typed)
     }
 
@@ -201,10 +185,6 @@ impl<'de> Visitor<'de> for RawVisitor {
 
     fn visit_str<E>(self, text: &str) -> Result<RawNode, E> {
         Ok(RawNode::Text(text.to_owned()))
-    }
-
-    fn visit_string<E>(self, text: String) -> Result<RawNode, E> {
-        Ok(RawNode::Text(text))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<RawNode, A::Error> {
@@ -264,10 +244,9 @@ impl Converter<'_> {
             RawNode::Text(text) => text,
             RawNode::Typed => self.text(&read.defined),
             RawNode::Mapping(_) | RawNode::Null | RawNode::Sequence(_) => {
-                let fault = Fault::error(Code::Syntax, span, "a key must be a single word");
-                return Err(Box::new(
-                    fault.hint("if this is a value with brackets or braces, quote it"),
-                ));
+                let hint = "if this is a value with brackets or braces, quote it";
+                let message = "a key must be a single word";
+                return Err(Box::new(Fault::error(Code::Syntax, span, message, hint)));
             }
         };
         Ok(Key { text, span })

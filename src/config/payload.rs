@@ -79,10 +79,7 @@ impl Key for Expectation {
 
     fn decode(node: &Node, faults: &mut Faults) -> Option<Self::Given> {
         match &node.value {
-            Value::Scalar(text) if text == "none" => Some(None),
-            Value::Scalar(text) => {
-                plain_bytes(text, node.span, faults).map(|bytes| Some(Expect::Bytes(bytes)))
-            }
+            Value::Scalar(_) => Payload::decode(node, faults).map(|sent| sent.map(Expect::Bytes)),
             _ => match EXPECTED.choose(node, faults)? {
                 Chosen::Mapping("hex", value) => {
                     decode_node::<Hex>(value, faults).map(|bytes| Some(Expect::Bytes(bytes)))
@@ -152,7 +149,7 @@ text_value!(
     /// Bytes.
     struct Hex(Vec<u8>),
     "bytes in hexadecimal, such as `0a 0d`",
-    json!({ "type": ["string", "integer"], "pattern": "^[0-9a-fA-F\\s]+$" }),
+    [json!({ "type": ["string", "integer"], "pattern": "^[0-9a-fA-F\\s]+$" })],
     |text, at| {
         let digits: Option<Vec<u8>> = text
             .chars()
@@ -160,8 +157,8 @@ text_value!(
             .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
             .collect();
         let fault = |message: String| {
-            Err(Fault::error(Code::Malformed, at, message)
-                .hint("write two digits for each byte, as in `0a 0d ff`"))
+            let hint = "write two digits for each byte, as in `0a 0d ff`";
+            Err(Fault::error(Code::Malformed, at, message, hint))
         };
         match digits {
             None => fault(format!("{} is not hexadecimal", quote(text))),
@@ -181,48 +178,42 @@ text_value!(
     /// A regular expression over bytes.
     struct Pattern(String),
     "a regular expression",
-    json!({ "type": "string", "minLength": 1 }),
+    [json!({ "type": "string", "minLength": 1 })],
     |text, at| {
+        let fault = |message, hint: &str| Err(Fault::error(Code::BadPattern, at, message, hint));
         match regex::bytes::RegexBuilder::new(text).size_limit(MAX_PATTERN_BYTES).build() {
-            Ok(_) if text.is_empty() => {
-                Err(Fault::error(Code::BadPattern, at, "an empty pattern matches everything")
-                    .hint("for no check of the reply write `expect: none`"))
-            }
+            Ok(_) if text.is_empty() => fault(
+                "an empty pattern matches everything",
+                "for no check of the reply write `expect: none`",
+            ),
             Ok(_) => Ok(text.to_owned()),
-            Err(regex::Error::CompiledTooBig(_)) => {
-                Err(Fault::error(Code::BadPattern, at, "this regular expression is too large")
-                    .hint("lower its repetitions, or look for a plain text"))
-            }
-            Err(error) => {
-                Err(Fault::error(Code::BadPattern, at, "this is not a regular expression")
-                    .hint(last_line(&error.to_string())))
-            }
+            Err(regex::Error::CompiledTooBig(_)) => fault(
+                "this regular expression is too large",
+                "lower its repetitions, or look for a plain text",
+            ),
+            Err(error) => fault("this is not a regular expression", last_line(&error.to_string())),
         }
     },
     |it| it.as_str().into(),
 );
 
 /// The library draws its own caret; only its verdict is of use under ours.
-fn last_line(text: &str) -> String {
-    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+fn last_line(text: &str) -> &str {
+    text.lines().last().unwrap_or_default().trim_start_matches("error: ")
 }
 
 fn plain_bytes(text: &str, at: Span, faults: &mut Faults) -> Option<Vec<u8>> {
     if is_off(text) && text != "null" {
         // Could be meant as a payload, but far more often it is not; `{hex: …}` says it beyond doubt.
-        faults.push(off_for_none(text, at));
-        return None;
+        return faults.refuse(off_for_none(text, at));
     }
     let message = match text.len() {
         0 => "this text is empty",
         length if length > MAX_PAYLOAD => "this text is longer than 16 KiB",
         _ => return Some(text.as_bytes().to_vec()),
     };
-    faults.push(
-        Fault::error(Code::OutOfRange, at, message)
-            .hint("write `none` for nothing, or 1 byte to 16 KiB"),
-    );
-    None
+    let hint = "write `none` for nothing, or 1 byte to 16 KiB";
+    faults.refuse(Fault::error(Code::OutOfRange, at, message, hint))
 }
 
 fn any_text() -> Json {

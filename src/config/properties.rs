@@ -91,17 +91,13 @@ pub fn plain(sentence: &str) -> String {
         let Some((text, after)) = link.split_once("](") else { break };
         let Some((_, after)) = after.split_once(')') else { break };
         // One that stands in brackets of its own says nothing here.
-        match (before.strip_suffix(" ("), after.strip_prefix(')')) {
-            (Some(before), Some(after)) => {
-                plain.push_str(before);
-                rest = after;
-            }
-            _ => {
-                plain.push_str(before);
-                plain.push_str(text);
-                rest = after;
-            }
-        }
+        let (before, text, after) = match (before.strip_suffix(" ("), after.strip_prefix(')')) {
+            (Some(before), Some(after)) => (before, "", after),
+            _ => (before, text, after),
+        };
+        plain.push_str(before);
+        plain.push_str(text);
+        rest = after;
     }
     plain + rest
 }

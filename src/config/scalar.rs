@@ -26,8 +26,6 @@ pub struct Size<const MIN: u64, const MAX: u64, T = u64>(PhantomData<T>);
 /// From `MIN` to `MAX` percent.
 pub struct Share<const MIN: u64, const MAX: u64>;
 
-pub struct Switch;
-
 pub const SECOND: u64 = 1_000;
 pub const HOUR: u64 = 3_600 * SECOND;
 pub const DAY: u64 = 24 * HOUR;
@@ -52,10 +50,7 @@ fn widen<T: Number>(number: T) -> u64 {
 pub fn text_of<'a>(node: &'a Node, expected: &str, faults: &mut Faults) -> Option<&'a str> {
     match &node.value {
         Value::Scalar(text) => Some(text),
-        _ => {
-            wrong_shape(node, expected, faults);
-            None
-        }
+        _ => wrong_shape(node, format!("write {expected}"), faults),
     }
 }
 
@@ -64,58 +59,51 @@ struct Kind {
     noun: &'static str,
     /// A bare number gets this unit in the hint.
     unit: &'static str,
+    parse: fn(&str) -> Result<u64, Wrong>,
     show: fn(u64) -> String,
     range: (u64, u64),
 }
 
 impl Kind {
-    fn read(
-        &self,
-        node: &Node,
-        expected: &str,
-        parse: fn(&str) -> Result<u64, Wrong>,
-        faults: &mut Faults,
-    ) -> Option<u64> {
-        let text = text_of(node, expected, faults)?;
-        let fault = match parse(text) {
-            Ok(value) if (self.range.0..=self.range.1).contains(&value) => return Some(value),
-            Ok(_) | Err(Wrong::TooLarge) => self.out_of_range(text, node.span),
-            Err(Wrong::NoUnit) => self.no_unit(text, node.span),
-            Err(Wrong::Malformed) => self.malformed(text, node.span, expected),
-        };
-        faults.push(fault);
-        None
+    fn read(&self, text: &str, at: Span, expected: &str) -> Result<u64, Fault> {
+        match (self.parse)(text) {
+            Ok(value) if (self.range.0..=self.range.1).contains(&value) => Ok(value),
+            Ok(_) | Err(Wrong::TooLarge) => Err(self.out_of_range(text, at)),
+            Err(Wrong::NoUnit) => Err(self.no_unit(text, at)),
+            Err(Wrong::Malformed) => Err(self.malformed(text, at, expected)),
+        }
     }
 
     fn out_of_range(&self, text: &str, at: Span) -> Fault {
         let (min, max) = self.range;
-        Fault::error(Code::OutOfRange, at, format!("{} is out of range", quote(text)))
-            .hint(format!("allowed: {} to {}", quote(&(self.show)(min)), quote(&(self.show)(max))))
+        let message = format!("{} is out of range", quote(text));
+        let hint = format!("allowed: {} to {}", quote(&(self.show)(min)), quote(&(self.show)(max)));
+        Fault::error(Code::OutOfRange, at, message, hint)
     }
 
     fn no_unit(&self, text: &str, at: Span) -> Fault {
         let message = format!("{} has no unit", quote(text));
-        let fault = Fault::error(Code::NoUnit, at, message);
         let with = |unit: &str| quote(&format!("{text}{unit}"));
-        match text.trim_start_matches('0') {
-            "" => fault.hint(format!("write {} at least", quote(&(self.show)(self.range.0)))),
+        let hint = match text.trim_start_matches('0') {
+            "" => format!("write {} at least", quote(&(self.show)(self.range.0))),
             // Elsewhere a bare number of this size is in milliseconds.
             long if self.unit == "s" && long.len() > 2 => {
-                fault.hint(format!("did you mean {} or {}?", with("ms"), with("s")))
+                format!("did you mean {} or {}?", with("ms"), with("s"))
             }
-            _ => fault.hint(format!("did you mean {}?", with(self.unit))),
-        }
+            _ => format!("did you mean {}?", with(self.unit)),
+        };
+        Fault::error(Code::NoUnit, at, message, hint)
     }
 
     fn malformed(&self, text: &str, at: Span, expected: &str) -> Fault {
         if text == "none" || is_off(text) {
             let message =
                 format!("{} is not possible here: this cannot be switched off", quote(text));
-            return Fault::error(Code::Malformed, at, message)
-                .hint(format!("write {expected}, at least {}", quote(&(self.show)(self.range.0))));
+            let hint = format!("write {expected}, at least {}", quote(&(self.show)(self.range.0)));
+            return Fault::error(Code::Malformed, at, message, hint);
         }
         let message = format!("{} is not {}", quote(text), self.noun);
-        Fault::error(Code::Malformed, at, message).hint(format!("write {expected}"))
+        Fault::error(Code::Malformed, at, message, format!("write {expected}"))
     }
 }
 
@@ -151,14 +139,26 @@ fn show_count(count: u64) -> String {
 /// The four kinds differ only in their grammar and their words.
 macro_rules! number {
     ($type:ident $(<$number:ident>)?, $own:ty, $parse:expr, $narrow:expr, $widen:expr, $noun:literal, $unit:literal, $show:expr,
-     $written:expr, $range:expr, $expected:expr, $schema:expr) => {
+     $written:expr, $range:expr, $expected:expr, $forms:expr) => {
+        impl<const MIN: u64, const MAX: u64 $(, $number: Number)?> $type<MIN, MAX $(, $number)?> {
+            pub fn read(text: &str, at: Span) -> Result<$own, Fault> {
+                let kind = Kind { noun: $noun, unit: $unit, parse: $parse, show: $show, range: (MIN, MAX) };
+                kind.read(text, at, &Self::expected()).map($narrow)
+            }
+
+            pub fn forms() -> Vec<Json> {
+                let forms: fn(u64, u64) -> Vec<Json> = $forms;
+                forms(MIN, MAX)
+            }
+        }
+
         impl<const MIN: u64, const MAX: u64 $(, $number: Number)?> Key for $type<MIN, MAX $(, $number)?> {
             type Given = $own;
             type Settled = $own;
 
             fn decode(node: &Node, faults: &mut Faults) -> Option<$own> {
-                let kind = Kind { noun: $noun, unit: $unit, show: $show, range: (MIN, MAX) };
-                kind.read(node, &Self::expected(), $parse, faults).map($narrow)
+                let text = text_of(node, &Self::expected(), faults)?;
+                Self::read(text, node.span).map_err(|fault| faults.push(fault)).ok()
             }
 
             fn settle(given: &$own) -> $own {
@@ -181,8 +181,7 @@ macro_rules! number {
             }
 
             fn schema(_: &mut Map<String, Json>) -> Json {
-                let schema: fn(u64, u64) -> Vec<Json> = $schema;
-                substitutable(schema(MIN, MAX))
+                substitutable(Self::forms())
             }
         }
     };
@@ -248,47 +247,9 @@ number!(
     |_, _| vec![json!({ "type": "string", "pattern": "^[0-9]+%$" })]
 );
 
-impl Key for Switch {
-    type Given = bool;
-    type Settled = bool;
-
-    fn decode(node: &Node, faults: &mut Faults) -> Option<bool> {
-        let text = text_of(node, &Self::expected(), faults)?;
-        let (meant, hint) = match text {
-            "true" => return Some(true),
-            "false" => return Some(false),
-            "yes" | "on" | "Yes" | "On" | "True" | "TRUE" | "1" => (true, "did you mean `true`?"),
-            "no" | "off" | "No" | "Off" | "False" | "FALSE" | "0" | "none" => {
-                (true, "did you mean `false`?")
-            }
-            _ => (false, "write `true` or `false`"),
-        };
-        let code = if meant { Code::UnknownWord } else { Code::Malformed };
-        let message = format!("{} is neither `true` nor `false`", quote(text));
-        faults.push(Fault::error(code, node.span, message).hint(hint));
-        None
-    }
-
-    fn settle(given: &bool) -> bool {
-        *given
-    }
-
-    fn describe(settled: &bool, _: Option<Protocol>) -> Json {
-        (*settled).into()
-    }
-
-    fn expected() -> String {
-        "`true` or `false`".to_owned()
-    }
-
-    fn schema(_: &mut Map<String, Json>) -> Json {
-        substitutable([json!({ "enum": [true, false, "true", "false"] })])
-    }
-}
-
 /// A value, or one word in its place.
 macro_rules! or_word {
-    ($(#[doc = $doc:literal])+ $type:ident, $word:literal) => {
+    ($(#[doc = $doc:literal])+ $type:ident, $word:literal, $meant:expr) => {
         $(#[doc = $doc])+
         pub struct $type<T>(PhantomData<T>);
 
@@ -301,13 +262,13 @@ macro_rules! or_word {
                     if text == $word {
                         return Some(None);
                     }
-                    if let Some(fault) = $type::<()>::meant(text, node.span) {
-                        faults.push(fault);
-                        return None;
+                    // What is meant by another word.
+                    let meant: fn(&str, Span) -> Option<Fault> = $meant;
+                    if let Some(fault) = meant(text, node.span) {
+                        return faults.refuse(fault);
                     }
                 } else if matches!(node.value, Value::Sequence(_)) {
-                    wrong_shape(node, &Self::expected(), faults);
-                    return None;
+                    return wrong_shape(node, format!("write {}", Self::expected()), faults);
                 }
                 let before = faults.count();
                 let value = T::decode(node, faults);
@@ -360,63 +321,43 @@ macro_rules! or_word {
 or_word!(
     /// `none` switches it off.
     OrNone,
-    "none"
+    "none",
+    none_is_meant
 );
 or_word!(
     /// `auto` leaves it to the program.
     OrAuto,
-    "auto"
+    "auto",
+    |text, at| not_here(text, at, &["none"], "write `auto` or a value")
 );
 or_word!(
     /// `same` takes it from elsewhere.
     OrSame,
-    "same"
+    "same",
+    |text, at| not_here(text, at, &["none", "auto"], "write `same` or a value")
 );
-
 or_word!(
     /// `system` takes what the machine has.
     OrSystem,
-    "system"
+    "system",
+    |text, at| not_here(text, at, &["none", "auto"], "write `system` or the path of a file")
 );
 
-impl OrNone<()> {
-    /// Zero and the words for off, where `none` is meant.
-    fn meant(text: &str, at: Span) -> Option<Fault> {
-        if is_off(text) {
-            return Some(off_for_none(text, at));
-        }
-        let numbers = [milliseconds, grammar::size, grammar::share, grammar::count];
-        if !numbers.iter().any(|parse| parse(text) == Ok(0)) {
-            return None;
-        }
-        let message = format!("{} would switch this off, and off is written `none`", quote(text));
-        Some(Fault::error(Code::ZeroForNone, at, message).hint("write `none`"))
+/// Zero and the words for off, where `none` is meant.
+fn none_is_meant(text: &str, at: Span) -> Option<Fault> {
+    if is_off(text) {
+        return Some(off_for_none(text, at));
     }
+    let numbers = [milliseconds, grammar::size, grammar::share, grammar::count];
+    if !numbers.iter().any(|parse| parse(text) == Ok(0)) {
+        return None;
+    }
+    let message = format!("{} would switch this off, and off is written `none`", quote(text));
+    Some(Fault::error(Code::ZeroForNone, at, message, "write `none`"))
 }
 
-impl OrAuto<()> {
-    fn meant(text: &str, at: Span) -> Option<Fault> {
-        (text == "none").then(|| {
-            Fault::error(Code::UnknownWord, at, "`none` is not possible here")
-                .hint("write `auto` or a value")
-        })
-    }
-}
-
-impl OrSystem<()> {
-    fn meant(text: &str, at: Span) -> Option<Fault> {
-        (text == "none" || text == "auto").then(|| {
-            Fault::error(Code::UnknownWord, at, format!("{} is not possible here", quote(text)))
-                .hint("write `system` or the path of a file")
-        })
-    }
-}
-
-impl OrSame<()> {
-    fn meant(text: &str, at: Span) -> Option<Fault> {
-        (text == "none" || text == "auto").then(|| {
-            Fault::error(Code::UnknownWord, at, format!("{} is not possible here", quote(text)))
-                .hint("write `same` or a value")
-        })
-    }
+/// The words for what cannot be had here.
+fn not_here(text: &str, at: Span, words: &[&str], hint: &str) -> Option<Fault> {
+    let message = || format!("{} is not possible here", quote(text));
+    words.contains(&text).then(|| Fault::error(Code::UnknownWord, at, message(), hint))
 }

@@ -13,14 +13,10 @@ const MAX_LENGTH: usize = 64 << 10;
 pub fn substitute(node: &mut Node, env: Environment, faults: &mut Faults) {
     match &mut node.value {
         Value::Mapping(entries) => {
-            for (_, child) in entries {
-                substitute(child, env, faults);
-            }
+            entries.iter_mut().for_each(|(_, child)| substitute(child, env, faults));
         }
         Value::Sequence(items) => {
-            for child in items {
-                substitute(child, env, faults);
-            }
+            items.iter_mut().for_each(|child| substitute(child, env, faults));
         }
         Value::Scalar(text) if text.contains('$') => match expand(text, env, node.span) {
             Ok(expanded) => *text = expanded,
@@ -52,10 +48,8 @@ fn expand(text: &str, env: Environment, at: Span) -> Result<String, Box<Fault>> 
             expanded.push('$');
         }
         if expanded.len() > MAX_LENGTH {
-            return Err(bad_variable(
-                at,
-                "the value grows beyond 64 KiB once its variables are put in",
-            ));
+            let message = "the value grows beyond 64 KiB once its variables are put in";
+            return Err(bad_variable(at, message));
         }
     }
     expanded.push_str(rest);
@@ -66,11 +60,9 @@ fn value_of(inside: &str, env: Environment, at: Span) -> Result<String, Box<Faul
     let length =
         inside.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(inside.len());
     let (name, rest) = inside.split_at(length);
+    let shown = quote(&format!("${{{inside}}}"));
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-        return Err(bad_variable(
-            at,
-            format!("{} does not name a variable", quote(&format!("${{{inside}}}"))),
-        ));
+        return Err(bad_variable(at, format!("{shown} does not name a variable")));
     }
     // As in shells: with a colon, an empty variable counts as unset.
     let value = env(name);
@@ -86,22 +78,22 @@ fn value_of(inside: &str, env: Environment, at: Span) -> Result<String, Box<Faul
             let message = if message.is_empty() { "it must be set" } else { message };
             let text =
                 format!("the environment variable {} is not set: {}", quote(name), plain(message));
-            Box::new(Fault::error(Code::UnsetVariable, at, text))
+            Box::new(Fault::error(Code::UnsetVariable, at, text, ""))
         });
     }
-    Err(bad_variable(at, format!("{} cannot be read", quote(&format!("${{{inside}}}")))))
+    Err(bad_variable(at, format!("{shown} cannot be read")))
 }
 
 fn unset(name: &str, at: Span) -> Box<Fault> {
     let message = format!("the environment variable {} is not set", quote(name));
     let hint = format!("set it, or give a default: `${{{name}:-…}}`");
-    Box::new(Fault::error(Code::UnsetVariable, at, message).hint(hint))
+    Box::new(Fault::error(Code::UnsetVariable, at, message, hint))
 }
 
 fn bad_variable(at: Span, message: impl Into<String>) -> Box<Fault> {
     let hint =
         "write `${NAME}`, `${NAME:-default}` or `${NAME:?message}`; for a plain `$` write `$$`";
-    Box::new(Fault::error(Code::BadVariable, at, message).hint(hint))
+    Box::new(Fault::error(Code::BadVariable, at, message, hint))
 }
 
 #[cfg(test)]

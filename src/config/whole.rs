@@ -1,8 +1,11 @@
-//! A whole configuration, as the program believes it.
+//! A whole configuration, as the program believes it, and what is asked of its listeners, routes and pools.
 
 use std::sync::Arc;
 
-use super::keys::{Admin, Listener, Log, Pool, Process};
+use super::discovery::Finder;
+use super::keys::{Admin, Listener, Log, OnDown, Pool, Process, Route};
+use super::net::NetFile;
+use super::protocol::Protocol;
 
 /// A whole configuration. Listeners and pools stand in file order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,4 +19,57 @@ pub struct Config {
     pub sha256: String,
     /// The same over the configuration's own files alone.
     pub own_sha256: String,
+}
+
+impl Listener {
+    /// Whether any of its sessions may go to that pool.
+    pub fn uses(&self, pool: &str) -> bool {
+        let own = std::iter::once(&self.pool);
+        own.chain(self.routes.iter().map(|route| &route.pool)).any(|it| it.as_deref() == Some(pool))
+    }
+
+    /// Sessions or flows at once: `limits.sessions`, and `flow.max_flows` for UDP.
+    pub fn session_limit(&self) -> Option<u64> {
+        let flows = self.flow.max_flows.filter(|_| self.protocol == Protocol::Udp);
+        self.limits.sessions.into_iter().chain(flows).min()
+    }
+
+    /// `allow_file` and `deny_file`, with the word that a metric has for each.
+    pub fn net_files(&self) -> impl Iterator<Item = (&'static str, &NetFile)> {
+        let named = [("allow", &self.allow_file), ("deny", &self.deny_file)];
+        named.into_iter().filter_map(|(word, file)| Some((word, file.as_ref()?)))
+    }
+}
+
+impl Route {
+    /// Whether only the client's first bytes tell if it matches.
+    pub fn asks_for_bytes(&self) -> bool {
+        !self.server_name.is_empty() || !self.alpn.is_empty()
+    }
+}
+
+/// Why a backend is lost to those it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DownReason {
+    /// In maintenance.
+    ByHand,
+    /// Down or ejected.
+    Dead,
+    /// A standby now.
+    WrongRole,
+}
+
+impl Pool {
+    pub fn finders(&self) -> &[Finder] {
+        self.discovery.as_ref().map_or(&[], |discovery| &discovery.finders)
+    }
+
+    pub fn on_down_for(&self, reason: DownReason) -> OnDown {
+        let own = match reason {
+            DownReason::ByHand => self.on_down_reasons.by_hand,
+            DownReason::Dead => self.on_down_reasons.dead,
+            DownReason::WrongRole => self.on_down_reasons.wrong_role,
+        };
+        own.unwrap_or(self.on_down)
+    }
 }

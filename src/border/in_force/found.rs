@@ -127,7 +127,8 @@ pub struct LeftOut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Answer, Asked, Backend, Balance, Composed, Discovery, Listener, Pool};
+    use crate::border::in_force::composed::Composed;
+    use crate::config::{Answer, Asked, Backend, Balance, Discovery, Listener, Pool};
     use proptest::prelude::*;
 
     fn listed(address: &str) -> Backend {

@@ -1,13 +1,12 @@
 //! Who may come in: `allow` and `deny` of a listener, united with those of their files.
 
-use ipnet::IpNet;
+use std::path::PathBuf;
 
 use crate::config::decode::{Field, Given, Key};
-use crate::config::fault::{Code, Fault, Faults};
+use crate::config::fault::{Code, Faults};
 use crate::config::files::NetFiles;
 use crate::config::keys::Listener;
-use crate::config::net::{FilePath, Net, NetFile, OPENS_THE_DOOR};
-use crate::config::scalar::OrNone;
+use crate::config::net::{Net, NetFile, OPENS_THE_DOOR};
 
 pub fn build(
     given: &Given<Listener>,
@@ -15,20 +14,17 @@ pub fn build(
     files: &mut NetFiles,
     faults: &mut Faults,
 ) {
-    let allow_file = of_file(&given.allow_file, files, faults);
-    let deny_file = of_file(&given.deny_file, files, faults);
+    // `None`: there is no file, or it is reported as unreadable.
+    let allow_file = given.allow_file.on().and_then(|it| files.nets(it.value, it.span, faults));
+    let deny_file = given.deny_file.on().and_then(|it| files.nets(it.value, it.span, faults));
     let written = |field: &Field<_>| field.value().map_or_else(Vec::new, Vec::<Net>::settle);
     let (allow, deny) = (written(&given.allow), written(&given.deny));
     if let (Some(nets), Some(file)) = (&allow_file, given.allow_file.given())
         && nets.is_empty()
         && allow.is_empty()
     {
-        let fault = Fault::error(Code::EmptyValue, file.span, OPENS_THE_DOOR);
-        faults.push(
-            fault.hint(
-                "for everyone leave `allow_file` out; for nobody deny `0.0.0.0/0` and `::/0`",
-            ),
-        );
+        let hint = "for everyone leave `allow_file` out; for nobody deny `0.0.0.0/0` and `::/0`";
+        faults.error(Code::EmptyValue, file.span, OPENS_THE_DOOR, hint);
     }
     listener.allow_file = named(&given.allow_file, files, allow.len());
     listener.deny_file = named(&given.deny_file, files, deny.len());
@@ -36,15 +32,7 @@ pub fn build(
     listener.deny = deny.into_iter().chain(deny_file.unwrap_or_default()).collect();
 }
 
-type Named = Field<Given<OrNone<FilePath>>>;
-
-fn named(field: &Named, files: &NetFiles, written: usize) -> Option<NetFile> {
-    let file = field.given()?;
-    Some(NetFile { path: files.resolve(file.value.as_ref()?, file.span), written })
-}
-
-/// `None`: there is no file, or it is reported as unreadable.
-fn of_file(field: &Named, files: &mut NetFiles, faults: &mut Faults) -> Option<Vec<IpNet>> {
-    let file = field.given()?;
-    files.nets(file.value.as_ref()?, file.span, faults)
+fn named(field: &Field<Option<PathBuf>>, files: &NetFiles, written: usize) -> Option<NetFile> {
+    let file = field.on()?;
+    Some(NetFile { path: files.resolve(file.value, file.span), written })
 }

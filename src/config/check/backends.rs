@@ -31,29 +31,20 @@ pub fn listed(given: &[Placed<Given<Backend>>], faults: &mut Faults) -> (Vec<Bac
         let name_span = own.name.span().unwrap_or(address.span);
         let backend = Backend { name, address: at, ..terms };
         if let Some(first) = addresses.insert(backend.address.clone(), address.span) {
-            let shown = quote(&backend.address.to_string());
-            faults.push(backend_twice(
-                format!("the address {shown} is twice in this pool"),
-                address.span,
-                first,
-            ));
+            let shown = backend.address.to_string();
+            faults.push(twice("address", &shown, address.span, first));
         } else if let Some(first) = names.insert(backend.name.clone(), name_span) {
-            let shown = quote(&backend.name);
-            faults.push(backend_twice(
-                format!("the backend name {shown} is twice in this pool"),
-                name_span,
-                first,
-            ));
+            faults.push(twice("backend name", &backend.name, name_span, first));
         }
         built.push(backend);
     }
     (built, hosts)
 }
 
-pub fn backend_twice(message: String, second: Span, first: Span) -> Fault {
-    Fault::error(Code::BackendTwice, second, message)
-        .also(first, "the first is here")
-        .hint("remove one; for a larger share give a backend more `weight`")
+fn twice(what: &str, name: &str, second: Span, first: Span) -> Fault {
+    let message = format!("the {what} {} is twice in this pool", quote(name));
+    let hint = "remove one; for a larger share give a backend more `weight`";
+    Fault::error(Code::BackendTwice, second, message, hint).also(first, "the first is here")
 }
 
 /// Host names among the backends of a pool.
@@ -76,17 +67,10 @@ impl Names {
         if let Some(span) = name {
             let message =
                 "what a host name stands for may be many, and each is called by its address";
-            let fault = Fault::warning(Code::WithoutEffect, span, message);
-            faults.push(fault.hint("leave `name` out"));
+            faults.warning(Code::WithoutEffect, span, message, "leave `name` out");
         }
         if let Some(first) = self.seen.insert(host.clone(), at) {
-            let shown = quote(&host.host);
-            faults.push(backend_twice(
-                format!("the host {shown} is twice in this pool"),
-                at,
-                first,
-            ));
-            return;
+            return faults.push(twice("host", &host.host, at, first));
         }
         let (Backend { weight, tier, max_sessions, .. }, after) = like;
         let question =

@@ -41,8 +41,8 @@ pub fn check(listeners: &[NamedListener], faults: &mut Faults) -> Option<()> {
             && bind.value.is_empty()
         {
             let what = "this list of addresses is empty";
-            let fault = Fault::error(Code::MissingKey, bind.span, what);
-            faults.push(fault.hint("write the address to listen on: `bind: \":5432\"`"));
+            let hint = "write the address to listen on: `bind: \":5432\"`";
+            faults.error(Code::MissingKey, bind.span, what, hint);
         }
         let protocol = protocol(listener);
         for item in listener.bind.items() {
@@ -50,9 +50,7 @@ pub fn check(listeners: &[NamedListener], faults: &mut Faults) -> Option<()> {
             if count > MAX_ADDRESSES {
                 let message =
                     format!("up to here the listeners bind more than {MAX_ADDRESSES} addresses");
-                faults.push(
-                    Fault::error(Code::OutOfRange, item.span, message).hint("bind fewer ports"),
-                );
+                faults.error(Code::OutOfRange, item.span, message, "bind fewer ports");
                 return None;
             }
             for address in item.value.addresses() {
@@ -118,29 +116,7 @@ fn bound_twice(bound: &Bound, first: &Bound) -> Fault {
     } else {
         format!("by the listener {}", quote(first.listener))
     };
-    Fault::error(Code::BoundTwice, bound.span, message)
+    let hint = "give one of the two another port or address";
+    Fault::error(Code::BoundTwice, bound.span, message, hint)
         .also(first.span, format!("bound here {by}"))
-        .hint("give one of the two another port or address")
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::border::written::listen;
-
-    fn overlapping(a: &str, b: &str) -> bool {
-        let only = |text| listen(text).unwrap().addresses().next().unwrap();
-        only(a).overlaps(&only(b))
-    }
-
-    #[test]
-    fn a_wildcard_overlaps_what_it_contains() {
-        assert!(overlapping(":1", "0.0.0.0:1"));
-        assert!(overlapping("[::]:1", ":1"));
-        assert!(overlapping(":1", "10.0.0.1:1"));
-        assert!(overlapping("0.0.0.0:1", "10.0.0.1:1"));
-        assert!(overlapping("[::1]:1", "[::]:1"));
-        assert!(!overlapping("[::]:1", "0.0.0.0:1"));
-        assert!(!overlapping("10.0.0.2:1", "10.0.0.1:1"));
-        assert!(!overlapping("[::]:1", "10.0.0.1:1"));
-    }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::reference::{NamedListener, NamedPool, protocol};
+use super::reference::{NamedListener, NamedPool, addresses, protocol};
 use crate::border::addr::BackendAddr;
 use crate::config::decode::Given;
 use crate::config::fault::{Code, Fault, Faults, quote};
@@ -73,16 +73,14 @@ fn walk(
                     ),
                 };
                 let bind = listeners[step.to].1.as_ref().and_then(|it| it.bind.span());
-                let mut fault = Fault::error(Code::Circular, step.at, message);
-                if let Some(bind) = bind {
-                    fault = fault.also(bind, "the listener binds it here");
-                }
-                faults.push(fault.hint(match step.address {
+                let hint = match step.address {
                     BackendAddr::InetClientPort(_) => {
                         "give it its port: without one it is reached on the port the client dialled"
                     }
                     _ => "write the address of another program",
-                }));
+                };
+                let fault = Fault::error(Code::Circular, step.at, message, hint);
+                faults.push(fault.also(bind, "the listener binds it here"));
             }
             Seen::Done => {}
         }
@@ -102,10 +100,8 @@ fn steps<'a>(
     names.sort_unstable();
     names.dedup();
     let pools = names.iter().filter_map(|name| pools.get(name));
-    let backends = pools.flat_map(|pool| pool.backends.items());
     let mut steps = Vec::new();
-    for backend in backends {
-        let Some(given) = backend.value.address.given() else { continue };
+    for given in pools.flat_map(|pool| addresses(pool)) {
         let Some(address) = given.value.at() else { continue };
         let leads_to = |other: &Given<Listener>| {
             // A port that the client dialled is a port of this listener.

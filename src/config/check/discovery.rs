@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::decode::{Given, Key, Placed};
 use crate::config::discovery::{Discovery, Finder, Origin, Question};
-use crate::config::fault::{Code, Fault, Faults};
+use crate::config::fault::{Code, Faults};
 use crate::config::files::NetFiles;
 use crate::config::keys::{Asked, Backend, DnsDiscovery, Found, Pool};
 
@@ -41,13 +41,12 @@ fn dns(given: &Given<DnsDiscovery>, faults: &mut Faults) -> Option<Finder> {
     if let (Asked::Srv, Some(at)) = (record, given.port.span()) {
         let message =
             "`port` matters only with `type: address`: SRV records have ports of their own";
-        let fault = Fault::warning(Code::WithoutEffect, at, message);
-        faults.push(fault.hint("leave the key out"));
+        faults.warning(Code::WithoutEffect, at, message, "leave the key out");
     }
     let name = given.name.given()?;
     if name.value == "." {
-        let fault = Fault::error(Code::Malformed, name.span, "the root of DNS has no addresses");
-        faults.push(fault.hint("write a name such as `db.internal`"));
+        let message = "the root of DNS has no addresses";
+        faults.error(Code::Malformed, name.span, message, "write a name such as `db.internal`");
     }
     let question = Question { name: name.value.to_ascii_lowercase(), record, servers };
     Some(Finder { origin: Origin::Dns(question), port, refresh, ..Finder::default() })

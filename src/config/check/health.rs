@@ -1,6 +1,6 @@
 //! How a pool is probed: what `auto` means, and what takes more than one key to see.
 
-use super::reference::Users;
+use super::reference::{Users, addresses};
 use crate::border::addr::BackendAddr;
 use crate::border::quantities::show_time;
 use crate::border::written::BackendAddress;
@@ -25,10 +25,6 @@ pub fn check(pool: &Given<Pool>, users: Users, health: &mut Health, faults: &mut
     check_times(pool, health, faults);
 }
 
-fn addresses(pool: &Given<Pool>) -> impl Iterator<Item = &Placed<BackendAddress>> {
-    pool.backends.items().iter().filter_map(|backend| backend.value.address.given())
-}
-
 /// One probe waits for the one before.
 fn check_times(pool: &Given<Pool>, health: &Health, faults: &mut Faults) {
     let Some(raw) = pool.health.value().filter(|_| health.timeout > health.interval) else {
@@ -42,18 +38,18 @@ fn check_times(pool: &Given<Pool>, health: &Health, faults: &mut Faults) {
         "a silent backend is asked every {timeout} only, and down after {silent}: write a shorter `timeout`, or an \
          `interval` as long"
     );
-    faults.push(Fault::warning(Code::SlowProbe, span, message).hint(hint));
+    faults.warning(Code::SlowProbe, span, message, hint);
 }
 
 /// Without an expectation nothing is read, and so no standby is heard.
 fn exchange(own: &Given<Exchange>, faults: &mut Faults) {
-    if let Some(Placed { value: Some(_), span }) = own.standby.given()
+    if let Some(standby) = own.standby.on()
         && own.expect.value().is_none_or(Option::is_none)
         && !matches!(own.expect, Field::Faulty)
     {
         let message = "`standby` needs `expect`: without it no answer is read";
         let hint = "write what a backend says that serves, as in `expect: \"role:master\"`";
-        faults.push(Fault::error(Code::MissingKey, *span, message).hint(hint));
+        faults.error(Code::MissingKey, standby.span, message, hint);
     }
 }
 
@@ -62,7 +58,7 @@ fn udp(own: &Given<UdpProbe>, faults: &mut Faults) {
     if let Some(Placed { value: None, span }) = own.send.given() {
         let message = "`none` is not possible here: a UDP probe has to send something";
         let hint = "write what is sent, as in `{udp: {send: ping, expect: pong}}`";
-        faults.push(Fault::error(Code::Malformed, *span, message).hint(hint));
+        faults.error(Code::Malformed, *span, message, hint);
     }
 }
 
@@ -71,19 +67,16 @@ fn http(own: &Given<Http>, faults: &mut Faults) {
     if let Some(span) = own.status.span()
         && status.is_empty()
     {
-        let fault = Fault::error(
-            Code::MissingKey,
-            span,
-            "this list of statuses is empty: no answer would pass",
-        );
-        faults.push(fault.hint("write at least one, as in `status: [\"200-399\"]`"));
+        let message = "this list of statuses is empty: no answer would pass";
+        let hint = "write at least one, as in `status: [\"200-399\"]`";
+        faults.error(Code::MissingKey, span, message, hint);
     }
     for standby in own.standby.items() {
         let own = standby.value;
         if status.iter().any(|it| it.first <= own.last && own.first <= it.last) {
             let message = "this status is also one that passes";
             let hint = "let each be in `status` or in `standby`, as in `status: [\"200\"], standby: [\"503\"]`";
-            faults.push(Fault::error(Code::Malformed, standby.span, message).hint(hint));
+            faults.error(Code::Malformed, standby.span, message, hint);
         }
     }
 }
@@ -101,7 +94,7 @@ fn check_probed(pool: &Given<Pool>, health: &Health, faults: &mut Faults) {
             );
             let hint =
                 "write the port to probe in `health.port`, or say so with `health: {probe: none}`";
-            faults.push(Fault::warning(Code::NotProbed, address.span, message).hint(hint));
+            faults.warning(Code::NotProbed, address.span, message, hint);
         }
     }
 }
@@ -131,7 +124,7 @@ fn check_mysql(pool: &Given<Pool>, health: &Health, faults: &mut Faults) {
     let hint = "they may block this address, and so every client, after `max_connect_errors` (100) of them: probe an HTTP \
                 service beside the server (clustercheck) by `health: {probe: {http: …}, port: 9200}`, or raise \
                 `max_connect_errors`";
-    faults.push(Fault::warning(Code::HarmfulProbe, span, message).hint(hint));
+    faults.warning(Code::HarmfulProbe, span, message, hint);
 }
 
 /// There is no way to send a datagram of ours to a unix socket of a stream.
@@ -143,8 +136,9 @@ fn check_unix(pool: &Given<Pool>, health: &Health, faults: &mut Faults) {
     for address in addresses(pool) {
         if let Some(BackendAddr::Unix(_)) = address.value.at() {
             let message = "a unix socket cannot be probed by UDP";
-            let fault = Fault::error(Code::OtherProtocol, address.span, message);
-            faults.push(fault.also(probe, "this probe").hint("choose another probe"));
+            let fault =
+                Fault::error(Code::OtherProtocol, address.span, message, "choose another probe");
+            faults.push(fault.also(probe, "this probe"));
         }
     }
 }

@@ -2,19 +2,15 @@
 //! everything checked that takes more than one key to see.
 
 mod process;
-mod admin;
-mod protocol;
 mod bound;
 mod circles;
 mod reference;
 mod listener;
 mod access;
-mod routes;
 pub(super) mod backends;
 mod pool;
 mod discovery;
 mod health;
-mod send_proxy;
 mod tls;
 
 use std::collections::HashMap;
@@ -26,20 +22,19 @@ use super::decode::{Field, Given, Key, Named, Placed};
 use super::error::Source;
 use super::fault::{Code, Fault, Faults, quote};
 use super::files::NetFiles;
-use super::keys::File;
-use super::keys::{Admin, Listener, Log, Pool, Process};
-use super::protocol::Protocol;
+use super::keys::{Admin, Defaults, File, Listener, Log, Pool, Process};
 use super::tree::Span;
 use super::whole::Config;
+use crate::config::protocol::Protocol;
 use crate::sys::accounts::Accounts;
 
 /// All files as one.
+#[derive(Default)]
 struct United {
     process: Field<Given<Process>>,
     admin: Field<Given<Admin>>,
     log: Field<Given<Log>>,
-    listener_defaults: Option<Given<Listener>>,
-    pool_defaults: Option<Given<Pool>>,
+    defaults: Field<Given<Defaults>>,
     listeners: Given<Named<Listener>>,
     pools: Given<Named<Pool>>,
 }
@@ -56,12 +51,9 @@ pub fn check(
     let mut united = unite(files, faults);
     merge_defaults(&mut united, faults);
     if united.listeners.is_empty() {
-        let warning = Fault::warning(
-            Code::NothingToDo,
-            first,
-            "there is no listener: nothing will be served",
-        );
-        faults.push(warning.hint("write `listeners: {main: {bind: \":5432\", pool: main}}`"));
+        let message = "there is no listener: nothing will be served";
+        let hint = "write `listeners: {main: {bind: \":5432\", pool: main}}`";
+        faults.warning(Code::NothingToDo, first, message, hint);
     }
     let bound = bound::check(&united.listeners, faults);
     let uses = reference::check(&united.listeners, &united.pools, faults);
@@ -73,14 +65,13 @@ pub fn check(
     let listeners = listeners.collect();
     let mut pools = Vec::with_capacity(united.pools.len());
     for (name, own) in &united.pools {
-        if let Some(own) = own {
-            let users = uses.get(name.value.as_str()).copied().unwrap_or_default();
-            pools.push(Arc::new(pool::build(&name.value, own, users, nets, faults)));
-        }
+        let Some(own) = own else { continue };
+        let users = uses.get(name.value.as_str()).copied().unwrap_or_default();
+        pools.push(Arc::new(pool::build(&name.value, own, users, nets, faults)));
     }
     Some(Config {
-        process: section(&united.process, |own| process::build(own, accounts, faults)),
-        admin: section(&united.admin, |own| admin::build(own, nets, faults)),
+        process: section(&united.process, |own| process::process(own, accounts, faults)),
+        admin: section(&united.admin, |own| process::admin(own, nets, faults)),
         log: section(&united.log, Log::settle),
         listeners,
         pools,
@@ -99,27 +90,14 @@ fn require_version(files: &[Given<File>], faults: &mut Faults) {
 }
 
 fn unite(files: Vec<Given<File>>, faults: &mut Faults) -> United {
-    let mut united = United {
-        process: Field::Absent,
-        admin: Field::Absent,
-        log: Field::Absent,
-        listener_defaults: None,
-        pool_defaults: None,
-        listeners: Vec::new(),
-        pools: Vec::new(),
-    };
-    let mut defaults = Field::Absent;
+    let mut united = United::default();
     for file in files {
         once("process", &mut united.process, file.process, faults);
         once("admin", &mut united.admin, file.admin, faults);
         once("log", &mut united.log, file.log, faults);
-        once("defaults", &mut defaults, file.defaults, faults);
+        once("defaults", &mut united.defaults, file.defaults, faults);
         united.listeners.extend(entries(file.listeners));
         united.pools.extend(entries(file.pools));
-    }
-    if let Field::Given(Placed { value, .. }) = defaults {
-        united.listener_defaults = value.listener.value().cloned();
-        united.pool_defaults = value.pool.value().cloned();
     }
     name_once("listener", &united.listeners, faults);
     name_once("pool", &united.pools, faults);
@@ -131,13 +109,9 @@ fn once<T>(key: &str, have: &mut Field<T>, given: Field<T>, faults: &mut Faults)
     match (have.span(), given.span()) {
         (Some(first), Some(second)) => {
             let message = format!("{} is given in two files", quote(key));
-            faults.push(
-                Fault::error(Code::GivenTwice, second, message)
-                    .also(first, "given here before")
-                    .hint(
-                        "only listeners and pools are united over files; keep this in one of them",
-                    ),
-            );
+            let hint = "only listeners and pools are united over files; keep this in one of them";
+            let fault = Fault::error(Code::GivenTwice, second, message, hint);
+            faults.push(fault.also(first, "given here before"));
         }
         _ if have.is_absent() => *have = given,
         _ => {}
@@ -152,10 +126,7 @@ fn section<K: Key<Settled = K> + Default>(
 }
 
 fn entries<T>(field: Field<Vec<T>>) -> Vec<T> {
-    match field {
-        Field::Given(placed) => placed.value,
-        Field::Absent | Field::Faulty => Vec::new(),
-    }
+    if let Field::Given(placed) = field { placed.value } else { Vec::new() }
 }
 
 /// Within one file YAML itself refuses a name given twice; over several files it is for us to see.
@@ -164,11 +135,8 @@ fn name_once<T>(what: &str, named: &[(Placed<String>, T)], faults: &mut Faults) 
     for (name, _) in named {
         if let Some(first) = seen.get(name.value.as_str()) {
             let message = format!("the {what} {} is given twice", quote(&name.value));
-            faults.push(
-                Fault::error(Code::NameTwice, name.span, message)
-                    .also(*first, "given here before")
-                    .hint("rename one of the two"),
-            );
+            let fault = Fault::error(Code::NameTwice, name.span, message, "rename one of the two");
+            faults.push(fault.also(*first, "given here before"));
         } else {
             seen.insert(&name.value, name.span);
         }
@@ -176,7 +144,7 @@ fn name_once<T>(what: &str, named: &[(Placed<String>, T)], faults: &mut Faults) 
 }
 
 fn merge_defaults(united: &mut United, faults: &mut Faults) {
-    let defaults = united.listener_defaults.as_ref();
+    let defaults = united.defaults.value().and_then(|it| it.listener.value());
     let default = defaults.and_then(|defaults| defaults.protocol.value().copied());
     // What only the other protocol has is passed over there.
     let of_protocol = |protocol| {
@@ -189,14 +157,14 @@ fn merge_defaults(united: &mut United, faults: &mut Faults) {
         let Some(mut own) = listener.take() else { continue };
         let protocol = own.protocol.value().copied().or(default);
         let protocol = protocol.unwrap_or(Protocol::Tcp);
-        protocol::check(&mut own, protocol, faults);
+        listener::of_protocol(&mut own, protocol, faults);
         let defaults = if protocol == Protocol::Tcp { &tcp } else { &udp };
         *listener = Some(match defaults {
             Some(defaults) => Listener::merge(own, defaults),
             None => own,
         });
     }
-    if let Some(defaults) = &united.pool_defaults {
+    if let Some(defaults) = united.defaults.value().and_then(|it| it.pool.value()) {
         for (_, pool) in &mut united.pools {
             *pool = pool.take().map(|own| Pool::merge(own, defaults));
         }

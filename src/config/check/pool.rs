@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use super::backends::listed;
-use super::discovery;
 use super::reference::Users;
-use super::{health, send_proxy, tls};
+use super::{discovery, health, tls};
 use crate::border::addr::ZonedIp;
 use crate::config::decode::{Field, Given, Key, Placed};
 use crate::config::discovery::Discovery;
 use crate::config::fault::{Code, Fault, Faults};
 use crate::config::files::NetFiles;
-use crate::config::keys::{Backend, Balance, Found, HashKey, Pool, WhenFull, WhenNoneUp};
+use crate::config::keys::{
+    Backend, Balance, Found, HashKey, Pool, ProxyDatagrams, ProxyTlv, SendProxy, WhenFull,
+    WhenNoneUp,
+};
+use crate::config::value::{ProxyTlvs, ProxyVersion};
 
 pub fn build(
     name: &str,
@@ -28,8 +31,8 @@ pub fn build(
     warn_of_idle_hash(given, pool.balance, faults);
     warn_of_idle_hold(given, users, faults);
     health::check(given, users, &mut pool.health, faults);
-    pool.send_proxy_protocol = send_proxy::version(given, users, faults);
-    pool.send_proxy_tlvs = send_proxy::tlvs(given, faults);
+    pool.send_proxy_protocol = proxy_version(given, users, faults);
+    pool.send_proxy_tlvs = proxy_tlvs(given, faults);
     pool.tls = tls::client(given, users, files, faults);
     pool
 }
@@ -39,8 +42,8 @@ fn warn_of_idle_hash(given: &Given<Pool>, balance: Balance, faults: &mut Faults)
     let Some(key) = given.hash.value().and_then(|hash| hash.key.given()) else { return };
     if balance != Balance::ConsistentHash && key.value != HashKey::ClientIp {
         let message = "`hash.key` matters only with `balance: consistent_hash`";
-        let fault = Fault::warning(Code::WithoutEffect, key.span, message);
-        faults.push(fault.hint("write `balance: consistent_hash`, or leave the key out"));
+        let hint = "write `balance: consistent_hash`, or leave the key out";
+        faults.warning(Code::WithoutEffect, key.span, message, hint);
     }
 }
 
@@ -56,12 +59,9 @@ fn warn_of_idle_hold(given: &Given<Pool>, users: Users, faults: &mut Faults) {
     ];
     for span in holds.into_iter().flatten() {
         let message = "`hold` matters only to TCP listeners, and none uses this pool";
-        let fault = Fault::warning(Code::WithoutEffect, span, message);
-        faults.push(
-            fault
-                .also(udp, "a UDP listener does")
-                .hint("write `refuse`, or leave the key out: datagrams are dropped meanwhile"),
-        );
+        let hint = "write `refuse`, or leave the key out: datagrams are dropped meanwhile";
+        let fault = Fault::warning(Code::WithoutEffect, span, message, hint);
+        faults.push(fault.also(udp, "a UDP listener does"));
     }
 }
 
@@ -85,7 +85,7 @@ fn backends(
             [] => "this pool has no backend: it can serve nobody",
             _ => "every backend of this pool has weight 0: it can serve nobody",
         };
-        faults.push(Fault::warning(Code::NothingToDo, pool.span, message));
+        faults.warning(Code::NothingToDo, pool.span, message, "");
     }
     let Some(discovery) = discovery else { return (listed, None) };
     // Only files have been looked at.
@@ -110,9 +110,50 @@ fn check_source(given: &Given<Pool>, faults: &mut Faults) {
     {
         let (own, wanted) = if *is_ipv4 { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
         let message = format!("every source is {own}, and every backend of this pool is {wanted}");
-        let fault = Fault::error(Code::SourceFamily, first.span, message);
-        faults.push(
-            fault.hint(format!("add an {wanted} address of this machine, or leave `source` out")),
-        );
+        let hint = format!("add an {wanted} address of this machine, or leave `source` out");
+        faults.error(Code::SourceFamily, first.span, message, hint);
+    }
+}
+
+fn proxy_version(pool: &Given<Pool>, users: Users, faults: &mut Faults) -> Option<ProxyVersion> {
+    warn_of_idle_datagrams(pool, faults);
+    let given = pool.send_proxy_protocol.given()?;
+    match (given.value, users.udp) {
+        (SendProxy::None, _) => None,
+        (SendProxy::V1, Some(udp)) => {
+            let message = "version 1 of PROXY knows no UDP";
+            let hint = "write `send_proxy_protocol: v2`";
+            let fault = Fault::error(Code::OtherProtocol, given.span, message, hint);
+            faults.refuse(fault.also(udp, "a UDP listener uses this pool"))
+        }
+        (SendProxy::V1, None) => Some(ProxyVersion::V1),
+        (SendProxy::V2, _) => Some(ProxyVersion::V2),
+    }
+}
+
+fn proxy_tlvs(pool: &Given<Pool>, faults: &mut Faults) -> ProxyTlvs {
+    let Some(given) = pool.send_proxy_tlvs.given() else { return ProxyTlvs::default() };
+    let version = pool.send_proxy_protocol.value().unwrap_or(&SendProxy::None);
+    if !given.value.is_empty() && *version != SendProxy::V2 {
+        let message = "`send_proxy_tlvs` matters only with version 2 of `send_proxy_protocol`";
+        let hint = "write `send_proxy_protocol: v2`, or leave the key out";
+        faults.warning(Code::WithoutEffect, given.span, message, hint);
+    }
+    let has = |tlv| given.value.iter().any(|it| it.value == tlv);
+    ProxyTlvs {
+        authority: has(ProxyTlv::Authority),
+        alpn: has(ProxyTlv::Alpn),
+        crc32c: has(ProxyTlv::Crc32c),
+    }
+}
+
+/// Whoever asks for it with every datagram wants it sent; the default stands in every complete file.
+fn warn_of_idle_datagrams(pool: &Given<Pool>, faults: &mut Faults) {
+    let Some(datagrams) = pool.send_proxy_datagrams.given() else { return };
+    let is_sent = pool.send_proxy_protocol.value().is_some_and(|it| *it != SendProxy::None);
+    if datagrams.value == ProxyDatagrams::Every && !is_sent {
+        let message = "`send_proxy_datagrams` matters only with `send_proxy_protocol`";
+        let hint = "write `send_proxy_protocol: v2`, or leave the key out";
+        faults.warning(Code::WithoutEffect, datagrams.span, message, hint);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::border::addr::BackendAddr;
 use crate::border::nearest::nearest;
+use crate::border::written::BackendAddress;
 use crate::config::decode::{Given, Placed};
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::keys::{Listener, Pool};
@@ -26,6 +27,11 @@ pub struct Users {
 /// Once `defaults` are merged.
 pub fn protocol(listener: &Given<Listener>) -> Protocol {
     listener.protocol.value().copied().unwrap_or(Protocol::Tcp)
+}
+
+/// Where the listed backends of a pool are.
+pub fn addresses(pool: &Given<Pool>) -> impl Iterator<Item = &Placed<BackendAddress>> {
+    pool.backends.items().iter().filter_map(|backend| backend.value.address.given())
 }
 
 /// The pools that a listener uses, by name.
@@ -61,12 +67,8 @@ pub fn check<'a>(
         }
         if pool.is_some() && !used.contains_key(name.value.as_str()) {
             let message = format!("no listener uses the pool {}", quote(&name.value));
-            faults.push(
-                Fault::warning(Code::WithoutEffect, name.span, message).hint(format!(
-                    "write `pool: {}` in a listener, or remove the pool",
-                    name.value
-                )),
-            );
+            let hint = format!("write `pool: {}` in a listener, or remove the pool", name.value);
+            faults.warning(Code::WithoutEffect, name.span, message, hint);
         }
     }
     used
@@ -90,7 +92,7 @@ fn unknown(
         None => format!("the pools are: {}", some_of(pools)),
     };
     let message = format!("there is no pool {}", quote(name));
-    Fault::error(Code::UnknownPool, at, message).hint(hint)
+    Fault::error(Code::UnknownPool, at, message, hint)
 }
 
 /// A backend without a port takes the one the client dialled, and a unix socket has none.
@@ -99,17 +101,14 @@ fn check_ports(listener: &Given<Listener>, pool: &str, pools: &[NamedPool], faul
     let Some(unix) = unix else { return };
     let pool = pools.iter().find(|(name, _)| name.value == pool);
     let Some((_, Some(pool))) = pool else { return };
-    for backend in pool.backends.items() {
-        let Some(address) = backend.value.address.given() else { continue };
+    for address in addresses(pool) {
         if let Some(host) = address.value.without_port() {
             let host = quote(&host);
             let message =
                 format!("the backend {host} has no port, and a client of a unix socket dials none");
-            faults.push(
-                Fault::error(Code::NoPort, address.span, message)
-                    .also(unix.span, "this listener uses the pool")
-                    .hint("give the backend a port"),
-            );
+            let fault =
+                Fault::error(Code::NoPort, address.span, message, "give the backend a port");
+            faults.push(fault.also(unix.span, "this listener uses the pool"));
         }
     }
 }
@@ -117,15 +116,12 @@ fn check_ports(listener: &Given<Listener>, pool: &str, pools: &[NamedPool], faul
 /// There are datagrams on unix sockets, but no client of ours sends any.
 fn check_unix(pool: &Given<Pool>, users: Users, faults: &mut Faults) {
     let Some(listener) = users.udp else { return };
-    for backend in pool.backends.items() {
-        let Some(address) = backend.value.address.given() else { continue };
+    for address in addresses(pool) {
         if matches!(address.value.at(), Some(BackendAddr::Unix(_))) {
             let message = "a backend of a UDP listener cannot be a unix socket";
-            faults.push(
-                Fault::error(Code::OtherProtocol, address.span, message)
-                    .also(listener, "a UDP listener uses this pool")
-                    .hint("write an address and a port, or give the listener another pool"),
-            );
+            let hint = "write an address and a port, or give the listener another pool";
+            let fault = Fault::error(Code::OtherProtocol, address.span, message, hint);
+            faults.push(fault.also(listener, "a UDP listener uses this pool"));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 
-use super::reference::Users;
+use super::reference::{Users, addresses};
 use crate::border::addr::BackendAddr;
 use crate::config::decode::{Field, Given};
 use crate::config::fault::{Code, Fault, Faults, quote};
@@ -25,16 +25,13 @@ pub fn server(
     let own = listener.tls.value()?.as_ref()?;
     if let Some(relay) = listener.relay.given().filter(|given| given.value == RelayMode::Splice) {
         let message = "what has to be encrypted cannot be spliced: with `tls` bytes are copied";
-        let fault = Fault::warning(Code::WithoutEffect, relay.span, message);
-        faults.push(fault.hint("leave `relay` out"));
+        faults.warning(Code::WithoutEffect, relay.span, message, "leave `relay` out");
     }
     let given = own.certificates.given()?;
     if given.value.is_empty() {
-        let fault = Fault::error(Code::EmptyValue, given.span, "there is no certificate");
-        faults.push(
-            fault.hint("name at least one: `certificates: [{certificate: FILE, key: FILE}]`"),
-        );
-        return None;
+        let message = "there is no certificate";
+        let hint = "name at least one: `certificates: [{certificate: FILE, key: FILE}]`";
+        return faults.refuse(Fault::error(Code::EmptyValue, given.span, message, hint));
     }
     let mut pairs = Vec::with_capacity(given.value.len());
     for pair in given.value.iter().map(|it| &it.value) {
@@ -45,26 +42,22 @@ pub fn server(
         match Server::new(std::slice::from_ref(&pair_read), None, &[]) {
             Ok(server) => {
                 for expired in server.expired(NetFiles::now()) {
-                    let fault = Fault::warning(Code::Expired, pair.span, expired);
-                    faults.push(fault.hint("renew it: clients will refuse it"));
+                    let hint = "renew it: clients will refuse it";
+                    faults.warning(Code::Expired, pair.span, expired, hint);
                 }
                 pairs.push(pair_read);
             }
             Err(bad) => report(bad, pair.span, faults),
         }
     }
-    let ca = read_optional(&own.client_ca, files, faults);
-    let client_ca = own.client_ca.given().filter(|given| given.value.is_some());
+    let client_ca = own.client_ca.on();
+    let ca = client_ca.and_then(|given| files.pem(given.value, given.span, faults));
     if pairs.len() < given.value.len() || ca.is_none() && client_ca.is_some() {
         return None;
     }
-    match Server::new(&pairs, ca.as_ref(), &protocols(&own.alpn)) {
-        Ok(server) => Some(Arc::new(server)),
-        Err(bad) => {
-            report(bad, client_ca.map_or(own.span, |given| given.span), faults);
-            None
-        }
-    }
+    let at = client_ca.map_or(own.span, |given| given.span);
+    let server = Server::new(&pairs, ca.as_ref(), &protocols(&own.alpn));
+    server.map_err(|bad| report(bad, at, faults)).ok().map(Arc::new)
 }
 
 pub fn client(
@@ -77,8 +70,9 @@ pub fn client(
     let own = given.value.as_ref()?;
     if let Some(udp) = users.udp {
         let message = "`tls` is for TCP, and a UDP listener uses this pool";
-        let fault = Fault::error(Code::OtherProtocol, given.span, message);
-        faults.push(fault.also(udp, "this one").hint("give each listener a pool of its own"));
+        let hint = "give each listener a pool of its own";
+        let fault = Fault::error(Code::OtherProtocol, given.span, message, hint);
+        faults.push(fault.also(udp, "this one"));
     }
     let before = faults.count();
     let verify = own.verify.value().is_none_or(|verify| *verify);
@@ -87,15 +81,15 @@ pub fn client(
         check_unix(pool, own.span, faults);
     }
     let pair = own_pair(own, files, faults);
-    let ca = read_optional(&own.ca, files, faults);
+    let ca = own.ca.on().and_then(|given| files.pem(given.value, given.span, faults));
     if !verify {
         let at = own.verify.span().unwrap_or(own.span);
         let message = "without `verify` anybody on the way may pose as the backend";
-        let fault = Fault::warning(Code::Unverified, at, message);
-        faults.push(fault.hint(match &ca {
+        let hint = match &ca {
             Some(_) => "remove `verify: false`: `ca` says whom to believe",
             None => "name who signed their certificates: `ca: FILE`",
-        }));
+        };
+        faults.warning(Code::Unverified, at, message, hint);
     }
     if faults.has_errors() && faults.count() > before {
         return None;
@@ -106,58 +100,43 @@ pub fn client(
         None => Trust::System,
     };
     let alpn = protocols(&own.alpn);
-    match Client::new(Wish { server_name, trust, own: pair.as_ref(), alpn: &alpn }) {
-        Ok(client) => Some(Arc::new(client)),
-        Err(bad) => {
-            report(bad, own.span, faults);
-            None
-        }
-    }
+    let client = Client::new(Wish { server_name, trust, own: pair.as_ref(), alpn: &alpn });
+    client.map_err(|bad| report(bad, own.span, faults)).ok().map(Arc::new)
 }
 
 fn server_name(own: &Given<PoolTls>, faults: &mut Faults) -> Option<ServerName<'static>> {
-    let given = own.server_name.given()?;
-    let text = given.value.as_ref()?;
-    match ServerName::try_from(text.clone()) {
-        Ok(name) => Some(name),
-        Err(_) => {
-            let message = format!("{} is no name a certificate could be for", quote(text));
-            let fault = Fault::error(Code::Malformed, given.span, message);
-            faults.push(fault.hint("write a host such as `db.example.com`, or an IP address"));
-            None
-        }
-    }
+    let given = own.server_name.on()?;
+    ServerName::try_from(given.value.clone()).ok().or_else(|| {
+        let message = format!("{} is no name a certificate could be for", quote(given.value));
+        let hint = "write a host such as `db.example.com`, or an IP address";
+        faults.refuse(Fault::error(Code::Malformed, given.span, message, hint))
+    })
 }
 
 /// A unix socket has no address that a certificate could be for.
 fn check_unix(pool: &Given<Pool>, at: Span, faults: &mut Faults) {
-    let backends = pool.backends.items().iter();
-    let mut addresses = backends.filter_map(|backend| backend.value.address.given());
-    let unix = addresses.find(|address| matches!(address.value.at(), Some(BackendAddr::Unix(_))));
+    let unix =
+        addresses(pool).find(|address| matches!(address.value.at(), Some(BackendAddr::Unix(_))));
     if let Some(unix) = unix {
         let message = "a backend on a unix socket has no address that a certificate could be for";
-        let fault = Fault::error(Code::MissingKey, at, message);
-        faults.push(
-            fault.also(unix.span, "this backend").hint("write `server_name: db.example.com`"),
-        );
+        let fault =
+            Fault::error(Code::MissingKey, at, message, "write `server_name: db.example.com`");
+        faults.push(fault.also(unix.span, "this backend"));
     }
 }
 
 fn own_pair(own: &Given<PoolTls>, files: &mut NetFiles, faults: &mut Faults) -> Option<Pair> {
-    let certificate = own.certificate.given().filter(|given| given.value.is_some());
-    let key = own.key.given().filter(|given| given.value.is_some());
-    match (certificate, key) {
+    match (own.certificate.on(), own.key.on()) {
         (None, None) => None,
-        (Some(_), Some(_)) => {
-            let certificate = read_optional(&own.certificate, files, faults);
-            let key = read_optional(&own.key, files, faults);
+        (Some(certificate), Some(key)) => {
+            let certificate = files.pem(certificate.value, certificate.span, faults);
+            let key = files.pem(key.value, key.span, faults);
             certificate.zip(key).map(|(certificate, key)| Pair { certificate, key })
         }
         (Some(given), None) | (None, Some(given)) => {
             let message = "a certificate and its key belong together";
-            let fault = Fault::error(Code::MissingKey, given.span, message);
-            faults.push(fault.hint("write both `certificate: FILE` and `key: FILE`"));
-            None
+            let hint = "write both `certificate: FILE` and `key: FILE`";
+            faults.refuse(Fault::error(Code::MissingKey, given.span, message, hint))
         }
     }
 }
@@ -167,19 +146,10 @@ fn read(field: &Field<PathBuf>, files: &mut NetFiles, faults: &mut Faults) -> Op
     files.pem(&given.value, given.span, faults)
 }
 
-fn read_optional(
-    field: &Field<Option<PathBuf>>,
-    files: &mut NetFiles,
-    faults: &mut Faults,
-) -> Option<File> {
-    let given = field.given()?;
-    files.pem(given.value.as_ref()?, given.span, faults)
-}
-
 fn protocols(field: &Field<Given<Vec<Alpn>>>) -> Vec<Vec<u8>> {
     field.items().iter().map(|it| it.value.clone()).collect()
 }
 
 fn report(bad: Bad, at: Span, faults: &mut Faults) {
-    faults.push(Fault::error(Code::BadCertificate, at, bad.message).hint(bad.hint));
+    faults.error(Code::BadCertificate, at, bad.message, bad.hint);
 }

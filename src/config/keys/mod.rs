@@ -13,15 +13,16 @@ pub use backend::*;
 pub use listener::*;
 pub use pool::*;
 
-use super::admin::{AdminSocket, Token};
+use super::admin::AdminSocket;
 use super::choice::words;
 use super::decode::{Given, Named, decode_node};
 use super::fault::{Code, Fault, Faults};
 use super::mapping::mapping;
 use super::net::FilePath;
-use super::scalar::{Count, DAY, HOUR, OrAuto, OrNone, SECOND, Switch, Time};
+use super::scalar::{Count, DAY, HOUR, OrAuto, OrNone, SECOND, Time};
 use super::tree::{Node, Value};
-use super::value::{AccountName, AdminAddress, Version};
+use super::value::{AccountName, AdminAddress, Switch, Version};
+use crate::border::token::Token;
 use crate::sys::privileges::User;
 
 mapping! {
@@ -141,9 +142,9 @@ impl File {
     /// `None`: nothing in it can be read.
     pub fn read(tree: &Node, faults: &mut Faults) -> Option<Given<File>> {
         if matches!(tree.value, Value::Null) {
-            let fault = Fault::error(Code::EmptyValue, tree.span, "there is nothing in this file");
-            faults.push(fault.hint("a configuration begins with `version: 1`"));
-            return None;
+            let message = "there is nothing in this file";
+            let hint = "a configuration begins with `version: 1`";
+            return faults.refuse(Fault::error(Code::EmptyValue, tree.span, message, hint));
         }
         decode_node::<File>(tree, faults)
     }

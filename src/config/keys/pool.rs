@@ -6,14 +6,14 @@ use super::backend::{Asked, Backend, Balance};
 use crate::config::choice::{choice, words};
 use crate::config::discovery::{Discovery, DnsServer};
 use crate::config::mapping::mapping;
-use crate::config::net::Alpn;
-use crate::config::net::FilePath;
+use crate::config::net::{Alpn, FilePath};
 use crate::config::payload::{Expectation, Payload};
 use crate::config::scalar::{
-    Count, DAY, HOUR, OrAuto, OrNone, OrSame, OrSystem, SECOND, Share, Switch, Time,
+    Count, DAY, HOUR, OrAuto, OrNone, OrSame, OrSystem, SECOND, Share, Time,
 };
 use crate::config::value::{
-    DnsName, HostText, ProxyTlvs, ProxyVersion, RequestPath, SourceAddress, Statuses, TableSize,
+    DnsName, HostText, ProxyTlvs, ProxyVersion, RequestPath, SourceAddress, Statuses, Switch,
+    TableSize,
 };
 use crate::data::tls::client::Client;
 
