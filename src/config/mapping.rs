@@ -88,7 +88,7 @@ macro_rules! mapping {
 
                 fn describe(settled: &$name, of: Option<Protocol>) -> serde_json::Value {
                     let mut keys = serde_json::Map::new();
-                    $(if of.is_none() || protocol!($([$($mark)+])*).is_none_or(|own| of == Some(own)) {
+                    $(if of.is_none() || mark!(protocol $([$($mark)+])*).is_none_or(|own| of == Some(own)) {
                         let described = describe!(settled.$field, of, $type $([$($mark)+])*);
                         keys.extend(described.map(|it| (key!($field $($key)?).to_owned(), it)));
                     })+
@@ -116,7 +116,7 @@ macro_rules! mapping {
                         $(properties.add::<$type>(
                             key!($field $($key)?),
                             presence!($(= $default)? $([$($mark)+])*),
-                            protocol!($([$($mark)+])*),
+                            mark!(protocol $([$($mark)+])*),
                             concat!($($doc),+),
                         );)+
                         properties.object(concat!($($about),+))
@@ -134,8 +134,8 @@ macro_rules! mapping {
                             path: key.clone(),
                             values: <$type as Key>::values(),
                             presence: presence!($(= $default)? $([$($mark)+])*),
-                            protocol: protocol!($([$($mark)+])*),
-                            needs_restart: restart!($([$($mark)+])*),
+                            protocol: mark!(protocol $([$($mark)+])*),
+                            needs_restart: mark!(restart $([$($mark)+])*),
                             sentence: concat!($($doc),+).trim(),
                         });
                         <$type as Key>::rows(&key, rows);
@@ -148,8 +148,7 @@ macro_rules! mapping {
 
                 fn require(given: &Fields, faults: &mut Faults) {
                     $(
-                        let hint: Option<&str> = hint!($([$($mark)+])*);
-                        if let Some(hint) = hint {
+                        if let Some(hint) = mark!(hint $([$($mark)+])*) {
                             given.$field.require(key!($field $($key)?), given.span, hint, faults);
                         }
                         if let Some(value) = given.$field.value() {
@@ -159,7 +158,7 @@ macro_rules! mapping {
                 }
 
                 fn only(given: &mut Fields, protocol: Protocol, out: &mut dyn FnMut(&str, Span)) {
-                    $(if protocol!($([$($mark)+])*).is_some_and(|own| own != protocol) {
+                    $(if mark!(protocol $([$($mark)+])*).is_some_and(|own| own != protocol) {
                         if let Some(span) = given.$field.span() {
                             out(key!($field $($key)?), span);
                         }
@@ -172,7 +171,6 @@ macro_rules! mapping {
         };
     };
 }
-pub(super) use mapping;
 
 macro_rules! key {
     ($field:ident) => {
@@ -182,7 +180,6 @@ macro_rules! key {
         $key
     };
 }
-pub(super) use key;
 
 /// The type that the program has.
 macro_rules! settled {
@@ -190,7 +187,6 @@ macro_rules! settled {
     ($type:ty [absent $words:literal, $example:literal] $($rest:tt)*) => { Option<<$type as $crate::config::decode::Key>::Settled> };
     ($type:ty $([$($mark:tt)+])*) => { <$type as $crate::config::decode::Key>::Settled };
 }
-pub(super) use settled;
 
 /// The value of a key in a mapping without any.
 macro_rules! initial {
@@ -206,17 +202,13 @@ macro_rules! initial {
     ($type:ty [like $other:ident, $example:literal] $($rest:tt)*) => {
         Clone::clone(&$other)
     };
-    ($type:ty [required $($how:tt)+] $($rest:tt)*) => {
-        Default::default()
-    };
-    ($type:ty [expected $($how:tt)+] $($rest:tt)*) => {
-        Default::default()
-    };
     ($type:ty = $default:literal $($rest:tt)*) => {
         $crate::config::decode::declared::<$type>($default)
     };
+    ($type:ty [$($how:tt)+] $($rest:tt)*) => {
+        Default::default()
+    };
 }
-pub(super) use initial;
 
 macro_rules! settle {
     ($given:expr, $declared:expr, $type:ty [hand $($how:tt)+] $($rest:tt)*) => {{
@@ -233,7 +225,6 @@ macro_rules! settle {
         $given.value().map_or_else(|| Clone::clone(&$declared), <$type as Key>::settle)
     };
 }
-pub(super) use settle;
 
 macro_rules! describe {
     ($value:expr, $of:expr, $type:ty [hand $($how:tt)+] $($rest:tt)*) => {{
@@ -247,7 +238,6 @@ macro_rules! describe {
         Some(<$type as Key>::describe(&$value, $of))
     };
 }
-pub(super) use describe;
 
 macro_rules! presence {
     ([hand $($how:tt)+] $($rest:tt)*) => { presence!($($rest)*) };
@@ -257,29 +247,19 @@ macro_rules! presence {
     ([required $example:literal, $hint:literal] $($rest:tt)*) => { Presence::Required($example) };
     ([expected $example:literal, $hint:literal] $($rest:tt)*) => { Presence::Expected($example) };
 }
-pub(super) use presence;
 
-macro_rules! hint {
-    () => { None };
-    ([required $example:literal, $hint:literal] $($rest:tt)*) => { Some($hint) };
-    ([expected $example:literal, $hint:literal] $($rest:tt)*) => { Some($hint) };
-    ([$($mark:tt)+] $($rest:tt)*) => { hint!($($rest)*) };
+/// What a mark says, looked for among all of them.
+macro_rules! mark {
+    (hint) => { None::<&str> };
+    (protocol) => { None::<Protocol> };
+    (restart) => { false };
+    (hint [required $example:literal, $hint:literal] $($rest:tt)*) => { Some($hint) };
+    (hint [expected $example:literal, $hint:literal] $($rest:tt)*) => { Some($hint) };
+    (protocol [tcp] $($rest:tt)*) => { Some(Protocol::Tcp) };
+    (protocol [udp] $($rest:tt)*) => { Some(Protocol::Udp) };
+    (restart [restart] $($rest:tt)*) => { true };
+    ($what:ident [$($mark:tt)+] $($rest:tt)*) => { mark!($what $($rest)*) };
 }
-pub(super) use hint;
-
-macro_rules! protocol {
-    () => { None::<Protocol> };
-    ([tcp] $($rest:tt)*) => { Some(Protocol::Tcp) };
-    ([udp] $($rest:tt)*) => { Some(Protocol::Udp) };
-    ([$($mark:tt)+] $($rest:tt)*) => { protocol!($($rest)*) };
-}
-pub(super) use protocol;
-
-macro_rules! restart {
-    () => { false };
-    ([restart] $($rest:tt)*) => { true };
-    ([$($mark:tt)+] $($rest:tt)*) => { restart!($($rest)*) };
-}
-pub(super) use restart;
 
 pub use super::properties::{Properties, named};
+pub(super) use {describe, initial, key, mapping, mark, presence, settle, settled};

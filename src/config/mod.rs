@@ -30,7 +30,6 @@ pub mod describe;
 pub mod compare;
 pub mod fault;
 pub mod error;
-
 mod discovery;
 
 pub use crate::border::dns_name::NamePattern;

@@ -19,14 +19,9 @@ pub fn schema() -> Value {
     root
 }
 
-/// Every key that a file may hold.
+/// Every key that a file may hold; in its path `[]` stands for any item of a list, `*` for any name.
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     File::rows("", &mut rows);
     rows
-}
-
-/// The path of each; `[]` stands for any item of a list, `*` for any name.
-pub fn keys() -> Vec<String> {
-    rows().into_iter().map(|row| row.path).collect()
 }

@@ -23,7 +23,7 @@ pub fn build(
         && nets.is_empty()
         && allow.is_empty()
     {
-        let hint = "for everyone leave `allow_file` out; for nobody deny `0.0.0.0/0` and `::/0`";
+        let hint = "to allow all clients leave `allow_file` out; to allow none deny `0.0.0.0/0` and `::/0`";
         faults.error(Code::EmptyValue, file.span, OPENS_THE_DOOR, hint);
     }
     listener.allow_file = named(&given.allow_file, files, allow.len());

@@ -64,8 +64,8 @@ fn first_bytes_fit(listener: &Listener, given: &Given<Listener>, faults: &mut Fa
 fn proxy_protocol(listener: &Given<Listener>, faults: &mut Faults) -> Option<ProxyProtocol> {
     let given = listener.proxy_protocol.value()?.as_ref()?.trusted.given()?;
     if given.value.is_empty() {
-        let message = "nobody is trusted here";
-        let hint = "name who sends the header, or write `proxy_protocol: none`";
+        let message = "no sender is trusted here";
+        let hint = "list the networks that send the header, or write `proxy_protocol: none`";
         faults.error(Code::EmptyValue, given.span, message, hint);
     }
     let mut trusted = Trusted::default();
@@ -86,12 +86,12 @@ fn senders_can_come(given: &Given<Listener>, trusted: &Trusted, at: Span, faults
     }
     let is_unix = |address: &ListenAddr| matches!(address, ListenAddr::Unix(_));
     if !trusted.unix && !trusted.nets.is_empty() && addresses(given).all(|it| is_unix(&it)) {
-        let what = "nobody is trusted here: no network holds a client of a unix socket, and its header would reach the backend";
+        let what = "no sender is trusted here: a client of a unix socket is in no network, and its header would reach the backend";
         let hint = "write `trusted: [unix]`; the socket's file says who may use it";
         faults.error(Code::EmptyValue, at, what, hint);
     }
     if trusted.unix && !addresses(given).any(|it| is_unix(&it)) {
-        let what = "nobody comes by a unix socket here";
+        let what = "no client comes by a unix socket here";
         let hint = "bind one, as in `unix:/run/maitred/door.sock`, or leave `unix` out";
         faults.warning(Code::WithoutEffect, at, what, hint);
     }

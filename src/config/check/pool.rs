@@ -82,8 +82,8 @@ fn backends(
     let is_given = pool.backends.value().is_some();
     if is_given && discovery.is_none() && listed.iter().all(|it| it.weight == 0) {
         let message = match listed.as_slice() {
-            [] => "this pool has no backend: it can serve nobody",
-            _ => "every backend of this pool has weight 0: it can serve nobody",
+            [] => "this pool has no backend: it can serve no client",
+            _ => "every backend of this pool has weight 0: it can serve no client",
         };
         faults.warning(Code::NothingToDo, pool.span, message, "");
     }

@@ -84,10 +84,10 @@ pub fn client(
     let ca = own.ca.on().and_then(|given| files.pem(given.value, given.span, faults));
     if !verify {
         let at = own.verify.span().unwrap_or(own.span);
-        let message = "without `verify` anybody on the way may pose as the backend";
+        let message = "without `verify` any host on the way may pose as the backend";
         let hint = match &ca {
-            Some(_) => "remove `verify: false`: `ca` says whom to believe",
-            None => "name who signed their certificates: `ca: FILE`",
+            Some(_) => "remove `verify: false`: `ca` says which authorities are trusted",
+            None => "name the authority that signed their certificates: `ca: FILE`",
         };
         faults.warning(Code::Unverified, at, message, hint);
     }

@@ -96,7 +96,7 @@ mapping! {
         /// Networks whose connections must begin with the header, and `unix` for those by a unix socket. From anyone else
         /// these bytes are ordinary payload. All rules at the door then speak of the announced client; `deny` is also held
         /// against the sender itself.
-        trusted: Vec<Sender> [hand Trusted] [required "[\"10.0.0.0/8\"]", "name who sends the header, as in `{trusted: [\"10.0.0.0/8\"]}`"];
+        trusted: Vec<Sender> [hand Trusted] [required "[\"10.0.0.0/8\"]", "list the networks that send the header, as in `{trusted: [\"10.0.0.0/8\"]}`"];
     }
 }
 
