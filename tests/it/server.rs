@@ -133,7 +133,14 @@ impl Refusal {
     fn at(address: SocketAddr) -> Refusal {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
-        socket.bind(&address.into()).unwrap();
+        // A connection of another test may have been given this port for a moment.
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while let Err(error) = socket.bind(&address.into()) {
+            let may_pass = error.kind() == ErrorKind::AddrInUse && std::time::Instant::now() < end;
+            assert!(may_pass, "{address}: {error}");
+            // Nobody tells when it is free.
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         Refusal { address, _socket: socket }
     }
