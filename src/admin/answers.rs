@@ -12,6 +12,7 @@ use crate::border::datagrams::Dropped;
 use crate::border::plane::SessionRow;
 use crate::border::record::CloseReason;
 use crate::border::snapshot::Listener;
+use crate::config::DownReason;
 use crate::config::describe::{describe, hide_secrets, route_in_words};
 use crate::data::pool::Pool;
 use crate::data::pool::backend::{Backend, BackendCounters, CONNECT_BOUNDS};
@@ -132,6 +133,7 @@ pub(super) fn backend_json(backend: &Backend) -> Value {
         "name": &*backend.name,
         "address": backend.address.to_string(),
         "state": status.state.as_str(),
+        "reason": status.lost.map(DownReason::as_str),
         "why": status.told(now),
         "since": time(status.since),
         "weight": backend.weight,

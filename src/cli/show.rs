@@ -89,6 +89,7 @@ impl What {
                 "backend",
                 "address",
                 "state",
+                "reason",
                 "since",
                 "why",
                 "by_hand",
@@ -316,11 +317,14 @@ mod tests {
             json!({ "pools": [{ "name": "db", "backends": [backend("one"), backend("two")] }] });
         let csv = show(What::Pools, Output::Csv).text(&answer);
         assert!(
-            csv.contains("\ndb,one,-,-,-,\"last: a, \"\"b\"\"\",-,2,-,-,-,-,-\ndb,two,"),
+            csv.contains("\ndb,one,-,-,-,-,\"last: a, \"\"b\"\"\",-,2,-,-,-,-,-\ndb,two,"),
             "{csv}"
         );
         let empty = json!({ "pools": [{ "name": "db", "backends": [], "discovery": { "why": "no such name" } }] });
         let text = show(What::Pools, Output::Table).text(&empty);
-        assert!(text.contains("db    -        -        none   -      no such name"), "{text}");
+        assert!(
+            text.contains("db    -        -        none   -       -      no such name"),
+            "{text}"
+        );
     }
 }

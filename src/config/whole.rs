@@ -48,15 +48,43 @@ impl Route {
     }
 }
 
-/// Why a backend is lost to those it has.
+/// Why a backend is lost to those it has; the keys of `on_down_reasons`, as API, metrics and page name them too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DownReason {
     /// In maintenance.
     ByHand,
-    /// Down or ejected.
+    /// It does not answer as it should, or is ejected.
     Dead,
+    /// It answers, and is behind.
+    Lagging,
+    /// It turned the probe's login away.
+    LoginFailed,
+    /// It refused the probe's question.
+    QueryFailed,
     /// A standby now.
     WrongRole,
+}
+
+impl DownReason {
+    pub const ALL: [DownReason; 6] = [
+        DownReason::ByHand,
+        DownReason::Dead,
+        DownReason::Lagging,
+        DownReason::LoginFailed,
+        DownReason::QueryFailed,
+        DownReason::WrongRole,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DownReason::ByHand => "by_hand",
+            DownReason::Dead => "dead",
+            DownReason::Lagging => "lagging",
+            DownReason::LoginFailed => "login_failed",
+            DownReason::QueryFailed => "query_failed",
+            DownReason::WrongRole => "wrong_role",
+        }
+    }
 }
 
 impl Pool {
@@ -65,11 +93,15 @@ impl Pool {
     }
 
     pub fn on_down_for(&self, reason: DownReason) -> OnDown {
-        let own = match reason {
-            DownReason::ByHand => self.on_down_reasons.by_hand,
-            DownReason::Dead => self.on_down_reasons.dead,
-            DownReason::WrongRole => self.on_down_reasons.wrong_role,
-        };
-        own.unwrap_or(self.on_down)
+        let own = &self.on_down_reasons;
+        match reason {
+            DownReason::ByHand => own.by_hand.unwrap_or(self.on_down),
+            DownReason::Dead => own.dead.unwrap_or(self.on_down),
+            DownReason::WrongRole => own.wrong_role.unwrap_or(self.on_down),
+            // It serves those that it has as before.
+            DownReason::Lagging => own.lagging.unwrap_or(OnDown::Keep),
+            DownReason::LoginFailed => own.login_failed.unwrap_or(OnDown::Keep),
+            DownReason::QueryFailed => own.query_failed.unwrap_or(OnDown::Keep),
+        }
     }
 }

@@ -104,6 +104,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         "Log lines dropped because they were not read in time or could not be written.",
     ),
     ("maitred_pool_backends", Value, "Backends of a pool, by state."),
+    (
+        "maitred_pool_lost_backends",
+        Value,
+        "Backends lost to the sessions that they have, by reason.",
+    ),
     ("maitred_pool_held_sessions", Value, "Sessions that wait for a backend."),
     ("maitred_pool_no_backend_total", Counter, "Times that a session found no backend up."),
     ("maitred_probe_duration_seconds", Distribution, "Duration of health probes."),

@@ -18,6 +18,7 @@ use crate::border::datagrams::{Direction, Dropped};
 use crate::border::plane::Plane;
 use crate::border::record::{CloseReason, Stage, can_occur};
 use crate::border::snapshot::Terms;
+use crate::config::DownReason;
 use crate::config::Protocol;
 use crate::data::pool::backend::{Backend, BackendState, CONNECT_BOUNDS, Live};
 use crate::data::pool::finding::Reason;
@@ -271,10 +272,21 @@ impl Page {
         let held = float(u64::from(pool.shared.held.load(Relaxed)));
         self.value("maitred_pool_held_sessions", labels, held);
         let mut states = [0u64; BackendState::ALL.len()];
+        let mut lost = [0u64; DownReason::ALL.len()];
         for backend in &pool.backends {
-            let state = backend.status().state;
+            let (state, reason) = {
+                let status = backend.status();
+                (status.state, status.lost)
+            };
             states[state as usize] += 1;
+            if let Some(reason) = reason {
+                lost[reason as usize] += 1;
+            }
             self.backend(backend, state);
+        }
+        for reason in DownReason::ALL {
+            let labels: Labels = &[("pool", name), ("reason", reason.as_str())];
+            self.value("maitred_pool_lost_backends", labels, float(lost[reason as usize]));
         }
         for state in BackendState::ALL {
             let labels: Labels = &[("pool", name), ("state", state.as_str())];

@@ -15,7 +15,7 @@ use crate::data::tls::server::Server;
 
 mapping! {
     /// One bound address, or several, and the rules at its door.
-    Listener {
+    Listener later ["forward", "kernel"] {
         /// `":5432"` IPv4 and IPv6 on one socket, `"[::]:5432"` IPv6 only, `"0.0.0.0:7000-7010"` a range of ports,
         /// `"unix:/path"` (TCP, mode 0660); port 0: any free one, which log and API tell. An IPv6 address of one link has its
         /// zone, the name or the number of an interface: `"[fe80::1%eth0]:5432"`; so in `address`, `source` and `servers`. Log,

@@ -281,11 +281,17 @@ choice! {
 mapping! {
     /// What happens to the sessions of a backend by the reason for which it is lost.
     #[derive(Copy)]
-    OnDownReasons later ["lagging", "login_failed", "query_failed"] {
-        /// Probes or its sessions fail: `down`, `ejected`.
+    OnDownReasons {
+        /// Probes get no answer, or not the expected one; or its sessions fail (`ejected`).
         dead: OnDown [absent "–", "reset"];
         /// It is a `standby` now.
         wrong_role: OnDown [absent "–", "reset"];
+        /// It is further behind than the probe's `max_lag`. Not given: `keep`.
+        lagging: OnDown [absent "–", "keep"];
+        /// It turned the probe's login away. Not given: `keep`.
+        login_failed: OnDown [absent "–", "keep"];
+        /// It refused the probe's question. Not given: `keep`.
+        query_failed: OnDown [absent "–", "keep"];
         /// It is in `maintenance`.
         by_hand: OnDown [absent "–", "auto"];
         /// It is no longer in the configuration, nor found. Not given: sessions stay, and for flows `on_down` holds.

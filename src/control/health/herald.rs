@@ -47,6 +47,7 @@ struct Respite {
 enum Lost {
     To {
         state: BackendState,
+        reason: DownReason,
         /// How often the backend had entered that state: if it enters it again, the later entry counts.
         times: u64,
     },
@@ -82,7 +83,7 @@ impl Herald {
         match transition.to {
             BackendState::Up => self.note_ramp(backend, now),
             state => {
-                if let Some(reason) = reason(state) {
+                if let Some(reason) = transition.lost {
                     self.see_to_sessions(pool, backend, (state, reason), now);
                 }
             }
@@ -106,7 +107,8 @@ impl Herald {
             OnDown::Drain(time) => {
                 let times = backend.status().transitions(state);
                 self.cut_connecting(backend);
-                let respite = Respite { until: now + time, lost: Lost::To { state, times } };
+                let respite =
+                    Respite { until: now + time, lost: Lost::To { state, reason, times } };
                 self.drains.borrow_mut().insert(place(backend), respite);
             }
             OnDown::Reset => {
@@ -152,8 +154,8 @@ impl Herald {
             if respite.until > now {
                 return true;
             }
-            let (state, times) = match &respite.lost {
-                Lost::To { state, times } => (*state, *times),
+            let (state, reason, times) = match &respite.lost {
+                Lost::To { state, reason, times } => (*state, *reason, *times),
                 Lost::Removed(backend) => {
                     if backend.live.removed.ms().is_some() {
                         (self.means.cut)(on(backend), CloseReason::BackendRemoved);
@@ -162,16 +164,15 @@ impl Herald {
                 }
             };
             let found = pools.iter().find(|it| it.name == *pool);
-            let drains = |it: &&Arc<Pool>| {
-                let policy = reason(state).map(|reason| it.config.on_down_for(reason));
-                matches!(policy, Some(OnDown::Drain(_)))
-            };
+            let drains =
+                |it: &&Arc<Pool>| matches!(it.config.on_down_for(reason), OnDown::Drain(_));
             let wants = found.filter(drains);
             let is_it = |it: &&Arc<Backend>| it.name == *name && it.address == *address;
             let backend = wants.and_then(|it| it.backends.iter().find(is_it));
             if let Some(backend) = backend.filter(|backend| {
                 let status = backend.status();
-                status.state == state && status.transitions(state) == times
+                (status.state, status.lost) == (state, Some(reason))
+                    && status.transitions(state) == times
             }) {
                 (self.means.cut)(on(backend), CloseReason::BackendDown);
             }
@@ -210,16 +211,6 @@ impl Herald {
             ramps.remove(pool);
         }
         true
-    }
-}
-
-/// The reason for which a backend in this state is lost to its sessions. `None`: they keep it.
-fn reason(state: BackendState) -> Option<DownReason> {
-    match state {
-        BackendState::Down => Some(DownReason::Dead),
-        BackendState::Maintenance => Some(DownReason::ByHand),
-        BackendState::Standby => Some(DownReason::WrongRole),
-        _ => None,
     }
 }
 

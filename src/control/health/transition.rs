@@ -4,6 +4,7 @@
 
 use std::time::{Instant, SystemTime};
 
+use crate::config::DownReason;
 use crate::data::pool::backend::{Backend, BackendState};
 use crate::data::pool::failures::Ejection;
 use crate::data::pool::fitness::Standing;
@@ -13,6 +14,8 @@ use crate::data::pool::hand::{Hand, HandState, Set};
 #[derive(Debug)]
 pub struct Transition {
     pub to: BackendState,
+    /// Why the backend is lost to those it has, if it is.
+    pub lost: Option<DownReason>,
     pub why: String,
     pub ended: Option<Ejection>,
     /// Out of `starting`: at a start every backend does this, and it is not worth an event for most.
@@ -54,7 +57,14 @@ pub fn settle(
     changed?;
     // Down has priority over ejected, and up ends an ejection.
     let ended = outlier.end(&mut book);
-    Some(Transition { to, why: told, ended, is_first, is_by_hand: false })
+    Some(Transition {
+        to,
+        lost: backend.status().lost,
+        why: told,
+        ended,
+        is_first,
+        is_by_hand: false,
+    })
 }
 
 /// A probe that began at `begun` passed: a backend that was ejected before that is back.
@@ -103,7 +113,7 @@ fn end_ejection(
         }
         (status.state == BackendState::Ejected).then(|| (to, why.into()))
     })?;
-    Some(Transition { to, why: why.into(), ended, is_first: false, is_by_hand: false })
+    Some(Transition { to, lost: None, why: why.into(), ended, is_first: false, is_by_hand: false })
 }
 
 /// Something was set by hand, or lifted: then ejection and verdict count again. A backend in maintenance was not
@@ -135,6 +145,7 @@ pub fn by_hand(
         status.hand = hand;
         transition = Some(Transition {
             to,
+            lost: None,
             why: why.clone(),
             ended: None,
             is_first: false,
@@ -142,7 +153,7 @@ pub fn by_hand(
         });
         Some((to, why))
     })?;
-    transition
+    transition.map(|it| Transition { lost: backend.status().lost, ..it })
 }
 
 const RETURNS: &str = "back from maintenance, no probe has decided yet";

@@ -14,7 +14,8 @@
 //!
 //! A probe passes, fails, or gets the answer of a standby. Results in a row count: a single result of another kind
 //! begins a new row, so that a backend which answers now and then neither comes up nor stays up by luck. For a
-//! backend that is up, failures and standby answers count together; the last of them decides the new state.
+//! backend that is up, failures and standby answers count together; the last of them decides the new state, and the
+//! reason of a failure. One that is down is so for another reason after `fall` failures for that one.
 //!
 //! After maintenance a backend is `starting` once more, and one failure is enough: it is unknown what was done to it,
 //! so the first probe decides.
@@ -45,6 +46,8 @@ pub struct Verdict {
     /// Results of the last kind, in a row.
     last: Option<Vote>,
     in_a_row: u32,
+    /// Failures in a row, for whatever reasons.
+    failures: u32,
     /// Results that are not a pass, in a row.
     lapses: u32,
 }
@@ -52,7 +55,15 @@ pub struct Verdict {
 impl Verdict {
     /// Begins with `standing`, with nothing counted yet.
     pub fn new(thresholds: Thresholds, standing: Standing) -> Verdict {
-        Verdict { thresholds, standing, is_of_a_return: false, last: None, in_a_row: 0, lapses: 0 }
+        Verdict {
+            thresholds,
+            standing,
+            is_of_a_return: false,
+            last: None,
+            in_a_row: 0,
+            failures: 0,
+            lapses: 0,
+        }
     }
 
     /// Begins again from `starting`.
@@ -73,12 +84,14 @@ impl Verdict {
     pub fn observe(&mut self, vote: Vote) -> Option<Standing> {
         let is_same = self.last.replace(vote) == Some(vote);
         self.in_a_row = if is_same { self.in_a_row.saturating_add(1) } else { 1 };
+        let failed = matches!(vote, Vote::Failed(_));
+        self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         self.lapses = if vote == Vote::Passed { 0 } else { self.lapses.saturating_add(1) };
         if !self.is_enough(vote) {
             return None;
         }
         let next = match vote {
-            Vote::Failed => Standing::Down,
+            Vote::Failed(reason) => Standing::Down(reason),
             Vote::Passed => Standing::Up,
             Vote::Standby => Standing::Standby,
         };
@@ -89,7 +102,7 @@ impl Verdict {
 
     /// Results in a row that count, including the last one.
     pub fn in_a_row(&self) -> u32 {
-        self.in_a_row
+        self.in_a_row.max(self.failures)
     }
 
     fn is_enough(&self, vote: Vote) -> bool {
@@ -97,9 +110,11 @@ impl Verdict {
         match (vote, self.standing) {
             (Vote::Passed, Standing::Starting) if start == Start::Up => true,
             (Vote::Passed, _) => self.in_a_row >= rise,
-            (Vote::Failed, Standing::Starting) if self.is_of_a_return => true,
+            (Vote::Failed(_), Standing::Starting) if self.is_of_a_return => true,
             (_, Standing::Up) => self.lapses >= fall,
-            (Vote::Failed, _) => self.in_a_row >= fall,
+            // It stays down: the reason may change what becomes of its sessions.
+            (Vote::Failed(_), Standing::Down(_)) => self.in_a_row >= fall,
+            (Vote::Failed(_), _) => self.failures >= fall,
             // A standby gets no sessions, so there is no need to wait.
             (Vote::Standby, Standing::Starting) => true,
             (Vote::Standby, _) => self.in_a_row >= rise,
@@ -110,25 +125,29 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DownReason;
     use proptest::prelude::*;
 
+    const DEAD: Standing = Standing::Down(DownReason::Dead);
     const USUAL: Thresholds = Thresholds { rise: 2, fall: 3, start: Start::Up };
 
     fn vote(letter: char) -> Vote {
         match letter {
             '+' => Vote::Passed,
             '=' => Vote::Standby,
-            _ => Vote::Failed,
+            '~' => Vote::Failed(DownReason::Lagging),
+            _ => Vote::Failed(DownReason::Dead),
         }
     }
 
-    /// `+` is a pass, `-` a failure, `=` the answer of a standby; returns the standing after each.
+    /// `+` is a pass, `-` a failure, `~` that it is behind, `=` the answer of a standby; returns the standing after each.
     fn play(thresholds: Thresholds, standing: Standing, probes: &str) -> String {
         let mut verdict = Verdict::new(thresholds, standing);
         let letter = |probe| {
             verdict.observe(vote(probe));
             match verdict.standing() {
-                Standing::Down => 'd',
+                Standing::Down(DownReason::Lagging) => 'l',
+                Standing::Down(_) => 'd',
                 Standing::Standby => 'b',
                 Standing::Starting => 's',
                 Standing::Up => 'u',
@@ -140,7 +159,7 @@ mod tests {
     #[test]
     fn one_success_starts_the_fall_count_anew_and_one_failure_the_rise_count() {
         assert_eq!(play(USUAL, Standing::Up, "--+--+---"), "uuuuuuuud");
-        assert_eq!(play(USUAL, Standing::Down, "+-+-++"), "dddddu");
+        assert_eq!(play(USUAL, DEAD, "+-+-++"), "dddddu");
     }
 
     #[test]
@@ -166,10 +185,10 @@ mod tests {
             verdict.standing()
         };
         assert_eq!(of(Start::Up, "+"), Standing::Up);
-        assert_eq!([of(Start::Up, "-"), of(Start::Down, "-")], [Standing::Down; 2]);
+        assert_eq!([of(Start::Up, "-"), of(Start::Down, "-")], [DEAD; 2]);
         assert_eq!(of(Start::Down, "+"), Standing::Starting);
         assert_eq!(of(Start::Down, "++"), Standing::Up);
-        assert_eq!(of(Start::Down, "+-+"), Standing::Down, "from then on as usual");
+        assert_eq!(of(Start::Down, "+-+"), DEAD, "from then on as usual");
     }
 
     #[test]
@@ -181,7 +200,15 @@ mod tests {
         assert_eq!(play(USUAL, Standing::Up, "--="), "uub", "alive again, in another role");
         assert_eq!(play(USUAL, Standing::Up, "==-"), "uud");
         assert_eq!(play(USUAL, Standing::Standby, "--=---+="), "bbbbbddd");
-        assert_eq!(play(USUAL, Standing::Down, "=+=="), "dddb");
+        assert_eq!(play(USUAL, DEAD, "=+=="), "dddb");
+    }
+
+    #[test]
+    fn failures_for_several_reasons_count_together_and_who_is_down_learns_another_reason() {
+        assert_eq!(play(USUAL, Standing::Up, "~-~"), "uul");
+        assert_eq!(play(USUAL, Standing::Starting, "--~"), "ssl");
+        assert_eq!(play(USUAL, Standing::Down(DownReason::Lagging), "--~---~~"), "lllllddd");
+        assert_eq!(play(USUAL, DEAD, "~~~"), "ddl");
     }
 
     fn any_start() -> impl Strategy<Value = Start> {
@@ -191,7 +218,8 @@ mod tests {
     fn any_standing() -> impl Strategy<Value = Standing> {
         prop_oneof![
             Just(Standing::Up),
-            Just(Standing::Down),
+            Just(DEAD),
+            Just(Standing::Down(DownReason::Lagging)),
             Just(Standing::Standby),
             Just(Standing::Starting)
         ]
@@ -205,7 +233,7 @@ mod tests {
             fall in 1..5_u32,
             start in any_start(),
             first in any_standing(),
-            probes in "[-+=]{0,60}",
+            probes in "[-+=~]{0,60}",
         ) {
             let thresholds = Thresholds { rise, fall, start };
             let mut verdict = Verdict::new(thresholds, first);
@@ -219,15 +247,20 @@ mod tests {
                     u32::try_from(row).unwrap()
                 };
                 let row = run(&|probe| *probe == last);
-                prop_assert_eq!(verdict.in_a_row(), row);
                 let is_first = before == Standing::Starting;
                 let lapses = run(&|probe| *probe != Vote::Passed);
+                let failures = run(&|probe| matches!(probe, Vote::Failed(_)));
+                prop_assert_eq!(verdict.in_a_row(), row.max(failures));
                 let expected = match last {
                     Vote::Passed if row >= rise || is_first && start == Start::Up => Standing::Up,
                     Vote::Passed => before,
-                    Vote::Failed if row >= fall => Standing::Down,
-                    Vote::Failed if before == Standing::Up && lapses >= fall => Standing::Down,
-                    Vote::Failed => before,
+                    Vote::Failed(reason) if row >= fall => Standing::Down(reason),
+                    Vote::Failed(_) if matches!(before, Standing::Down(_)) => before,
+                    Vote::Failed(reason) if failures >= fall => Standing::Down(reason),
+                    Vote::Failed(reason) if before == Standing::Up && lapses >= fall => {
+                        Standing::Down(reason)
+                    }
+                    Vote::Failed(_) => before,
                     Vote::Standby if before == Standing::Up && lapses < fall => before,
                     Vote::Standby if !is_first && before != Standing::Up && row < rise => before,
                     Vote::Standby => Standing::Standby,

@@ -14,7 +14,7 @@ use super::herald::Herald;
 use super::probe::Prober;
 use super::transition;
 use super::verdict::{Thresholds, Verdict};
-use crate::config::Health;
+use crate::config::{DownReason, Health};
 use crate::data::pool::Pool;
 use crate::data::pool::backend::{Backend, BackendState, CONNECT_BOUNDS};
 use crate::data::pool::fitness::{Outcome, Standing, Vote};
@@ -117,9 +117,14 @@ impl Watched {
 fn reason(standing: Standing, count: u32) -> String {
     let probes = if count == 1 { "probe" } else { "probes" };
     match standing {
+        Standing::Down(DownReason::Lagging) => format!("{count} {probes} found it lagging"),
+        Standing::Down(DownReason::LoginFailed) => format!("{count} {probes} could not log in"),
+        Standing::Down(DownReason::QueryFailed) => {
+            format!("it refused the question of {count} {probes}")
+        }
         Standing::Up => format!("{count} {probes} passed"),
         Standing::Standby => format!("{count} {probes} answered that it is a standby"),
-        Standing::Down | Standing::Starting => format!("{count} {probes} failed"),
+        Standing::Down(_) | Standing::Starting => format!("{count} {probes} failed"),
     }
 }
 

@@ -95,6 +95,8 @@ impl Since {
 #[derive(Clone, Debug)]
 pub struct Status {
     pub state: BackendState,
+    /// Why it is lost to those it has, if it is.
+    pub lost: Option<DownReason>,
     pub why: String,
     /// What was set by hand; its state overrules everything else.
     pub hand: Hand,
@@ -127,6 +129,7 @@ impl Status {
         };
         Status {
             state: verdict.into(),
+            lost: None,
             why: why.into(),
             hand: Hand::default(),
             verdict,
@@ -146,6 +149,17 @@ impl Status {
         let Some((outcome, when)) = &self.last_probe else { return self.why.clone() };
         let age = ago(now.saturating_duration_since(*when));
         format!("{}, {}: {outcome}, {age} ago", self.why, self.last())
+    }
+
+    /// The reason that follows from state and verdict.
+    fn lost_for(&self) -> Option<DownReason> {
+        match (self.state, self.verdict) {
+            (BackendState::Down, Standing::Down(reason)) => Some(reason),
+            (BackendState::Down | BackendState::Ejected, _) => Some(DownReason::Dead),
+            (BackendState::Maintenance, _) => Some(DownReason::ByHand),
+            (BackendState::Standby, _) => Some(DownReason::WrongRole),
+            _ => None,
+        }
     }
 
     /// How long it was down or ejected in all.
@@ -199,8 +213,7 @@ impl Live {
     /// Why it is down, if it is.
     pub fn down_reason(&self) -> DownReason {
         let reason = self.reason.load(Relaxed);
-        let all = [DownReason::ByHand, DownReason::WrongRole];
-        all.into_iter().find(|it| *it as u8 == reason).unwrap_or(DownReason::Dead)
+        DownReason::ALL.into_iter().find(|it| *it as u8 == reason).unwrap_or(DownReason::Dead)
     }
 }
 
@@ -261,8 +274,16 @@ impl Backend {
         let (state, why) = decide(&mut status)?;
         status.why = why;
         let before = status.state;
+        let lost_before = status.lost;
+        status.state = state;
+        status.lost = status.lost_for();
         if before == state {
-            return None;
+            if status.lost == lost_before {
+                return None;
+            }
+            // Down as before, for another reason.
+            self.write_weights(&status, now);
+            return Some(before);
         }
         use BackendState::{Down, Ejected, Maintenance, Up};
         // A backend in maintenance had lost its sessions too, and usually starts cold.
@@ -270,7 +291,6 @@ impl Backend {
         status.up_since = recovers.then_some(now);
         status.down_before = status.down(now);
         status.down_since = matches!(state, Down | Ejected).then_some(now);
-        status.state = state;
         status.since = wall;
         status.transitions[state.position()] += 1;
         self.write_weights(&status, now);
@@ -342,17 +362,10 @@ impl Backend {
     }
 
     fn write_weights(&self, status: &Status, now: Instant) {
-        use BackendState::{Down, Ejected, Maintenance, Standby};
-        let reason = match status.state {
-            Down | Ejected => Some(DownReason::Dead),
-            Maintenance => Some(DownReason::ByHand),
-            Standby => Some(DownReason::WrongRole),
-            _ => None,
-        };
-        if let Some(reason) = reason {
+        if let Some(reason) = status.lost {
             self.live.reason.store(reason as u8, Relaxed);
         }
-        self.live.down.set(reason.is_some());
+        self.live.down.set(status.lost.is_some());
         let (weight, forced) = self.weights(status, now);
         let (before, forced_before) = self.live.slot.set_weights(weight, forced);
         if (before == 0 && weight > 0) || (forced_before == 0 && forced > 0) {

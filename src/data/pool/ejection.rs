@@ -91,6 +91,7 @@ pub fn enlist(backend: &Backend, now: Instant, wall: SystemTime) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DownReason;
     use crate::config::{self, Balance};
     use crate::control::health::transition::{self, announce};
     use crate::data::pool::Pool;
@@ -192,7 +193,13 @@ mod tests {
         let before = now - Duration::from_millis(1);
         assert!(transition::vindicate(&pool.backends[0], before, now, wall).is_none());
         assert!(transition::vindicate(&pool.backends[0], now, now, wall).is_some());
-        let down = transition::settle(&pool.backends[1], Standing::Down, "x".into(), now, wall);
+        let down = transition::settle(
+            &pool.backends[1],
+            Standing::Down(DownReason::Dead),
+            "x".into(),
+            now,
+            wall,
+        );
         assert!(down.unwrap().ended.is_some());
         assert_eq!((state(&pool, 0), state(&pool, 1)), (BackendState::Up, BackendState::Down));
         assert_eq!(pool.shared.ejected.load(Relaxed), 0);
@@ -214,9 +221,15 @@ mod tests {
         let (pool, now) = (pool(2, PASSIVE), Instant::now());
         let (backend, wall) = (&pool.backends[0], SystemTime::now());
         backend.set_state(BackendState::Drain, "by hand", now, wall);
-        assert!(transition::settle(backend, Standing::Down, "x".into(), now, wall).is_none());
+        assert!(
+            transition::settle(backend, Standing::Down(DownReason::Dead), "x".into(), now, wall)
+                .is_none()
+        );
         let status = backend.status().clone();
-        assert_eq!((status.state, status.verdict), (BackendState::Drain, Standing::Down));
+        assert_eq!(
+            (status.state, status.verdict),
+            (BackendState::Drain, Standing::Down(DownReason::Dead))
+        );
         assert_eq!(status.why, "by hand");
     }
 

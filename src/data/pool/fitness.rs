@@ -6,11 +6,12 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::border::counters::SharedCounter;
+use crate::config::DownReason;
 
 /// The verdict of the probes about a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    Down,
+    Down(DownReason),
     /// It answers that it does not serve this pool now.
     Standby,
     /// Too few probes yet to decide.
@@ -43,8 +44,14 @@ impl fmt::Display for Outcome {
 pub enum ProbeResult {
     /// What maitred itself lacked (descriptors, ports, memory): says nothing about the backend.
     LocalError,
+    /// It answers, and is further behind than it may be.
+    Lagging,
+    /// It turned the login away.
+    LoginFailed,
     Mismatch,
     Passed,
+    /// It refused the question.
+    QueryFailed,
     Refused,
     Timeout,
     /// It was reached, but not in TLS.
@@ -57,7 +64,7 @@ pub enum ProbeResult {
 /// How a probe counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vote {
-    Failed,
+    Failed(DownReason),
     Passed,
     Standby,
 }
@@ -66,8 +73,11 @@ pub enum Vote {
 #[derive(Debug, Default)]
 pub struct ProbeCounters {
     pub local_error: SharedCounter,
+    pub lagging: SharedCounter,
+    pub login_failed: SharedCounter,
     pub mismatch: SharedCounter,
     pub passed: SharedCounter,
+    pub query_failed: SharedCounter,
     pub refused: SharedCounter,
     pub timeout: SharedCounter,
     pub tls_failed: SharedCounter,
@@ -76,10 +86,13 @@ pub struct ProbeCounters {
 }
 
 impl ProbeResult {
-    pub const ALL: [ProbeResult; 8] = [
+    pub const ALL: [ProbeResult; 11] = [
         ProbeResult::LocalError,
+        ProbeResult::Lagging,
+        ProbeResult::LoginFailed,
         ProbeResult::Mismatch,
         ProbeResult::Passed,
+        ProbeResult::QueryFailed,
         ProbeResult::Refused,
         ProbeResult::Timeout,
         ProbeResult::TlsFailed,
@@ -90,8 +103,11 @@ impl ProbeResult {
     pub fn as_str(self) -> &'static str {
         match self {
             ProbeResult::LocalError => "local_error",
+            ProbeResult::Lagging => "lagging",
+            ProbeResult::LoginFailed => "login_failed",
             ProbeResult::Mismatch => "mismatch",
             ProbeResult::Passed => "passed",
+            ProbeResult::QueryFailed => "query_failed",
             ProbeResult::Refused => "refused",
             ProbeResult::Timeout => "timeout",
             ProbeResult::TlsFailed => "tls_failed",
@@ -106,7 +122,10 @@ impl ProbeResult {
             ProbeResult::LocalError => None,
             ProbeResult::Passed => Some(Vote::Passed),
             ProbeResult::WrongRole => Some(Vote::Standby),
-            _ => Some(Vote::Failed),
+            ProbeResult::Lagging => Some(Vote::Failed(DownReason::Lagging)),
+            ProbeResult::LoginFailed => Some(Vote::Failed(DownReason::LoginFailed)),
+            ProbeResult::QueryFailed => Some(Vote::Failed(DownReason::QueryFailed)),
+            _ => Some(Vote::Failed(DownReason::Dead)),
         }
     }
 }
@@ -115,8 +134,11 @@ impl ProbeCounters {
     pub fn of(&self, result: ProbeResult) -> &SharedCounter {
         match result {
             ProbeResult::LocalError => &self.local_error,
+            ProbeResult::Lagging => &self.lagging,
+            ProbeResult::LoginFailed => &self.login_failed,
             ProbeResult::Mismatch => &self.mismatch,
             ProbeResult::Passed => &self.passed,
+            ProbeResult::QueryFailed => &self.query_failed,
             ProbeResult::Refused => &self.refused,
             ProbeResult::Timeout => &self.timeout,
             ProbeResult::TlsFailed => &self.tls_failed,

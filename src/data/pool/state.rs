@@ -64,7 +64,7 @@ impl From<HandState> for BackendState {
 impl From<Standing> for BackendState {
     fn from(standing: Standing) -> BackendState {
         match standing {
-            Standing::Down => BackendState::Down,
+            Standing::Down(_) => BackendState::Down,
             Standing::Standby => BackendState::Standby,
             Standing::Starting => BackendState::Starting,
             Standing::Up => BackendState::Up,
