@@ -38,7 +38,7 @@ const LONGEST_FUNCTION: usize = 70;
 /// Words of other balancers that are not ours; identifiers of others that hold one.
 const FOREIGN_WORDS: [&str; 6] =
     ["upstream", "downstream", "endpoint", "target", "peer", "frontend"];
-const NOT_OURS_TO_NAME: [&str; 10] = [
+const NOT_OURS_TO_NAME: [&str; 11] = [
     "with_target",
     "type Target",
     "target_os",
@@ -46,6 +46,7 @@ const NOT_OURS_TO_NAME: [&str; 10] = [
     "target_feature",
     "target_pointer_width",
     "peer_addr",
+    "peer_certificates",
     "peer_cred",
     "getpeername",
     "srv.target",

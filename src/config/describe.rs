@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::decode::Key;
 use super::discovery::{DnsServer, Finder, Origin, Question};
-use super::keys::{Admin, Asked, Backend, Balance, HashKey, Listener, Log, Pool, Process, Route};
+use super::keys::{
+    Admin, Asked, Backend, Balance, HashKey, Listener, Log, Pool, ProbeTls, Process, Route,
+};
 use super::net::{Net, NetFile};
 use super::protocol::Protocol;
 use super::scalar::{DAY, OrAuto, Time};
@@ -36,7 +38,7 @@ pub fn hide_secrets(value: &mut Value) {
     match value {
         Value::Object(keys) => {
             for (key, value) in keys {
-                if key == "send" && *value != "none" {
+                if (key == "send" || key == "password") && *value != "none" {
                     *value = "(not shown)".into();
                 }
                 hide_secrets(value);
@@ -109,6 +111,11 @@ pub(super) fn pool(pool: &Pool) -> Value {
     keys["send_proxy_tlvs"] =
         named.into_iter().filter_map(|(name, is_sent)| is_sent.then_some(name)).collect();
     keys["tls"] = none(pool.tls.as_ref().map(|tls| tls.describe()));
+    keys["health"]["tls"] = match &pool.health.tls {
+        ProbeTls::Same => "same".into(),
+        ProbeTls::None => "none".into(),
+        ProbeTls::Own(tls) => tls.describe(),
+    };
     if pool.balance == Balance::IpHash {
         keys["hash"]["key"] = HashKey::ClientIp.as_str().into();
     }

@@ -112,6 +112,13 @@ impl<'a> NetFiles<'a> {
         self.secret(path, at, HINT, faults).map(|file| file.text)
     }
 
+    /// The text of a file with the password of a probe. `None`: it cannot be read, and that is reported.
+    pub fn password(&mut self, path: &Path, at: Span, faults: &mut Faults) -> Option<String> {
+        const HINT: &str =
+            "write the path of a file with the password; a relative one is beside this file";
+        self.secret(path, at, HINT, faults).map(|file| file.text)
+    }
+
     /// In seconds since 1970, for what expires.
     pub fn now() -> i64 {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -14,6 +14,7 @@ pub mod schema;
 
 pub mod tree;
 mod protocol;
+mod question;
 mod decode;
 mod properties;
 mod mapping;
@@ -45,5 +46,6 @@ pub use load::{
 pub use net::{NetFile, OPENS_THE_DOOR, Trusted};
 pub use payload::Expect;
 pub use protocol::Protocol;
+pub use question::{MaxLag, Secret};
 pub use value::{ProxyTlvs, ProxyVersion, StatusRange};
 pub use whole::{Config, DownReason};

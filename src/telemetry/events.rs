@@ -62,6 +62,23 @@ impl Events {
         self.push(Event { time: SystemTime::now(), kind, pool, backend: None, message });
     }
 
+    /// About the backends of a pool.
+    pub fn note_backends(&self, pool: &str, message: String) {
+        tracing::info!(kind = "backend", pool, "{message}");
+        self.push_pool(pool, message);
+    }
+
+    /// The same for what an operator must look at.
+    pub fn fail_pool(&self, pool: &str, message: String) {
+        tracing::error!(kind = "backend", pool, "{message}");
+        self.push_pool(pool, message);
+    }
+
+    fn push_pool(&self, pool: &str, message: String) {
+        let (kind, pool) = (EventKind::Backend, Some(pool.into()));
+        self.push(Event { time: SystemTime::now(), kind, pool, backend: None, message });
+    }
+
     pub fn note_backend(&self, pool: &str, backend: &str, message: String) {
         tracing::info!(kind = "backend", pool, backend, "{message}");
         self.push_backend(pool, backend, message);

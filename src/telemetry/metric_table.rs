@@ -105,6 +105,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("maitred_pool_backends", Value, "Backends of a pool, by state."),
     (
+        "maitred_pool_probe_blind",
+        Value,
+        "Whether no backend that answers lets the probes of a pool log in.",
+    ),
+    (
         "maitred_pool_lost_backends",
         Value,
         "Backends lost to the sessions that they have, by reason.",

@@ -271,6 +271,8 @@ impl Page {
         );
         let held = float(u64::from(pool.shared.held.load(Relaxed)));
         self.value("maitred_pool_held_sessions", labels, held);
+        let blind = float(u64::from(pool.shared.is_blind.load(Relaxed)));
+        self.value("maitred_pool_probe_blind", labels, blind);
         let mut states = [0u64; BackendState::ALL.len()];
         let mut lost = [0u64; DownReason::ALL.len()];
         for backend in &pool.backends {

@@ -6,7 +6,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use maitred::config::{self, Expect, Probe, StatusRange};
-use maitred::control::health::probe::Prober;
+use maitred::control::health::probe::facts::Judge;
+use maitred::control::health::probe::{Kept, Prober};
 use maitred::data::pool::fitness::ProbeResult;
 
 use crate::balancer;
@@ -52,9 +53,9 @@ fn probe(
     let prober = Prober::new(pool).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let result = runtime.block_on(async {
-        let (outcome, parting) = prober.probe(&address.into()).await;
+        let (found, parting) = prober.probe(&address.into(), &Kept::default()).await;
         parting.over().await;
-        outcome.result
+        Judge::new(&pool.health).outcome(&found).result
     });
     (result, ends.recv_timeout(Duration::from_secs(20)).unwrap())
 }

@@ -65,7 +65,8 @@ fn a_browser_may_run_the_script_and_use_the_style_that_are_in_the_page_and_nothi
         assert_eq!(page.matches(begin).count(), 1);
         let text = between(&page, begin, &format!("</{element}>"));
         let allowed = between(header, &format!("{element}-src 'sha256-"), "'");
-        assert_eq!(sha256_of(allowed), format!("{:x}", Sha256::digest(text)), "{element}");
+        let digest: String = Sha256::digest(text).iter().map(|it| format!("{it:02x}")).collect();
+        assert_eq!(sha256_of(allowed), digest, "{element}");
     }
     let rest = header.replace(|letter: char| !letter.is_ascii_lowercase() && letter != '-', " ");
     assert!(header.starts_with("default-src 'none'; ") && !rest.contains("unsafe"), "{header}");

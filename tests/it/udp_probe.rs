@@ -5,7 +5,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use maitred::config::{self, DnsRecord, Expect, Health, Probe};
-use maitred::control::health::probe::Prober;
+use maitred::control::health::probe::facts::Judge;
+use maitred::control::health::probe::{Kept, Prober};
 use maitred::data::pool::fitness::{Outcome, ProbeResult};
 
 /// Long enough for any machine to answer, short enough to wait for where nobody does.
@@ -17,7 +18,8 @@ fn run(probe: Probe, source: &[IpAddr], address: SocketAddr, timeout: Duration) 
     let pool = config::Pool { health, source, ..config::Pool::default() };
     let prober = Prober::new(&pool).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(prober.probe(&address.into())).0
+    let (found, _) = runtime.block_on(prober.probe(&address.into(), &Kept::default()));
+    Judge::new(&pool.health).outcome(&found)
 }
 
 /// A server that answers the first datagram with each of `replies`, which may look at it. The thread ends with the
@@ -85,7 +87,7 @@ fn a_probe_says_that_it_is_of_our_own_where_sessions_name_their_client() {
         let pool = config::Pool { health, send_proxy_protocol, ..config::Pool::default() };
         let prober = Prober::new(&pool).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(prober.probe(&server.address.into()));
+        runtime.block_on(prober.probe(&server.address.into(), &Kept::default()));
         let sent = server.clients.recv().unwrap().1;
         assert_eq!(sent.starts_with(local), is_headed, "{sent:?}");
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{Config, read_text_file};
+use crate::config::{Config, ProbeTls, read_text_file};
 use crate::data::tls::client::Client;
 use crate::data::tls::server::Server;
 
@@ -37,8 +37,13 @@ impl Config {
     /// Every file of TLS, once.
     pub fn tls_files(&self) -> BTreeSet<&Path> {
         let servers = self.listeners.iter().filter_map(|listener| listener.tls.as_deref());
-        let clients = self.pools.iter().filter_map(|pool| pool.tls.as_deref());
+        let clients = self.tls_clients().map(|client| &**client);
         servers.flat_map(Server::files).chain(clients.flat_map(Client::files)).collect()
+    }
+
+    /// Of sessions and of probes.
+    fn tls_clients(&self) -> impl Iterator<Item = &Arc<Client>> {
+        self.pools.iter().flat_map(|pool| pool.tls.iter().chain(pool.health.tls.own()))
     }
 
     /// Reads the settings that the file at `path` has a part in; a certificate and its key change together. `Err` says
@@ -51,7 +56,7 @@ impl Config {
                 renewed.servers.push((Arc::clone(server), Arc::new(now)));
             }
         }
-        for client in self.pools.iter().filter_map(|pool| pool.tls.as_ref()) {
+        for client in self.tls_clients() {
             if client.files().any(|file| file == path) {
                 let now = client.again(&read_text_file)?;
                 renewed.clients.push((Arc::clone(client), Arc::new(now)));
@@ -71,6 +76,9 @@ impl Config {
         for pool in &mut config.pools {
             if let Some(now) = replaced(pool.tls.as_ref(), &renewed.clients) {
                 Arc::make_mut(pool).tls = Some(now);
+            }
+            if let Some(now) = replaced(pool.health.tls.own(), &renewed.clients) {
+                Arc::make_mut(pool).health.tls = ProbeTls::Own(now);
             }
         }
         (config != *self).then_some(config)

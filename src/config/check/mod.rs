@@ -6,6 +6,7 @@ mod bound;
 mod circles;
 mod reference;
 mod listener;
+mod login;
 mod access;
 pub(super) mod backends;
 mod pool;

@@ -10,7 +10,7 @@ use crate::border::addr::BackendAddr;
 use crate::config::decode::{Field, Given};
 use crate::config::fault::{Code, Fault, Faults, quote};
 use crate::config::files::NetFiles;
-use crate::config::keys::{Listener, Pool, PoolTls, RelayMode};
+use crate::config::keys::{Listener, Pool, PoolTls, ProbeTls, RelayMode};
 use crate::config::net::Alpn;
 use crate::config::tree::Span;
 use crate::data::tls::client::{Client, Trust, Wish};
@@ -74,6 +74,26 @@ pub fn client(
         let fault = Fault::error(Code::OtherProtocol, given.span, message, hint);
         faults.push(fault.also(udp, "this one"));
     }
+    built(pool, own, files, faults).map(Arc::new)
+}
+
+/// `health.tls`.
+pub fn of_probes(pool: &Given<Pool>, files: &mut NetFiles, faults: &mut Faults) -> ProbeTls {
+    let given = pool.health.value().and_then(|health| health.tls.value());
+    match given {
+        None | Some(None) => ProbeTls::Same,
+        Some(Some(None)) => ProbeTls::None,
+        Some(Some(Some(own))) => built(pool, own, files, faults)
+            .map_or(ProbeTls::Same, |client| ProbeTls::Own(Arc::new(client))),
+    }
+}
+
+fn built(
+    pool: &Given<Pool>,
+    own: &Given<PoolTls>,
+    files: &mut NetFiles,
+    faults: &mut Faults,
+) -> Option<Client> {
     let before = faults.count();
     let verify = own.verify.value().is_none_or(|verify| *verify);
     let server_name = server_name(own, faults);
@@ -101,7 +121,7 @@ pub fn client(
     };
     let alpn = protocols(&own.alpn);
     let client = Client::new(Wish { server_name, trust, own: pair.as_ref(), alpn: &alpn });
-    client.map_err(|bad| report(bad, own.span, faults)).ok().map(Arc::new)
+    client.map_err(|bad| report(bad, own.span, faults)).ok()
 }
 
 fn server_name(own: &Given<PoolTls>, faults: &mut Faults) -> Option<ServerName<'static>> {

@@ -8,10 +8,12 @@
 pub(super) mod backend;
 mod listener;
 mod pool;
+mod probe;
 
 pub use backend::*;
 pub use listener::*;
 pub use pool::*;
+pub use probe::*;
 
 use super::admin::AdminSocket;
 use super::choice::words;

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use super::backend::{Asked, Backend, Balance};
+use super::probe::Probe;
 use crate::config::choice::{choice, words};
 use crate::config::discovery::{Discovery, DnsServer};
 use crate::config::mapping::mapping;
 use crate::config::net::{Alpn, FilePath};
-use crate::config::payload::{Expectation, Payload};
 use crate::config::scalar::{
     Count, DAY, HOUR, OrAuto, OrNone, OrSame, OrSystem, SECOND, Share, Time,
 };
 use crate::config::value::{
-    DnsName, HostText, ProxyTlvs, ProxyVersion, RequestPath, SourceAddress, Statuses, Switch,
-    TableSize,
+    DnsName, HostText, ProxyTlvs, ProxyVersion, SourceAddress, Switch, TableSize,
 };
 use crate::data::tls::client::Client;
 
@@ -176,75 +175,10 @@ mapping! {
         start: Start = "up";
         /// How far probes are spread, of the interval.
         jitter: Share<0, 100> = "10%";
-    }
-}
-
-choice! {
-    /// How a backend is probed.
-    Probe {
-        /// Until a check knows the listeners.
-        "auto" => Auto,
-        "none" => None,
-        "tcp" => Tcp,
-        mapping
-        /// By TCP: send something, expect something.
-        "exchange" => Exchange(Exchange) ["{}"],
-        mapping
-        /// A request of HTTP/1.1.
-        "http" => Http(Http) ["{}"],
-        mapping
-        /// A datagram sent, another expected.
-        "udp" => Udp(UdpProbe) ["{}"],
-        mapping
-        /// A query by UDP. Any answer passes but SERVFAIL, REFUSED and the like.
-        "dns" => Dns(DnsProbe) ["{}"],
-    }
-}
-
-mapping! {
-    /// Send something, expect something.
-    Exchange {
-        /// What is sent. `none`: nothing.
-        send: Payload = "none";
-        /// What must be found anywhere in the first 16 KiB of the reply. `none`: connected and sent is enough.
-        expect: Expectation = "none";
-        /// The reply of a backend that is alive and not for this pool now (a replica): the state `standby`.
-        standby: Expectation = "none";
-    }
-}
-
-mapping! {
-    /// A datagram sent, another expected.
-    UdpProbe {
-        /// What is sent.
-        send: Payload [required "ping", "write what is sent, as in `{udp: {send: ping, expect: pong}}`"];
-        /// What must be found in a datagram that comes back. `none`: it passes if for 250 ms (or `timeout`, if that is shorter)
-        /// nothing says that the port is closed.
-        expect: Expectation = "none";
-    }
-}
-
-mapping! {
-    /// A DNS query by UDP. An answer passes, also one that there is no such name; SERVFAIL and REFUSED do not.
-    DnsProbe {
-        /// What is asked for; `.`: the root.
-        name: DnsName [required "example.com", "write what is asked for, as in `{dns: {name: example.com}}`"];
-        /// The type of record.
-        record("type"): DnsRecord = "A";
-    }
-}
-
-mapping! {
-    /// An HTTP request.
-    Http {
-        /// What is requested.
-        path: RequestPath = "/";
-        /// The `Host` header. `none`: the backend's address.
-        host: OrNone<HostText> = "none";
-        /// Answers that pass.
-        status: Vec<Statuses> = "[\"200-399\"]";
-        /// Answers of a backend that is alive and not for this pool now: the state `standby`.
-        standby: Vec<Statuses> = "[]";
+        /// Whether probes speak TLS, where they are by TCP. `same`: as the pool's sessions. `none`: they do not.
+        tls: OrSame<OrNone<PoolTls>> = "same" [hand ProbeTls];
+        /// Of probes that log in. `kept`: one idle connection to each backend is kept, which spares logging in each time.
+        connection: ProbeConnection = "fresh";
     }
 }
 
@@ -357,6 +291,30 @@ words! {
     SourcePorts { "auto" => Auto, "kernel" => Kernel, "own" => Own }
 }
 
+/// In which TLS probes speak.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum ProbeTls {
+    /// As the pool's sessions.
+    #[default]
+    Same,
+    None,
+    Own(Arc<Client>),
+}
+
+impl ProbeTls {
+    pub fn own(&self) -> Option<&Arc<Client>> {
+        match self {
+            ProbeTls::Own(client) => Some(client),
+            ProbeTls::Same | ProbeTls::None => None,
+        }
+    }
+}
+
+words! {
+    /// What becomes of a probe's connection.
+    ProbeConnection { "fresh" => Fresh, "kept" => Kept }
+}
+
 words! {
     /// What a backend is before its first probe.
     Start { "up" => Up, "down" => Down }
@@ -375,12 +333,4 @@ words! {
 words! {
     /// The PROXY header for backends.
     SendProxy { "none" => None, "v1" => V1, "v2" => V2 }
-}
-
-words! {
-    /// The types of record a probe may ask for, with their numbers (RFC 1035, RFC 3596).
-    DnsRecord {
-        "A" => A = 1, "AAAA" => Aaaa = 28, "NS" => Ns = 2, "CNAME" => Cname = 5, "SOA" => Soa = 6, "PTR" => Ptr = 12,
-        "MX" => Mx = 15, "TXT" => Txt = 16, "SRV" => Srv = 33,
-    }
 }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::transition::{self, Transition};
@@ -178,6 +179,20 @@ impl Herald {
             }
             false
         });
+    }
+
+    /// Whether no server lets the probes of this pool in; told when it begins, and when it ends.
+    pub fn tell_blind(&self, pool: &Pool, is_blind: bool) {
+        if pool.shared.is_blind.swap(is_blind, Relaxed) == is_blind {
+            return;
+        }
+        if is_blind {
+            let why = "no backend that answers lets the probes log in; its backends stay as they are until one does";
+            self.events.fail_pool(&pool.name, format!("pool {}: {why}", pool.name));
+        } else {
+            let why = "probes can log in again";
+            self.events.note_backends(&pool.name, format!("pool {}: {why}", pool.name));
+        }
     }
 
     /// The same for events that an operator should look at.

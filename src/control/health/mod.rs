@@ -16,7 +16,9 @@
 //! `drain` and `maintenance`, set by hand, overrule both; the verdict goes on below them in `Status::verdict`.
 
 pub mod monitor;
+mod line;
 mod watch;
+mod blind;
 pub mod probe;
 pub mod verdict;
 pub mod transition;

@@ -6,18 +6,22 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use socket2::SockAddr;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
+use super::blind::Entries;
 use super::herald::{Herald, Means};
+use super::line::{Line, follow};
 use super::probe::Prober;
+use super::probe::facts::Judge;
 use super::transition::{self, Transition};
-use super::watch::{Current, Rules, Watched, watch};
+use super::watch::{Current, Rules, Watched};
 use crate::border::addr::{BackendAddr, ListenAddr};
 use crate::border::snapshot::Snapshot;
 use crate::config::DownReason;
@@ -101,6 +105,7 @@ async fn run(
         pools: Vec::new(),
         rules: HashMap::new(),
         watches: HashMap::new(),
+        lines: HashMap::new(),
     };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -108,6 +113,7 @@ async fn run(
         tokio::select! {
             changed = newest.changed() => {
                 if changed.is_err() {
+                    ward.part().await;
                     return;
                 }
                 let snapshot = Arc::clone(&newest.borrow_and_update());
@@ -130,19 +136,29 @@ struct Ward {
     /// By pool.
     rules: HashMap<Arc<str>, Rc<Rules>>,
     watches: HashMap<Identity, Watch>,
+    lines: HashMap<Way, Following>,
 }
 
 /// What makes a backend the same one over reloads: its Live. The watch keeps it alive, so that its address cannot be
 /// reused.
 type Identity = *const Live;
 
-/// A running task; it stops when this is dropped.
+/// Where a line goes, and what is asked there. The rules of the pools keep the prober alive.
+type Way = (*const Prober, SockAddr);
+
+#[derive(Clone)]
 struct Watch {
     watched: Rc<Watched>,
+    way: Way,
+}
+
+/// A line with its running task; it stops when this is dropped.
+struct Following {
+    line: Rc<Line>,
     task: AbortHandle,
 }
 
-impl Drop for Watch {
+impl Drop for Following {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -152,20 +168,42 @@ impl Ward {
     fn apply(&mut self, snapshot: &Snapshot, now: Instant) {
         self.part_from_removed(snapshot, now);
         self.pools = snapshot.pools.values().map(Arc::clone).collect();
-        let mut rules = HashMap::new();
+        let mut rules: HashMap<Arc<str>, Rc<Rules>> = HashMap::new();
         let mut watches = HashMap::with_capacity(self.watches.len());
+        let mut listeners: HashMap<Way, Vec<Rc<Watched>>> = HashMap::new();
         for pool in snapshot.pools.values() {
             if pool.config.slow_start.is_some() {
                 pool.backends.iter().for_each(|backend| self.herald.note_ramp(backend, now));
             }
-            let Some(rule) = self.rules_of(pool) else { continue };
+            let Some(rule) = self.rules_of(pool, &rules) else { continue };
             let port = pool.config.health.port.or_else(|| only_port(snapshot, &pool.name));
-            self.watch_pool(pool, &rule, port, &mut watches);
+            for (identity, watch) in self.watch_pool(pool, &rule, port, &mut listeners) {
+                watches.insert(identity, watch);
+            }
             rules.insert(Arc::clone(&pool.name), rule);
         }
         self.rules = rules;
-        // The old watches that are left are dropped, and so stopped.
         self.watches = watches;
+        // The lines that nobody listens to any more are dropped, and so stopped.
+        let ended = self.lines.extract_if(|way, following| {
+            let heard = listeners.remove(way).unwrap_or_default();
+            let is_over = heard.is_empty();
+            *following.line.watched.borrow_mut() = heard;
+            is_over
+        });
+        for (_, following) in ended.collect::<Vec<_>>() {
+            tokio::task::spawn_local(following.line.parting().over());
+        }
+    }
+
+    /// Says goodbye to the servers that keep a connection of ours.
+    async fn part(&mut self) {
+        let lines = self.lines.drain().map(|(_, following)| following.line.parting().over());
+        let partings: Vec<_> = lines.map(tokio::task::spawn_local).collect();
+        for parting in partings {
+            // Each has its own limit, and all run at once.
+            let _ = parting.await;
+        }
     }
 
     /// Treats the sessions of backends that this snapshot no longer has.
@@ -185,13 +223,24 @@ impl Ward {
         }
     }
 
-    fn rules_of(&self, pool: &Pool) -> Option<Rc<Rules>> {
+    /// `new`: of the pools before this one.
+    fn rules_of(&self, pool: &Pool, new: &HashMap<Arc<str>, Rc<Rules>>) -> Option<Rc<Rules>> {
         let before = self.rules.get(&pool.name);
-        if let Some(before) = before.filter(|it| it.prober.is_of(&pool.config)) {
+        let fits = |it: &&Rc<Rules>| it.prober.is_of(&pool.config);
+        if let Some(before) = before.filter(fits).filter(|it| it.health == pool.config.health) {
             return Some(Rc::clone(before));
         }
-        let prober = Prober::new(&pool.config)?;
-        Some(Rc::new(Rules { health: pool.config.health.clone(), prober }))
+        // Another pool may ask the same already.
+        let shared = before.filter(fits).or_else(|| new.values().find(fits));
+        let shared = shared.or_else(|| self.rules.values().find(fits));
+        let prober = match shared {
+            Some(rules) => Rc::clone(&rules.prober),
+            None => Rc::new(Prober::new(&pool.config)?),
+        };
+        pool.shared.is_blind.store(false, Relaxed);
+        let health = pool.config.health.clone();
+        let judge = Judge::new(&health);
+        Some(Rc::new(Rules { health, prober, judge, entries: Entries::default() }))
     }
 
     fn watch_pool(
@@ -199,9 +248,9 @@ impl Ward {
         pool: &Arc<Pool>,
         rules: &Rc<Rules>,
         port: Option<u16>,
-        watches: &mut HashMap<Identity, Watch>,
-    ) {
-        let mut fresh = Vec::new();
+        listeners: &mut HashMap<Way, Vec<Rc<Watched>>>,
+    ) -> Vec<(Identity, Watch)> {
+        let (mut watches, mut fresh) = (Vec::new(), Vec::new());
         for backend in &pool.backends {
             let identity = Arc::as_ptr(&backend.live);
             let Some(address) = probe_address(&backend.address, rules.health.port, port) else {
@@ -209,35 +258,35 @@ impl Ward {
                 continue;
             };
             let current = Current { pool: Arc::clone(pool), backend: Arc::clone(backend) };
-            match self.watches.remove(&identity) {
+            let way = (Rc::as_ptr(&rules.prober), address.clone());
+            let watched = match self.watches.get(&identity) {
                 Some(watch) if watch.watched.fits(rules, &address) => {
                     watch.watched.replace(current);
-                    watches.insert(identity, watch);
+                    Rc::clone(&watch.watched)
                 }
-                _ => fresh.push((identity, current, address)),
+                _ => Rc::new(Watched::new(current, address, Rc::clone(rules))),
+            };
+            listeners.entry(way.clone()).or_default().push(Rc::clone(&watched));
+            if !self.lines.contains_key(&way) {
+                fresh.push(way.clone());
             }
+            watches.push((identity, Watch { watched, way }));
         }
         let count = u32::try_from(fresh.len()).unwrap_or(u32::MAX).max(1);
         let spread = rules.health.interval.min(APART.saturating_mul(count));
-        for (number, (identity, current, address)) in (0_u32..).zip(fresh) {
+        for (number, way) in (0_u32..).zip(fresh) {
             let share = (f64::from(number) + fastrand::f64()) / f64::from(count);
-            let watch = self.start(current, address, Rc::clone(rules), spread.mul_f64(share));
-            watches.insert(identity, watch);
+            let following = self.start(&rules.prober, &way, spread.mul_f64(share));
+            self.lines.insert(way, following);
         }
+        watches
     }
 
-    fn start(
-        &self,
-        current: Current,
-        address: SockAddr,
-        rules: Rc<Rules>,
-        first: Duration,
-    ) -> Watch {
-        let watched =
-            Rc::new(Watched { current: current.into(), address, rules, wanted: Notify::new() });
+    fn start(&self, prober: &Rc<Prober>, (_, address): &Way, first: Duration) -> Following {
+        let line = Rc::new(Line::new(Rc::clone(prober), address.clone()));
         let (herald, permits) = (Rc::clone(&self.herald), Rc::clone(&self.permits));
-        let task = tokio::task::spawn_local(watch(Rc::clone(&watched), herald, permits, first));
-        Watch { watched, task: task.abort_handle() }
+        let task = tokio::task::spawn_local(follow(Rc::clone(&line), herald, permits, first));
+        Following { line, task: task.abort_handle() }
     }
 
     /// Nothing can find it down, so it is up.
@@ -258,7 +307,9 @@ impl Ward {
             return;
         }
         if let Some(watch) = self.watches.get(&Arc::as_ptr(&backend.live)) {
-            watch.watched.wanted.notify_one();
+            if let Some(following) = self.lines.get(&watch.way) {
+                following.line.wanted.notify_one();
+            }
         } else if self.rules.contains_key(&pool.name) {
             self.trust(pool, backend);
         }
@@ -267,7 +318,7 @@ impl Ward {
     fn tick(&self, now: Instant) {
         self.herald.end_respites(&self.pools, now);
         for pool in &self.pools {
-            if pool.shared.ejected.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+            if pool.shared.ejected.load(Relaxed) > 0 {
                 self.look_after_ejected(pool, now);
             }
             if self.herald.is_ramping(&pool.name, now) {
@@ -288,22 +339,6 @@ impl Ward {
                 self.herald.tell(pool, backend, &transition, now);
             }
         }
-    }
-}
-
-impl Watched {
-    fn fits(&self, rules: &Rc<Rules>, address: &SockAddr) -> bool {
-        Rc::ptr_eq(&self.rules, rules) && self.address == *address
-    }
-
-    /// Goes on with another version of the same backend. Until now this watch may have written the settings of the
-    /// old version.
-    fn replace(&self, current: Current) {
-        let is_other = !Arc::ptr_eq(&self.current.borrow().backend, &current.backend);
-        if is_other {
-            current.backend.refresh_weight(Instant::now());
-        }
-        *self.current.borrow_mut() = current;
     }
 }
 

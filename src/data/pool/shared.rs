@@ -27,6 +27,8 @@ pub struct Shared {
     pub(super) waited_for: AtomicU32,
     /// When `source` was last compared with this machine's addresses, on the coarse clock; 0: not yet.
     pub(super) sources_looked_at: AtomicU64,
+    /// No backend that answers lets the probes log in.
+    pub is_blind: AtomicBool,
     /// Backends that are ejected now; `passive.max_ejected` limits this.
     pub ejected: AtomicU32,
     /// `probe_duration_seconds`, in `CONNECT_BOUNDS`. All probes run on one thread, the only writer.
@@ -61,6 +63,7 @@ impl Shared {
             changed: Notify::new(),
             no_backend: SharedCounter::default(),
             many_ports: AtomicBool::new(false),
+            is_blind: AtomicBool::new(false),
             ejected: AtomicU32::new(0),
             probe_duration: Histogram::default(),
             counters: PerWorker::new(workers),

@@ -26,6 +26,11 @@ impl Tls {
         self.is_truncated
     }
 
+    /// What the far side showed, without those that signed it.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.connection.peer_certificates()?.first().map(|it| &**it)
+    }
+
     pub fn alpn(&self) -> Option<&[u8]> {
         self.connection.alpn_protocol()
     }

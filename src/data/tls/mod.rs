@@ -3,7 +3,10 @@
 
 pub mod client;
 mod pem;
+mod end_point;
 pub mod server;
+
+pub use end_point::end_point;
 
 use std::io;
 use std::path::Path;

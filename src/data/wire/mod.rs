@@ -4,6 +4,10 @@ pub mod proxy_protocol;
 pub mod client_hello;
 pub mod postgres;
 pub mod dns;
+pub mod postgres_client;
+pub mod scram;
+pub mod mysql;
+pub mod redis;
 
 /// What the bytes so far are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

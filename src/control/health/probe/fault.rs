@@ -28,6 +28,21 @@ impl Fault {
         Fault { detail: Some(detail.into()), ..Fault::of(ProbeResult::WrongRole) }
     }
 
+    /// The login was turned away.
+    pub(super) fn login_failed(detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { detail: Some(detail.into()), ..Fault::of(ProbeResult::LoginFailed) }
+    }
+
+    /// The question was refused.
+    pub(super) fn query_failed(detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { detail: Some(detail.into()), ..Fault::of(ProbeResult::QueryFailed) }
+    }
+
+    /// Reached, but not in TLS.
+    pub(super) fn tls_failed(detail: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { detail: Some(detail.into()), ..Fault::of(ProbeResult::TlsFailed) }
+    }
+
     pub(super) fn of(result: ProbeResult) -> Fault {
         Fault { result, detail: None, shows_reply: false }
     }

@@ -3,6 +3,8 @@
 
 use std::cell::{Cell, RefCell};
 
+use crate::border::text::visible;
+
 /// Bytes kept.
 const KEPT: usize = 512;
 
@@ -36,6 +38,11 @@ impl Heard {
         self.is_anything.set(true);
     }
 
+    /// It was a whole message, and understood.
+    pub fn forget(&self) {
+        self.bytes.borrow_mut().clear();
+    }
+
     pub fn is_nothing(&self) -> bool {
         !self.is_anything.get() && self.bytes.borrow().is_empty()
     }
@@ -64,6 +71,17 @@ impl Heard {
             text.push('…');
         }
         text
+    }
+}
+
+/// What a server says in an error, in one line and not without end.
+pub(super) fn readable(text: &[u8]) -> String {
+    const MOST: usize = 200;
+    let text = String::from_utf8_lossy(text);
+    let text = visible(text.trim());
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 

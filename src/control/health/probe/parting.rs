@@ -2,6 +2,7 @@
 //! that no server logs a broken connection. The kernel then keeps the socket's port in TIME_WAIT for a minute, unless
 //! the server closed first. If there are too many probes for that, or the server does not close, the probe resets.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -30,33 +31,39 @@ pub(super) fn is_affordable(pool: &config::Pool) -> bool {
 }
 
 /// A connection that is no longer needed.
-pub struct Parting(pub(super) Option<Leave>);
+pub struct Parting(pub Option<Leave>);
 
-pub(super) struct Leave {
+pub struct Leave {
     pub stream: Stream,
+    /// The words of its protocol, if it has any.
+    pub goodbye: Cow<'static, [u8]>,
     /// It was asked to close by itself.
     pub closes_by_itself: bool,
     /// The next probe must not wait for it.
     pub patience: Duration,
 }
 
-pub(super) fn patience(health: &config::Health) -> Duration {
-    PATIENCE.min(health.interval / 4)
+pub(super) fn patience(interval: Duration) -> Duration {
+    PATIENCE.min(interval / 4)
 }
 
 impl Parting {
     /// Closes in an orderly way; if dropped before, it resets.
     pub async fn over(self) {
-        let Some(Leave { mut stream, closes_by_itself, patience }) = self.0 else { return };
+        let Some(Leave { mut stream, goodbye, closes_by_itself, patience }) = self.0 else {
+            return;
+        };
         // Fails only if this is not a socket.
         let _ = SockRef::from(&stream).set_linger(None);
         let parting = async {
+            // A failure here only makes the close less orderly.
+            let _ = stream.write_all(&goodbye).await;
+            let _ = stream.flush().await;
             // The side that closes first keeps the port.
             if closes_by_itself {
                 let _ = tokio::time::timeout(patience / 2, read_out(&mut stream)).await;
             }
             stream.end();
-            // A failure here only makes the close less orderly.
             let _ = stream.flush().await;
             let _ = stream.shutdown().await;
             read_out(&mut stream).await;

@@ -33,7 +33,7 @@ pub(super) async fn connect(
     address: &SockAddr,
     source: &[ZonedIp],
     proxy: Option<ProxyVersion>,
-    tls: Option<&Client>,
+    tls: Option<Tls<'_>>,
 ) -> Result<Stream, Fault> {
     let stream = loop {
         match begin(address, source) {
@@ -53,7 +53,6 @@ pub(super) async fn connect(
     if address.as_socket().is_some() && stream.local_addr().ok() == stream.peer_addr().ok() {
         return Err(Fault::of(ProbeResult::Refused));
     }
-    let ip = address.as_socket().map(|address| address.ip());
     let stream = stream.into_std().map(Into::into).and_then(Stream::new);
     let mut stream = stream.map_err(|error| Fault::connecting(&error))?;
     let header = match proxy {
@@ -62,23 +61,36 @@ pub(super) async fn connect(
         Some(ProxyVersion::V2) => v2::write_local(),
     };
     stream.write_all(&header).await.map_err(|error| Fault::talking(&error))?;
-    if let Some(tls) = tls {
-        let failed = |detail: String| Fault {
-            detail: Some(detail.into()),
-            ..Fault::of(ProbeResult::TlsFailed)
-        };
-        if tls.is_for_postgres() {
+    if let Some(Tls { client, asks }) = tls {
+        if asks {
             let talking = |error: io::Error| Fault::talking(&error);
             stream.write_all(&postgres::TLS_REQUEST).await.map_err(talking)?;
             if stream.read_u8().await.map_err(talking)? != postgres::YES {
-                return Err(failed("it does not accept TLS".to_owned()));
+                return Err(Fault::tls_failed("it does not accept TLS"));
             }
         }
-        stream.encrypt(tls.connection(ip).map_err(|error| failed(error.to_string()))?);
-        let outcome = poll_fn(|cx| stream.poll_handshake(cx)).await;
-        outcome.map_err(|error| failed(crate::data::tls::explain(&error)))?;
+        encrypt(&mut stream, address, client).await?;
     }
     Ok(stream)
+}
+
+/// How a connection becomes encrypted.
+#[derive(Clone, Copy)]
+pub(super) struct Tls<'a> {
+    pub client: &'a Client,
+    /// First by PostgreSQL's SSLRequest.
+    pub asks: bool,
+}
+
+pub(super) async fn encrypt(
+    stream: &mut Stream,
+    address: &SockAddr,
+    client: &Client,
+) -> Result<(), Fault> {
+    let ip = address.as_socket().map(|address| address.ip());
+    stream.encrypt(client.connection(ip).map_err(|error| Fault::tls_failed(error.to_string()))?);
+    let outcome = poll_fn(|cx| stream.poll_handshake(cx)).await;
+    outcome.map_err(|error| Fault::tls_failed(crate::data::tls::explain(&error)))
 }
 
 fn begin(address: &SockAddr, source: &[ZonedIp]) -> io::Result<TcpStream> {
