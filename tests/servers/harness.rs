@@ -132,6 +132,11 @@ impl Process {
         kill(self.id(), signal);
     }
 
+    /// To it and all its descendants.
+    pub fn signal_all(&self, signal: Signal) {
+        family(self.id()).into_iter().for_each(|id| kill(id, signal));
+    }
+
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().unwrap();
@@ -169,12 +174,7 @@ impl Process {
         if self.has_ended().is_some() {
             return;
         }
-        let mut doomed = vec![self.id()];
-        let mut next = 0;
-        while next < doomed.len() {
-            doomed.extend(children(doomed[next]));
-            next += 1;
-        }
+        let doomed = family(self.id());
         for id in &doomed {
             kill(*id, Signal::KILL);
         }
@@ -194,6 +194,17 @@ fn kill(id: u32, signal: Signal) {
     let id = Pid::from_raw(id.cast_signed()).unwrap();
     // One that is gone already is as good as killed.
     let _ = kill_process(id, signal);
+}
+
+/// A process and its descendants, the oldest first.
+fn family(id: u32) -> Vec<u32> {
+    let mut family = vec![id];
+    let mut next = 0;
+    while next < family.len() {
+        family.extend(children(family[next]));
+        next += 1;
+    }
+    family
 }
 
 fn children(parent: u32) -> Vec<u32> {
@@ -311,10 +322,25 @@ impl Maitred {
     }
 
     pub fn state(&self, backend: &str) -> String {
-        let pool: Value = serde_json::from_str(&self.get("/api/v1/pools/main")).unwrap();
+        self.said("main", backend, "state")
+    }
+
+    /// What the API says about a backend.
+    pub fn said(&self, pool: &str, backend: &str, key: &str) -> String {
+        let pool: Value =
+            serde_json::from_str(&self.get(&format!("/api/v1/pools/{pool}"))).unwrap();
         let backends = pool["backends"].as_array().unwrap();
         let found = backends.iter().find(|it| it["name"] == backend).unwrap();
-        found["state"].as_str().unwrap().to_owned()
+        found[key].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub fn wait_for_said(&self, pool: &str, backend: &str, key: &str, wanted: &str) {
+        let is_so = || self.said(pool, backend, key) == wanted;
+        if !within(PATIENCE, is_so) {
+            let why = self.said(pool, backend, "why");
+            let state = self.said(pool, backend, "state");
+            panic!("{pool}/{backend}: {key} is not {wanted}; {state}: {why}");
+        }
     }
 
     pub fn wait_for_state(&self, backend: &str, state: &str) {

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 mod browser;
+mod cluster;
 #[path = "../corpus/mod.rs"]
 mod corpus;
 mod dashboards;
@@ -18,6 +19,7 @@ mod harness;
 mod hello;
 mod judgement;
 mod life;
+mod logins;
 mod local;
 mod loris;
 mod mariadb;

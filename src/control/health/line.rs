@@ -27,6 +27,8 @@ pub struct Line {
     pub watched: RefCell<Vec<Rc<Watched>>>,
     /// The next probe must be made now.
     pub wanted: Notify,
+    /// Nobody listens any more, and nobody will.
+    ends: Cell<bool>,
     kept: Kept,
     tls_failures: Cell<u32>,
     /// The last of them, and when it was made.
@@ -40,14 +42,22 @@ impl Line {
             address,
             watched: RefCell::default(),
             wanted: Notify::new(),
+            ends: Cell::default(),
             kept: Kept::default(),
             tls_failures: Cell::default(),
             last: RefCell::default(),
         }
     }
 
+    /// Its task ends once it has parted from the server.
+    pub fn end(&self) {
+        self.watched.borrow_mut().clear();
+        self.ends.set(true);
+        self.wanted.notify_one();
+    }
+
     /// How to part from the connection that is kept.
-    pub fn parting(&self) -> Parting {
+    fn parting(&self) -> Parting {
         Parting(self.kept.take().map(|stream| self.prober.leave(stream, true)))
     }
 
@@ -72,7 +82,7 @@ impl Line {
     }
 }
 
-/// Probes for ever, first after `first`. From one probe's start to the next is one interval, also while results are
+/// Probes until the line ends, first after `first`. From one probe's start to the next is one interval, also while results are
 /// counted: a failure is noticed within `fall` intervals and one timeout.
 pub async fn follow(line: Rc<Line>, herald: Rc<Herald>, permits: Rc<Semaphore>, first: Duration) {
     let prober = &line.prober;
@@ -91,6 +101,9 @@ pub async fn follow(line: Rc<Line>, herald: Rc<Herald>, permits: Rc<Semaphore>, 
             line.watched.borrow().iter().filter(|it| it.listens()).cloned().collect();
         if listening.is_empty() {
             line.parting().over().await;
+            if line.ends.get() {
+                return;
+            }
             continue;
         }
         let (found, parting) = line.probe().await;

@@ -7,12 +7,12 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread::JoinHandle;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use socket2::SockAddr;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::blind::Entries;
@@ -37,6 +37,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// The first probes of a pool begin this far apart, unless the interval is too short for that.
 const APART: Duration = Duration::from_millis(10);
 
+/// The end of the process does not wait longer for servers.
+const PARTING: Duration = Duration::from_millis(500);
+
 const NOTHING_TO_PROBE: &str = "nothing to probe: a backend without a port needs health.port";
 
 /// The handle; dropping it ends the thread.
@@ -44,7 +47,7 @@ pub struct Monitor {
     /// Only the newest counts, so nothing queues up.
     snapshots: Option<watch::Sender<Arc<Snapshot>>>,
     told: mpsc::Sender<Told>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 /// A change of a backend that was made elsewhere; the monitor handles its consequences.
@@ -152,16 +155,10 @@ struct Watch {
     way: Way,
 }
 
-/// A line with its running task; it stops when this is dropped.
+/// A line with its running task.
 struct Following {
     line: Rc<Line>,
-    task: AbortHandle,
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    task: JoinHandle<()>,
 }
 
 impl Ward {
@@ -184,26 +181,26 @@ impl Ward {
         }
         self.rules = rules;
         self.watches = watches;
-        // The lines that nobody listens to any more are dropped, and so stopped.
+        // The lines that nobody listens to any more.
         let ended = self.lines.extract_if(|way, following| {
             let heard = listeners.remove(way).unwrap_or_default();
             let is_over = heard.is_empty();
             *following.line.watched.borrow_mut() = heard;
             is_over
         });
-        for (_, following) in ended.collect::<Vec<_>>() {
-            tokio::task::spawn_local(following.line.parting().over());
-        }
+        ended.for_each(|(_, following)| following.line.end());
     }
 
-    /// Says goodbye to the servers that keep a connection of ours.
+    /// Says goodbye to the servers that are being asked, or keep a connection of ours.
     async fn part(&mut self) {
-        let lines = self.lines.drain().map(|(_, following)| following.line.parting().over());
-        let partings: Vec<_> = lines.map(tokio::task::spawn_local).collect();
-        for parting in partings {
-            // Each has its own limit, and all run at once.
-            let _ = parting.await;
-        }
+        self.lines.values().for_each(|following| following.line.end());
+        let all = async {
+            for (_, following) in self.lines.drain() {
+                // One that panicked has ended, too.
+                let _ = following.task.await;
+            }
+        };
+        let _ = tokio::time::timeout(PARTING, all).await;
     }
 
     /// Treats the sessions of backends that this snapshot no longer has.
@@ -286,7 +283,7 @@ impl Ward {
         let line = Rc::new(Line::new(Rc::clone(prober), address.clone()));
         let (herald, permits) = (Rc::clone(&self.herald), Rc::clone(&self.permits));
         let task = tokio::task::spawn_local(follow(Rc::clone(&line), herald, permits, first));
-        Following { line, task: task.abort_handle() }
+        Following { line, task }
     }
 
     /// Nothing can find it down, so it is up.

@@ -1,0 +1,242 @@
+//! Probes that log in, at real servers: every authentication that these ask for by default, what is said when they turn
+//! a probe away, and that a goodbye leaves no line in their logs.
+
+use std::fs;
+use std::process::Command;
+
+use crate::cluster::{Cluster, PASSWORD};
+use crate::harness::{Maitred, backends, free_port, pause, succeed, wait_for};
+
+/// A pool of these servers, with `health` beside its times.
+fn pool(name: &str, ports: &[u16], health: &str) -> String {
+    format!(
+        "  {name}:\n    backends: [{}]\n    health: {{interval: 100ms, timeout: 2s, rise: 1, fall: 2, start: down, {health}}}\n",
+        backends(ports)
+    )
+}
+
+/// One listener for each pool.
+fn config(pools: &[(&str, &[u16], String)]) -> String {
+    let mut text = "listeners:\n".to_owned();
+    for (name, _, _) in pools {
+        let port = free_port();
+        text.push_str(&format!("  {name}: {{bind: \"127.0.0.1:{port}\", pool: {name}}}\n"));
+    }
+    text.push_str("pools:\n");
+    for (name, ports, health) in pools {
+        text.push_str(&pool(name, ports, health));
+    }
+    text
+}
+
+/// A certificate for 127.0.0.1 that signs itself, and one of a client that it has signed; readable for the server.
+fn certificates(dir: &std::path::Path, common_name: &str) {
+    let openssl = |line: &str| {
+        let mut command = Command::new("openssl");
+        succeed(command.args(line.split(' ')).current_dir(dir));
+    };
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca \
+         -addext basicConstraints=critical,CA:TRUE",
+    );
+    fs::write(dir.join("server.ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    fs::write(dir.join("client.ext"), "subjectAltName=DNS:client\n").unwrap();
+    for (name, subject) in [("server", "server"), ("client", common_name)] {
+        openssl(&format!(
+            "req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={subject}"
+        ));
+        openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem -days 2 \
+             -extfile {name}.ext"
+        ));
+    }
+    let (uid, gid) = crate::harness::user("postgres", "postgresql-15");
+    for name in ["server.key", "server.pem", "ca.pem"] {
+        std::os::unix::fs::chown(dir.join(name), Some(uid), Some(gid)).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(dir.join(name), mode).unwrap();
+    }
+}
+
+const HBA: &str = "hostssl all bycert all cert
+host all bymd5 all md5
+host all anyone all trust
+host all incleartext all password
+host all all all scram-sha-256";
+
+#[test]
+fn postgres_is_logged_in_to_in_every_way_and_told_goodbye() {
+    let files = tempfile::tempdir().unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(files.path(), mode).unwrap();
+    certificates(files.path(), "bycert");
+    let at = |name: &str| files.path().join(name).display().to_string();
+    let settings = [
+        "ssl=on".to_owned(),
+        format!("ssl_cert_file={}", at("server.pem")),
+        format!("ssl_key_file={}", at("server.key")),
+        format!("ssl_ca_file={}", at("ca.pem")),
+        "log_connections=off".to_owned(),
+    ];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let cluster = Cluster::start(0, HBA, &settings);
+    let server = &cluster.servers[0];
+    server.must("set password_encryption = md5; create user bymd5 password 'md5 secret'");
+    server.must("create user bycert; create user anyone");
+    server.must(&format!("create user scrambled password '{PASSWORD}'"));
+    server.must("create user strange password 'pässwörd ½'");
+    server.must(&format!("create user incleartext password '{PASSWORD}'"));
+    let secret = at("secret");
+    fs::write(&secret, format!("{PASSWORD}\n")).unwrap();
+    let tls = format!("tls: {{ca: {}}}", at("ca.pem"));
+    let with_certificate = format!(
+        "tls: {{ca: {}, certificate: {}, key: {}}}",
+        at("ca.pem"),
+        at("client.pem"),
+        at("client.key")
+    );
+    let ports = cluster.ports();
+    let probe = |user: &str, more: &str| format!("probe: {{postgres: {{user: {user}, {more}}}}}");
+    let pools: Vec<(&str, &[u16], String)> = [
+        ("scram", probe("scrambled", &format!("password: \"{PASSWORD}\""))),
+        ("file", probe("scrambled", &format!("password_file: {secret}, role: primary"))),
+        ("plus", probe("scrambled", &format!("password_file: {secret}")) + ", " + &tls),
+        ("strange", probe("strange", "password: \"pässwörd ½\"")),
+        ("md5", probe("bymd5", "password: \"md5 secret\"")),
+        ("cert", probe("bycert", "database: postgres") + ", " + &with_certificate),
+        ("trust", probe("anyone", "query: \"select 'a' || 'b'\", expect: {regex: \"^ab$\"}")),
+        ("cleartext", probe("incleartext", &format!("password_file: {secret}")) + ", " + &tls),
+        ("kept", probe("anyone", "role: primary") + ", connection: kept"),
+        (
+            "keptplus",
+            probe("scrambled", &format!("password_file: {secret}")) + ", connection: kept, " + &tls,
+        ),
+    ]
+    .into_iter()
+    .map(|(name, health)| (name, &*ports, health))
+    .collect();
+    let names: Vec<&str> = pools.iter().map(|(name, ..)| *name).collect();
+    let before = server.log();
+    let maitred = Maitred::start(&config(&pools));
+    for name in &names {
+        maitred.wait_for_said(name, "s0", "state", "up");
+    }
+    let kept = "select count(*) from pg_stat_activity where application_name = 'maitred' and usename = 'anyone' \
+                and state = 'idle'";
+    wait_for("the kept connection", || server.must(kept).parse::<u32>().unwrap() >= 1);
+    for name in &names {
+        let passed = [("pool", *name), ("result", "passed")];
+        wait_for("probes", || maitred.metric("maitred_probes_total", &passed) > 9.5);
+        let all = maitred.metric("maitred_probes_total", &[("pool", *name)]);
+        let passed = maitred.metric("maitred_probes_total", &passed);
+        assert!(all - passed < 0.5, "{name}: {all} probes, {passed} passed");
+    }
+    // The two pools that log in by password and in clear ask the same in different ways; so do the others.
+    maitred.process.signal(rustix::process::Signal::TERM);
+    let mut maitred = maitred;
+    maitred.process.end();
+    assert_eq!(server.log(), before, "each probe said goodbye");
+    assert!(!maitred.log().contains(PASSWORD));
+}
+
+#[test]
+fn postgres_says_why_it_turned_a_probe_away_and_no_one_says_the_secret() {
+    let cluster = Cluster::start(0, HBA, &[]);
+    let ports = cluster.ports();
+    cluster.servers[0].must(&format!("create user incleartext password '{PASSWORD}'"));
+    let probe = |text: &str| format!("probe: {{postgres: {{{text}}}}}");
+    let cases = [
+        ("wrong", "user: postgres, password: hunter2hunter2", "password authentication failed"),
+        ("lacking", "user: postgres", "it wants a password, and the probe has none"),
+        ("nobody", "user: nobody, password: hunter2hunter2", "password authentication failed"),
+        ("clear", "user: incleartext, password: hunter2hunter2", "which is sent in TLS only"),
+    ];
+    let correct = format!("user: postgres, password: \"{PASSWORD}\"");
+    let questions = [
+        (
+            "absent",
+            "query: \"select * from absent\"",
+            "query_failed",
+            "relation \"absent\" does not exist",
+        ),
+        ("slow", "query: \"select pg_sleep(60)\"", "", "timeout"),
+        ("other", "query: \"select 'is this'\", expect: that", "dead", "the answer is \"is this\""),
+        ("copy", "query: \"copy (select 1) to stdout\"", "query_failed", "begins a COPY"),
+        ("database", "database: absent", "", "database \"absent\" does not exist"),
+    ];
+    let mut pools: Vec<(&str, &[u16], String)> =
+        cases.iter().map(|(name, text, _)| (*name, &*ports, probe(text))).collect();
+    for (name, more, ..) in &questions {
+        pools.push((name, &ports, probe(&format!("{correct}, {more}"))));
+    }
+    let maitred = Maitred::start(&config(&pools));
+    for (name, _, why) in cases {
+        wait_for(name, || maitred.said(name, "s0", "why").contains(why));
+        // A lone server that turns probes away is not known to be at fault.
+        assert_eq!(maitred.said(name, "s0", "state"), "starting");
+        let blind = maitred.metric("maitred_pool_probe_blind", &[("pool", name)]);
+        assert!(blind > 0.5, "{name}");
+    }
+    for (name, _, reason, why) in questions {
+        wait_for(name, || maitred.said(name, "s0", "why").contains(why));
+        if !reason.is_empty() {
+            maitred.wait_for_said(name, "s0", "reason", reason);
+        }
+    }
+    let all = maitred.log() + &maitred.get("/api/v1/config") + &maitred.get("/api/v1/pools");
+    assert!(!all.contains("hunter2") && !all.contains(PASSWORD), "a secret is told");
+    let all = maitred.get("/api/v1/events") + &maitred.get("/") + &maitred.show("config");
+    assert!(!all.contains("hunter2") && !all.contains(PASSWORD), "a secret is told");
+}
+
+#[test]
+fn a_changed_password_takes_nobody_down_and_the_new_one_is_read_from_its_file() {
+    let cluster = Cluster::start(1, HBA, &[]);
+    let ports = cluster.ports();
+    let primary = &cluster.servers[0];
+    primary.must("create user probe password 'first'");
+    let secret = cluster.dir.path().join("probe");
+    fs::write(&secret, "first").unwrap();
+    let probe = |role: &str| {
+        format!(
+            "probe: {{postgres: {{user: probe, password_file: {}, role: {role}}}}}",
+            secret.display()
+        )
+    };
+    let pools = [("writers", &*ports, probe("primary")), ("readers", &*ports, probe("replica"))];
+    let maitred = Maitred::start(&config(&pools));
+    maitred.wait_for_said("writers", "s0", "state", "up");
+    maitred.wait_for_said("writers", "s1", "state", "standby");
+    maitred.wait_for_said("readers", "s0", "state", "standby");
+    maitred.wait_for_said("readers", "s1", "state", "up");
+    let changes = || maitred.metric("maitred_backend_transitions_total", &[]);
+    let before = changes();
+    primary.must("alter user probe password 'second'");
+    let blind = |pool| maitred.metric("maitred_pool_probe_blind", &[("pool", pool)]) > 0.5;
+    wait_for("blindness", || blind("writers") && blind("readers"));
+    let failed = [("pool", "writers"), ("backend", "s0"), ("result", "login_failed")];
+    wait_for("many failures", || maitred.metric("maitred_probes_total", &failed) > 9.5);
+    assert_eq!(maitred.said("writers", "s0", "state"), "up");
+    assert!((changes() - before).abs() < 0.5, "a state changed");
+    let event = "no backend that answers lets the probes log in";
+    assert!(maitred.get("/api/v1/events").contains(event));
+    fs::write(&secret, "second\n").unwrap();
+    wait_for("sight", || !blind("writers") && !blind("readers"));
+    assert!((changes() - before).abs() < 0.5, "a state changed");
+    // Two pools that ask the same share their probes: as many of one as of the other, and at the server once.
+    let probes =
+        |pool| maitred.metric("maitred_probes_total", &[("pool", pool), ("backend", "s0")]);
+    let before = (probes("writers"), probes("readers"));
+    pause(1000);
+    let after = (probes("writers"), probes("readers"));
+    let (writers, readers) = (after.0 - before.0, after.1 - before.1);
+    assert!((writers - readers).abs() < 1.5 && writers > 3.0, "{writers} and {readers}");
+    // One server alone turns them away: it is at fault, and is known to be.
+    let hba = cluster.dir.path().join("s0/pg_hba.conf");
+    let text = fs::read_to_string(&hba).unwrap();
+    fs::write(&hba, format!("host all probe all reject\n{text}")).unwrap();
+    primary.must("select pg_reload_conf()");
+    maitred.wait_for_said("writers", "s0", "reason", "login_failed");
+    let why = maitred.said("writers", "s0", "why");
+    assert!(why.contains("could not log in") && why.contains("pg_hba.conf rejects"), "{why}");
+}
