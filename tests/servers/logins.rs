@@ -240,3 +240,127 @@ fn a_changed_password_takes_nobody_down_and_the_new_one_is_read_from_its_file() 
     let why = maitred.said("writers", "s0", "why");
     assert!(why.contains("could not log in") && why.contains("pg_hba.conf rejects"), "{why}");
 }
+
+fn mariadb(dir: &std::path::Path, more: &[&str]) -> (crate::harness::Process, u16) {
+    let port = free_port();
+    (crate::mariadb::start_with(&dir.join(format!("m{port}")), port, more), port)
+}
+
+#[test]
+fn mariadb_is_logged_in_to_and_never_counts_us_among_those_who_fail() {
+    let dir = crate::mariadb::folder();
+    certificates(dir.path(), "client");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let (uid, gid) = crate::harness::user("mysql", "mariadb-server");
+    for name in ["server.key", "server.pem", "ca.pem"] {
+        std::os::unix::fs::chown(dir.path().join(name), Some(uid), Some(gid)).unwrap();
+    }
+    let tls = [("cert", "server.pem"), ("key", "server.key"), ("ca", "ca.pem")]
+        .map(|(key, name)| format!("--ssl-{key}={}", at(name)));
+    let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
+    let (_server, port) = mariadb(dir.path(), &tls);
+    let ask = |sql: &str| crate::mariadb::ask(port, sql);
+    ask("create user probe identified by 'a secret'; create user empty;
+         create user private identified by 'a secret' require ssl;
+         install soname 'auth_ed25519'; create user curve identified via ed25519 using password('x')");
+    let ports = [port];
+    let probe = |text: &str| format!("probe: {{mysql: {{{text}}}}}");
+    let secret = "user: probe, password: \"a secret\"";
+    let with_tls = format!(", tls: {{ca: {}}}", at("ca.pem"));
+    let pools: Vec<(&str, &[u16], String)> = [
+        ("native", probe(secret)),
+        ("empty", probe("user: empty, role: primary")),
+        ("private", probe("user: private, password: \"a secret\"") + &with_tls),
+        ("kept", probe(&format!("{secret}, role: primary")) + ", connection: kept"),
+        ("asks", probe(&format!("{secret}, query: \"select concat('o', 'k')\", expect: ok"))),
+        ("replica", probe(&format!("{secret}, role: replica"))),
+        ("wrong", probe("user: probe, password: hunter2hunter2")),
+        ("clear", probe("user: private, password: \"a secret\"")),
+        ("curve", probe("user: curve, password: hunter2hunter2")),
+        ("refused", probe(&format!("{secret}, query: \"select * from absent.table\""))),
+        ("galera", probe(&format!("{secret}, galera: synced"))),
+    ]
+    .into_iter()
+    .map(|(name, health)| (name, &ports[..], health))
+    .collect();
+    let maitred = Maitred::start(&config(&pools));
+    for name in ["native", "empty", "private", "kept", "asks"] {
+        maitred.wait_for_said(name, "s0", "state", "up");
+    }
+    maitred.wait_for_said("replica", "s0", "state", "standby");
+    for (name, why) in [
+        ("wrong", "login_failed (error 1045: Access denied"),
+        ("clear", "login_failed (error 1045: Access denied"),
+        ("curve", "it wants an authentication that probes lack: client_ed25519"),
+        ("refused", "query_failed (error 1142: SELECT command denied"),
+        ("galera", "query_failed (it is no node of a Galera cluster)"),
+    ] {
+        let said = || maitred.said(name, "s0", "why");
+        assert!(
+            crate::harness::within(crate::harness::PATIENCE, || said().contains(why)),
+            "{name}: {}",
+            said()
+        );
+    }
+    ask("set global read_only = 1");
+    maitred.wait_for_said("kept", "s0", "reason", "wrong_role");
+    maitred.wait_for_said("replica", "s0", "state", "up");
+    wait_for("many failures", || {
+        maitred.metric("maitred_probes_total", &[("result", "login_failed")]) > 30.0
+    });
+    // Not one of hundreds of probes left before its login had ended: that is what a server blocks an address for.
+    let before_login = || {
+        let row = ask("show global status like 'aborted_connects_preauth'");
+        row.split_whitespace().nth(1).unwrap().parse::<u32>().unwrap()
+    };
+    assert_eq!(before_login(), 0);
+    drop(std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
+    wait_for("one that leaves to be counted", || before_login() == 1);
+    let all = maitred.log() + &maitred.get("/api/v1/config") + &maitred.get("/api/v1/pools");
+    assert!(!all.contains("hunter2") && !all.contains("a secret"), "a secret is told");
+}
+
+#[test]
+fn redis_is_logged_in_to_by_password_and_by_acl_and_a_replica_that_is_cut_off_lags() {
+    let start = |port: u16, more: &[&str]| crate::redis::start_with(port, more);
+    let ports = [free_port(), free_port()];
+    let primary = ports[0].to_string();
+    let acl = ["--user", "probe", "on", ">acl secret", "+ping", "+info"];
+    let mut primary_process = start(ports[0], &[&["--requirepass", "a secret"][..], &acl].concat());
+    let of = [
+        "--requirepass",
+        "a secret",
+        "--masterauth",
+        "a secret",
+        "--replicaof",
+        "127.0.0.1",
+        &primary,
+    ];
+    let _replica = start(ports[1], &[&of[..], &acl].concat());
+    let probe = |text: &str| format!("probe: {{redis: {{{text}}}}}");
+    let pools: Vec<(&str, &[u16], String)> = [
+        ("writers", probe("password: \"a secret\", role: primary")),
+        ("readers", probe("user: probe, password: \"acl secret\", role: replica, max_lag: 5s")),
+        ("kept", probe("password: \"a secret\"") + ", connection: kept"),
+        ("wrong", probe("password: hunter2hunter2")),
+        ("lacking", probe("role: any")),
+    ]
+    .into_iter()
+    .map(|(name, health)| (name, &ports[..], health))
+    .collect();
+    let maitred = Maitred::start(&config(&pools));
+    maitred.wait_for_said("writers", "s0", "state", "up");
+    maitred.wait_for_said("writers", "s1", "state", "standby");
+    maitred.wait_for_said("readers", "s0", "state", "standby");
+    maitred.wait_for_said("readers", "s1", "state", "up");
+    maitred.wait_for_said("kept", "s0", "state", "up");
+    wait_for("why", || maitred.said("wrong", "s0", "why").contains("login_failed (WRONGPASS"));
+    wait_for("why", || maitred.said("lacking", "s0", "why").contains("login_failed (NOAUTH"));
+    primary_process.kill();
+    maitred.wait_for_said("writers", "s0", "reason", "dead");
+    maitred.wait_for_said("readers", "s1", "reason", "lagging");
+    let why = maitred.said("readers", "s1", "why");
+    assert!(why.contains("its link to the primary is down"), "{why}");
+    let all = maitred.log() + &maitred.get("/api/v1/config") + &maitred.get("/api/v1/pools");
+    assert!(!all.contains("hunter2") && !all.contains(" secret"), "a secret is told");
+}

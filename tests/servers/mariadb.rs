@@ -16,7 +16,24 @@ fn client(name: &str, port: u16) -> Command {
     command
 }
 
+/// What a question finds, as root.
+pub fn ask(port: u16, sql: &str) -> String {
+    succeed(client("mariadb", port).args(["-N", "-B", "-e", sql])).trim().to_owned()
+}
+
+/// A folder for data that the server may write to.
+pub fn folder() -> tempfile::TempDir {
+    let (uid, gid) = user("mysql", PACKAGE);
+    let dir = tempfile::tempdir().unwrap();
+    chown(dir.path(), Some(uid), Some(gid)).unwrap();
+    dir
+}
+
 fn start(data: &Path, port: u16) -> Process {
+    start_with(data, port, &[])
+}
+
+pub fn start_with(data: &Path, port: u16, more: &[&str]) -> Process {
     let (uid, gid) = user("mysql", PACKAGE);
     std::fs::create_dir(data).unwrap();
     chown(data, Some(uid), Some(gid)).unwrap();
@@ -28,6 +45,7 @@ fn start(data: &Path, port: u16) -> Process {
     command.arg(format!("--port={port}")).arg(format!("--datadir={}", data.display()));
     command.arg(format!("--socket={}/socket", data.display()));
     command.args(["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M"]);
+    command.args(more);
     let process = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
     wait_for("MariaDB", || {
         output(client("mariadb", port).args(["-e", "select 1"])).status.success()
@@ -37,9 +55,7 @@ fn start(data: &Path, port: u16) -> Process {
 
 #[test]
 fn clients_of_mariadb_are_served() {
-    let (uid, gid) = user("mysql", PACKAGE);
-    let dir = tempfile::tempdir().unwrap();
-    chown(dir.path(), Some(uid), Some(gid)).unwrap();
+    let dir = folder();
     let ports = [free_port(), free_port()];
     let _servers = [0, 1].map(|index| start(&dir.path().join(format!("s{index}")), ports[index]));
     let port = free_port();

@@ -11,11 +11,16 @@ use std::time::Duration;
 
 use crate::harness::{Maitred, Process, balanced, free_port, output, pause, program, wait_for};
 
-fn server(port: u16) -> Process {
+/// With settings of its own; it is not waited for, as it may want a password.
+pub fn start_with(port: u16, more: &[&str]) -> Process {
     let mut command = Command::new(program("redis-server", "redis-server"));
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-    command.args(["--appendonly", "no", "--dir", "/tmp"]).stdout(Stdio::null());
-    let process = Process::start(command.stderr(Stdio::null()));
+    command.args(["--appendonly", "no", "--dir", "/tmp"]).args(more).stdout(Stdio::null());
+    Process::start(command.stderr(Stdio::null()))
+}
+
+fn server(port: u16) -> Process {
+    let process = start_with(port, &[]);
     wait_for("redis", || exchange(port, 1).is_ok());
     process
 }
