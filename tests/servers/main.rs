@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 mod browser;
+mod caching_sha2;
 mod cluster;
 #[path = "../corpus/mod.rs"]
 mod corpus;
