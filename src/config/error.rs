@@ -5,6 +5,7 @@ use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use serde_json::{Value, json};
 
 use super::fault::{Fault, Severity};
+use super::secret::{self, line_around};
 use super::tree::Span;
 
 /// One text of configuration and what to call it.
@@ -56,10 +57,16 @@ impl Report {
         let mut group =
             level.primary_title(&fault.message).id(fault.code.id()).elements(Vec::<Origin>::new());
         if let Some(span) = fault.at {
-            group = group.element(self.snippet(span, AnnotationKind::Primary, None));
+            group = match self.holds_secret(span) {
+                true => group.element(self.origin(span)),
+                false => group.element(self.snippet(span, AnnotationKind::Primary, None)),
+            };
         }
         if let Some((span, label)) = fault.also.as_deref() {
-            group = group.element(self.snippet(*span, AnnotationKind::Context, Some(label)));
+            group = match self.holds_secret(*span) {
+                true => group.element(self.origin(*span)),
+                false => group.element(self.snippet(*span, AnnotationKind::Context, Some(label))),
+            };
         }
         if !fault.path.is_empty() {
             group = group.element(Level::NOTE.with_name("at").message(&fault.path));
@@ -68,6 +75,16 @@ impl Report {
             group = group.element(Level::HELP.with_name("hint").message(hint));
         }
         renderer.render(&[group])
+    }
+
+    /// Where it is, without a word of what stands there.
+    fn origin(&self, span: Span) -> Origin<'_> {
+        let (line, column) = (span.line as usize, span.column as usize);
+        Origin::path(self.sources[span.source()].name.as_str()).line(line).char_column(column)
+    }
+
+    fn holds_secret(&self, span: Span) -> bool {
+        secret::stands_in(&self.sources[span.source()].text, span.bytes().start)
     }
 
     /// Only the line itself is handed over: the renderer looks at every line of what it is given.
@@ -113,12 +130,4 @@ impl Report {
             "hint": fault.hint,
         })
     }
-}
-
-/// The line that holds this byte, without its end, and where it starts.
-fn line_around(text: &str, byte: usize) -> (usize, &str) {
-    let byte = text.floor_char_boundary(byte.min(text.len()));
-    let start = text[..byte].rfind('\n').map_or(0, |newline| newline + 1);
-    let end = text[byte..].find('\n').map_or(text.len(), |newline| byte + newline);
-    (start, text[start..end].trim_end_matches('\r'))
 }

@@ -31,6 +31,7 @@ pub mod describe;
 pub mod compare;
 pub mod fault;
 pub mod error;
+mod secret;
 mod discovery;
 
 pub use crate::border::dns_name::NamePattern;

@@ -121,9 +121,8 @@ fn check_mysql(pool: &Given<Pool>, health: &Health, faults: &mut Faults) {
     let Some(span) = span else { return };
     let message =
         "a probe of MySQL or MariaDB that does not log in counts there as a failed connection";
-    let hint = "they may block this address, and so every client, after `max_connect_errors` (100) of them: probe an HTTP \
-                service beside the server (clustercheck) by `health: {probe: {http: …}, port: 9200}`, or raise \
-                `max_connect_errors`";
+    let hint = "they may block this address, and so every client, after `max_connect_errors` (100) of them: log in, by \
+                `health: {probe: {mysql: {user: maitred, password_file: FILE}}}`";
     faults.warning(Code::HarmfulProbe, span, message, hint);
 }
 
