@@ -46,10 +46,6 @@ pub fn ask(port: u16, sql: &str) -> Option<String> {
     output.status.success().then_some(said)
 }
 
-pub fn must(port: u16, sql: &str) -> String {
-    ask(port, sql).unwrap_or_else(|| panic!("{port}: {sql}"))
-}
-
 impl Server {
     /// `-c` settings follow `more`.
     fn start(data: &Path, address: &'static str, port: u16, more: &[&str]) -> Server {
@@ -105,9 +101,9 @@ impl Server {
     }
 
     /// From now on, when started, a replica of that one.
-    pub fn follow(&self, port: u16) {
+    pub fn follow_at(&self, address: &str, port: u16) {
         let conninfo = format!(
-            "primary_conninfo = 'host=127.0.0.1 port={port} user=postgres password=''{PASSWORD}'''\n"
+            "primary_conninfo = 'host={address} port={port} user=postgres password=''{PASSWORD}'''\n"
         );
         let conf = self.data.join("postgresql.auto.conf");
         let before = fs::read_to_string(&conf).unwrap();

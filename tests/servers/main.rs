@@ -14,6 +14,7 @@ mod dashboards;
 mod descriptors;
 mod discovery;
 mod dns;
+mod failover;
 mod flood;
 mod harness;
 #[path = "../corpus/hello.rs"]
