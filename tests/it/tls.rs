@@ -38,6 +38,8 @@ impl Files {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        files.write("db", "a password\n");
+        files.write("db.password", "a password\n");
         files.write("ca.pem", &params.self_signed(&key).unwrap().pem());
         let authority = Issuer::new(params, key);
         files.sign(&authority, "server", &[NAME, "*.pg.example.com", "127.0.0.1"]);

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::failover::{ADDRESSES, Database, Stay, Visit};
 use crate::harness::{Process, free_port, output, program, run_as, succeed, user, wait_for};
 
 const PACKAGE: &str = "postgresql-15";
@@ -150,5 +151,80 @@ impl Cluster {
 
     pub fn ports(&self) -> Vec<u16> {
         self.servers.iter().map(|server| server.port).collect()
+    }
+}
+
+/// A primary and two replicas, for `failover`.
+pub struct Postgresql(Cluster);
+
+impl Postgresql {
+    pub fn start() -> Postgresql {
+        let cluster = Cluster::start_at(&ADDRESSES, "host all all all scram-sha-256", &[]);
+        cluster.servers[0].must("create table writes (kind int)");
+        fs::write(cluster.dir.path().join("insert.sql"), "insert into writes values (2);\n")
+            .unwrap();
+        Postgresql(cluster)
+    }
+}
+
+impl Database for Postgresql {
+    fn name(&self) -> &'static str {
+        "PostgreSQL"
+    }
+
+    fn ports(&self) -> Vec<u16> {
+        self.0.ports()
+    }
+
+    fn probe(&self, role: &str) -> String {
+        format!("{{postgres: {{user: postgres, password: \"{PASSWORD}\", role: {role}}}}}")
+    }
+
+    fn visit(&self, port: u16) -> Visit {
+        Box::new(move || {
+            let mut psql = client("psql", port);
+            psql.args(["-XAtq", "-c", "insert into writes values (1)", "postgres"]);
+            let output = output(psql.env("PGCONNECT_TIMEOUT", "30"));
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            if output.status.success() { Ok(()) } else { Err(error) }
+        })
+    }
+
+    fn stay(&self, port: u16) -> Stay {
+        let script = self.0.dir.path().join("insert.sql");
+        Box::new(move || {
+            let mut bench = client("pgbench", port);
+            bench.args(["-n", "-c", "1", "-T", "60", "-f"]).arg(&script).arg("postgres");
+            let said = String::from_utf8_lossy(&output(&mut bench).stderr).into_owned();
+            if said.contains("aborted in command") { said } else { String::new() }
+        })
+    }
+
+    fn is_refusal(&self, error: &str) -> bool {
+        error.contains("read-only transaction")
+    }
+
+    fn kill(&mut self) {
+        self.0.servers[0].process.kill();
+    }
+
+    fn freeze(&mut self, is_frozen: bool) {
+        self.0.servers[0].freeze(if is_frozen { Signal::STOP } else { Signal::CONT });
+    }
+
+    /// As every tool does it: the old one is stopped first, and cleanly.
+    fn demote(&mut self) {
+        self.0.servers[0].process.signal(Signal::INT);
+        self.0.servers[0].process.end();
+    }
+
+    fn promote(&mut self) {
+        self.0.servers[1].promote();
+    }
+
+    fn follow(&mut self) {
+        let port = self.0.servers[1].port;
+        self.0.servers[0].follow_at(ADDRESSES[1], port);
+        self.0.servers[0].restart(&[]);
     }
 }

@@ -32,6 +32,7 @@ mod namespace;
 mod nginx;
 mod postgresql;
 mod privileges;
+mod probes;
 mod promtool;
 mod proxied;
 mod quic;

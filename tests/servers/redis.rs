@@ -9,12 +9,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
+use crate::failover::{ADDRESSES, Database, Stay, Visit};
 use crate::harness::{Maitred, Process, balanced, free_port, output, pause, program, wait_for};
 
 /// With settings of its own; it is not waited for, as it may want a password.
 pub fn start_with(port: u16, more: &[&str]) -> Process {
     let mut command = Command::new(program("redis-server", "redis-server"));
-    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+    command.args(["--port", &port.to_string(), "--save", ""]);
+    if !more.contains(&"--bind") {
+        command.args(["--bind", "127.0.0.1"]);
+    }
     command.args(["--appendonly", "no", "--dir", "/tmp"]).args(more).stdout(Stdio::null());
     Process::start(command.stderr(Stdio::null()))
 }
@@ -45,6 +51,129 @@ fn expect(stream: &mut TcpStream, answer: &str) -> io::Result<()> {
     stream.read_exact(&mut buffer)?;
     assert_eq!(String::from_utf8_lossy(&buffer), answer, "not what Redis says");
     Ok(())
+}
+
+/// A primary and two replicas, for `failover`.
+pub struct Trio {
+    servers: Vec<Process>,
+    ports: Vec<u16>,
+}
+
+const SECRET: &str = "a_secret";
+
+impl Trio {
+    pub fn start() -> Trio {
+        let ports: Vec<u16> = ADDRESSES.iter().map(|_| free_port()).collect();
+        let primary = ports[0].to_string();
+        let follows = ["--replicaof", ADDRESSES[0], &primary];
+        let start = |(number, port): (usize, &u16)| {
+            let own =
+                ["--bind", ADDRESSES[number], "--requirepass", SECRET, "--masterauth", SECRET];
+            let follows = if number == 0 { &[][..] } else { &follows };
+            start_with(*port, &[&own[..], follows].concat())
+        };
+        let servers = ports.iter().enumerate().map(start).collect();
+        let trio = Trio { servers, ports };
+        wait_for("replication", || trio.on(1, "role").contains("connected"));
+        wait_for("replication", || trio.on(2, "role").contains("connected"));
+        trio
+    }
+
+    fn on(&self, number: usize, command: &str) -> String {
+        let mut client = Command::new(program("redis-cli", "redis-tools"));
+        client.args(["-h", ADDRESSES[number], "-p", &self.ports[number].to_string()]);
+        client.args(["--no-auth-warning", "-a", SECRET]).args(command.split(' '));
+        String::from_utf8_lossy(&output(&mut client).stdout).into_owned()
+    }
+}
+
+/// Logs in and waits for what the server says to each command.
+struct Client(TcpStream);
+
+impl Client {
+    fn connect(port: u16) -> io::Result<Client> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let mut client = Client(stream);
+        client.command(&format!("AUTH {SECRET}"))?;
+        Ok(client)
+    }
+
+    fn command(&mut self, line: &str) -> io::Result<()> {
+        self.0.write_all(format!("{line}\r\n").as_bytes())?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte)?;
+            answer.push(byte[0]);
+        }
+        match &*answer {
+            b"+OK\r\n" => Ok(()),
+            other => Err(io::Error::other(String::from_utf8_lossy(other).into_owned())),
+        }
+    }
+}
+
+impl Database for Trio {
+    fn name(&self) -> &'static str {
+        "Redis"
+    }
+
+    fn ports(&self) -> Vec<u16> {
+        self.ports.clone()
+    }
+
+    fn probe(&self, role: &str) -> String {
+        format!("{{redis: {{password: {SECRET}, role: {role}}}}}")
+    }
+
+    fn visit(&self, port: u16) -> Visit {
+        Box::new(move || {
+            let write = || Client::connect(port)?.command("SET key value");
+            write().map_err(|error| error.to_string())
+        })
+    }
+
+    fn stay(&self, port: u16) -> Stay {
+        Box::new(move || {
+            let write = || {
+                let mut client = Client::connect(port)?;
+                loop {
+                    client.command("SET key value")?;
+                    // Not as fast as it can: six of these would keep the machine busy.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            };
+            let ended: io::Result<()> = write();
+            ended.err().map(|error| error.to_string()).unwrap_or_default()
+        })
+    }
+
+    fn is_refusal(&self, error: &str) -> bool {
+        error.contains("READONLY")
+    }
+
+    fn kill(&mut self) {
+        self.servers[0].kill();
+    }
+
+    fn freeze(&mut self, is_frozen: bool) {
+        self.servers[0].signal_all(if is_frozen { Signal::STOP } else { Signal::CONT });
+    }
+
+    /// Before anybody is promoted: a replica of one that is none yet. Its sessions stay, and are told at their next write.
+    fn demote(&mut self) {
+        let port = self.ports[1];
+        self.on(0, &format!("replicaof {} {port}", ADDRESSES[1]));
+    }
+
+    fn promote(&mut self) {
+        self.on(1, "replicaof no one");
+        let port = self.ports[1];
+        self.on(2, &format!("replicaof {} {port}", ADDRESSES[1]));
+    }
+
+    fn follow(&mut self) {}
 }
 
 /// Clients that come and go until they are told to stop.

@@ -61,7 +61,10 @@ fn files_in(folder: &str, ending: &str) -> Vec<(String, String)> {
 
 /// The recipes by name, with the files of TLS that they name.
 fn recipes(files: &crate::tls::Files) -> Vec<(String, String)> {
-    let with_files = |text: String| text.replace("/etc/maitred/tls/", &files.path(""));
+    let with_files = |text: String| {
+        let text = text.replace("/etc/maitred/tls/", &files.path(""));
+        text.replace("/etc/maitred/secrets/", &files.path(""))
+    };
     files_in("conf/recipes", ".yaml")
         .into_iter()
         .map(|(name, text)| (name, with_files(text)))

@@ -60,8 +60,10 @@ impl Parting {
             let _ = stream.write_all(&goodbye).await;
             let _ = stream.flush().await;
             // The side that closes first keeps the port.
-            if closes_by_itself {
-                let _ = tokio::time::timeout(patience / 2, read_out(&mut stream)).await;
+            if closes_by_itself
+                && let Ok(true) = tokio::time::timeout(patience / 2, read_out(&mut stream)).await
+            {
+                return;
             }
             stream.end();
             let _ = stream.flush().await;
@@ -72,14 +74,17 @@ impl Parting {
     }
 }
 
-/// Reads what still arrives, until the server has closed: the kernel would answer unread bytes with a reset.
-async fn read_out(stream: &mut Stream) {
-    let mut scrap = [0; 4096];
+/// Reads what still arrives, until the server has closed: the kernel would answer unread bytes with a reset. Returns
+/// whether it has.
+async fn read_out(stream: &mut Stream) -> bool {
+    let mut scrap = [0; 1024];
     for _ in 0..LAST_WORDS / scrap.len() {
-        if matches!(stream.read(&mut scrap).await, Ok(0) | Err(_)) {
-            return;
+        match stream.read(&mut scrap).await {
+            Ok(0) | Err(_) => return true,
+            Ok(_) => {}
         }
     }
+    false
 }
 
 #[cfg(test)]

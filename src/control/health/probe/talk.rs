@@ -9,7 +9,7 @@ use crate::data::stream::Stream;
 use crate::data::wire::Progress;
 
 /// Bytes per read.
-const PIECE: usize = 8 << 10;
+const PIECE: usize = 1 << 10;
 
 /// The most that is read in one probe: a question may find more than anybody wants to compare.
 const MOST: usize = 4 << 20;

@@ -6,9 +6,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use socket2::{SockAddr, Socket};
+use socket2::{SockAddr, SockRef, Socket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::fault::Fault;
@@ -35,7 +34,7 @@ pub(super) async fn connect(
     proxy: Option<ProxyVersion>,
     tls: Option<Tls<'_>>,
 ) -> Result<Stream, Fault> {
-    let stream = loop {
+    let mut stream = loop {
         match begin(address, source) {
             // The accept queue of a unix socket is full: its owner is alive, but busy. The probe may use its whole
             // time.
@@ -43,18 +42,14 @@ pub(super) async fn connect(
             begun => break begun.map_err(|error| Fault::connecting(&error))?,
         }
     };
-    stream.writable().await.map_err(|error| Fault::connecting(&error))?;
-    match stream.take_error() {
-        Err(error) | Ok(Some(error)) => return Err(Fault::connecting(&error)),
-        Ok(None) => {}
-    }
+    let connected = poll_fn(|cx| stream.poll_connected(cx)).await;
+    connected.map_err(|error| Fault::connecting(&error))?;
     // No process listens there, and the kernel happened to choose the same port as ours: the socket connected to
     // itself.
-    if address.as_socket().is_some() && stream.local_addr().ok() == stream.peer_addr().ok() {
+    let own = SockRef::from(&stream).local_addr();
+    if address.as_socket().is_some() && own.is_ok_and(|own| own == *address) {
         return Err(Fault::of(ProbeResult::Refused));
     }
-    let stream = stream.into_std().map(Into::into).and_then(Stream::new);
-    let mut stream = stream.map_err(|error| Fault::connecting(&error))?;
     let header = match proxy {
         None => Vec::new(),
         Some(ProxyVersion::V1) => v1::write(None),
@@ -93,7 +88,7 @@ pub(super) async fn encrypt(
     outcome.map_err(|error| Fault::tls_failed(crate::data::tls::explain(&error)))
 }
 
-fn begin(address: &SockAddr, source: &[ZonedIp]) -> io::Result<TcpStream> {
+fn begin(address: &SockAddr, source: &[ZonedIp]) -> io::Result<Stream> {
     let socket = socket::outgoing(address, &PLAIN)?;
     socket::reset_on_close(&socket);
     if let Some(address) = address.as_socket() {
@@ -103,7 +98,7 @@ fn begin(address: &SockAddr, source: &[ZonedIp]) -> io::Result<TcpStream> {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
     }
-    TcpStream::from_std(socket.into())
+    Stream::new(socket.into())
 }
 
 /// Any of the addresses of the right family; without one the kernel chooses.
