@@ -15,7 +15,7 @@ use crate::border::snapshot::Listener;
 use crate::config::DownReason;
 use crate::config::describe::{describe, hide_secrets, route_in_words};
 use crate::data::pool::Pool;
-use crate::data::pool::backend::{Backend, BackendCounters, CONNECT_BOUNDS};
+use crate::data::pool::backend::{Backend, BackendCounters, CONNECT_BOUNDS, Live};
 use crate::data::pool::hand::{Hand, Set};
 use crate::telemetry::history::{Point, STEP};
 
@@ -115,7 +115,24 @@ pub(super) fn pool_json(pool: &Pool) -> Value {
         "sessions_held": pool.shared.held.load(Relaxed),
         "discovery": discovery_json(pool),
         "backends": pool.backends.iter().map(|backend| backend_json(backend)).collect::<Vec<_>>(),
+        "removed": pool.departed().filter_map(|(name, live)| removed_json(name, &live)).collect::<Vec<_>>(),
     })
+}
+
+/// A backend that is no longer in the pool, while it has sessions.
+pub(super) fn removed_json(name: &str, live: &Live) -> Option<Value> {
+    let open = live.slot.hot().in_flight();
+    let closing = closing_json(live);
+    (open > 0).then(|| json!({ "name": name, "sessions_active": open, "closing": closing }))
+}
+
+/// Null: none of its sessions is to be closed.
+fn closing_json(live: &Live) -> Option<Value> {
+    let closing = live.status().closing.upgrade()?;
+    let left = live.slot.hot().in_flight();
+    (left > 0).then(
+        || json!({ "policy": closing.policy, "left": left, "until": closing.until.map(time) }),
+    )
 }
 
 /// The last outcome of discovery for this pool; null: it has none.
@@ -148,6 +165,7 @@ pub(super) fn backend_json(backend: &Backend) -> Value {
         "connect_failures": by_reason(&backend.live.connect_failures.by_reason()),
         "retries": counters.sum(|cell| cell.retries.value()),
         "down_seconds": status.down(now).as_secs(),
+        "closing": closing_json(&backend.live),
         "set_by_hand": by_hand(&status.hand),
     })
 }

@@ -19,6 +19,7 @@ use crate::border::session_log::SessionLog;
 use crate::border::snapshot::{Departed, Snapshot};
 use crate::config::Protocol;
 use crate::data::limits::Gate;
+use crate::data::pool::closing::Closing;
 
 /// Shared by every thread for the life of the process.
 pub struct Plane {
@@ -152,6 +153,8 @@ impl fmt::Display for SessionFilter {
 pub struct Cut {
     pub filter: SessionFilter,
     pub reason: CloseReason,
+    /// The pace, where there may be very many; `None`: at once.
+    pub closing: Option<Arc<Closing>>,
     /// Where each thread reports how many it cut; has room for all.
     pub count: Option<mpsc::Sender<usize>>,
 }

@@ -92,6 +92,7 @@ impl What {
                 "reason",
                 "since",
                 "why",
+                "closing",
                 "by_hand",
                 "weight",
                 "tier",
@@ -129,6 +130,7 @@ impl What {
                         backend.insert("backend".to_owned(), name);
                         backend.insert("pool".to_owned(), name_of(&pool));
                         backend.insert("by_hand".to_owned(), by_hand(&backend));
+                        backend.insert("closing".to_owned(), closing(&backend));
                         rows.push(backend);
                     }
                 }
@@ -182,6 +184,19 @@ fn by_hand(backend: &Map<String, Value>) -> Value {
         Some(format!("{key} {} ({}){until}", text("value"), text("who")))
     });
     each.collect::<Vec<_>>().join(", ").into()
+}
+
+/// How many of its sessions are still to be closed, and until when they may stay.
+fn closing(backend: &Map<String, Value>) -> Value {
+    let Some(closing) = backend.get("closing").and_then(Value::as_object) else {
+        return Value::Null;
+    };
+    let text = |key: &str| closing.get(key).map(cell).unwrap_or_default();
+    let until = match closing.get("until").and_then(Value::as_str) {
+        Some(until) => format!(" until {until}"),
+        None => String::new(),
+    };
+    format!("{} {} left{until}", text("policy"), text("left")).into()
 }
 
 /// The server that answers may not be maitred.
@@ -317,7 +332,7 @@ mod tests {
             json!({ "pools": [{ "name": "db", "backends": [backend("one"), backend("two")] }] });
         let csv = show(What::Pools, Output::Csv).text(&answer);
         assert!(
-            csv.contains("\ndb,one,-,-,-,-,\"last: a, \"\"b\"\"\",-,2,-,-,-,-,-\ndb,two,"),
+            csv.contains("\ndb,one,-,-,-,-,\"last: a, \"\"b\"\"\",-,-,2,-,-,-,-,-\ndb,two,"),
             "{csv}"
         );
         let empty = json!({ "pools": [{ "name": "db", "backends": [], "discovery": { "why": "no such name" } }] });

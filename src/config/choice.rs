@@ -10,7 +10,6 @@ use crate::border::nearest::nearest;
 pub struct Options {
     pub words: &'static [&'static str],
     pub mappings: &'static [&'static str],
-    pub later: &'static [&'static str],
 }
 
 /// What was chosen.
@@ -62,11 +61,6 @@ impl Options {
 
     fn unknown_word(&self, word: &str, at: Span) -> Fault {
         let shown = quote(word);
-        if self.later.contains(&word) {
-            let message = format!("{shown} is not supported yet");
-            let hint = format!("this version knows {}", self.expected());
-            return Fault::error(Code::NotYet, at, message, hint);
-        }
         if self.mappings.contains(&word) {
             let message = format!("{shown} needs its values");
             let hint = format!("write `{{{word}: {{…}}}}`");
@@ -129,7 +123,7 @@ macro_rules! words {
             use $crate::config::tree::Node;
 
             const OPTIONS: Options =
-                Options { words: &[$($word),+], mappings: &[], later: &[] };
+                Options { words: &[$($word),+], mappings: &[] };
 
             impl $crate::config::decode::Key for $name {
                 type Given = $name;
@@ -170,7 +164,7 @@ pub(super) use words;
 /// A choice some of whose options carry values. Besides the enum that the program uses there is what a file gives, as
 /// `Given<Name>`, with the same variants. What is in brackets is an example of the value.
 macro_rules! choice {
-    ($(#[doc = $about:literal])+ $(#[derive($($derived:ident),+)])? $name:ident $(later [$($later:literal),+])? {
+    ($(#[doc = $about:literal])+ $(#[derive($($derived:ident),+)])? $name:ident {
         $($(#[doc = $plain_doc:literal])* $word:literal => $plain:ident,)*
         $(mapping $(#[doc = $doc:literal])+ $key:literal => $holding:ident($type:ty) [$example:literal],)+
     }) => {
@@ -197,7 +191,7 @@ macro_rules! choice {
             }
 
             const OPTIONS: Options =
-                Options { words: &[$($word),*], mappings: &[$($key),+], later: &[$($($later),+)?] };
+                Options { words: &[$($word),*], mappings: &[$($key),+] };
 
             impl Key for $name {
                 type Given = Fields;

@@ -30,7 +30,7 @@ const MAX_PAYLOAD: usize = 16 << 10;
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
 /// A text, or one of these in its place.
-const SENT: Options = Options { words: &["none", "some text"], mappings: &["hex"], later: &[] };
+const SENT: Options = Options { words: &["none", "some text"], mappings: &["hex"] };
 const EXPECTED: Options = Options { mappings: &["hex", "regex"], ..SENT };
 
 impl Key for Payload {

@@ -449,12 +449,16 @@ fn start_monitor(
     /// One descriptor each; more at once would only be a burst.
     const PROBES: u64 = 512;
     let workers: Box<[Mailbox]> = workers.into();
-    let cut = move |filter: SessionFilter, reason| {
+    let tell = move |cut: Cut, command: fn(Cut) -> Command| {
         for worker in &workers {
             // A worker that has ended has no sessions.
-            worker.send(Command::Cut(Cut { filter: filter.clone(), reason, count: None }));
+            worker.send(command(cut.clone()));
         }
     };
+    let tell = Arc::new(tell);
+    let tell_quiet = Arc::clone(&tell);
+    let cut = move |cut| tell(cut, Command::Cut);
+    let cut_quiet = move |cut| tell_quiet(cut, Command::CutQuiet);
     let mailboxes = Arc::clone(&packets.mailboxes);
     let ask_others = move |filter: SessionFilter| {
         for mailbox in mailboxes.load().iter() {
@@ -464,7 +468,11 @@ fn start_monitor(
     };
     let in_flight = (limits::kept_back(descriptors) / 4).min(PROBES);
     let in_flight = usize::try_from(in_flight).unwrap_or(1);
-    let means = Means { cut: Box::new(cut), ask_others: Box::new(ask_others) };
+    let means = Means {
+        cut: Box::new(cut),
+        cut_quiet: Box::new(cut_quiet),
+        ask_others: Box::new(ask_others),
+    };
     let monitor = Monitor::start(Arc::clone(events), means, in_flight);
     monitor.map_err(|error| Lack::Thread("the probes' thread", error))
 }

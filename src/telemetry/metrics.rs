@@ -374,7 +374,7 @@ impl Page {
             let count = live.probes.of(result).value();
             self.counter("maitred_probes_total", labels, float(count));
         }
-        let status = live.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let status = live.status();
         for to in BackendState::ALL {
             let labels: Labels = &[("pool", pool), ("backend", name), ("to", to.as_str())];
             self.counter(

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use maitred::admin::http::Bounds;
 use maitred::config::{self, Origin, Protocol};
+use maitred::data::pool::closing::Closing;
 use maitred::data::pool::finding::{Failure, Reason};
 use maitred::data::pool::hand::{HandState, StateWish, Wish};
 use serde_json::{Value, json};
@@ -132,16 +133,22 @@ fn of_both_protocols(backend: SocketAddr, answerer: &UdpSocket) -> config::Confi
 fn answers() -> BTreeMap<String, Vec<Value>> {
     let (backend, address) = loopback();
     let answerer = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let balancer = Balancer::start(of_both_protocols(address, &answerer));
-    let address = |wanted| {
+    let mut config = of_both_protocols(address, &answerer);
+    let mut balancer = Balancer::start(config.clone());
+    let address = |balancer: &Balancer, wanted| {
         let mut served = balancer.supervisor().served();
         balancer::inet(served.find(|((protocol, _), _)| *protocol == wanted).unwrap().1.local)
     };
-    let _client = TcpStream::connect(address(Protocol::Tcp)).unwrap();
+    let _old = TcpStream::connect(address(&balancer, Protocol::Tcp)).unwrap();
     let _accepted = backend.accept().unwrap();
+    // By another name it is another backend, and the old one is removed.
+    balancer::pool(&mut config).backends[0].name = "again".into();
+    balancer.supervisor.as_mut().unwrap().reload(config).unwrap();
+    let _new = TcpStream::connect(address(&balancer, Protocol::Tcp)).unwrap();
+    let _also_accepted = backend.accept().unwrap();
     let asker = UdpSocket::bind("127.0.0.1:0").unwrap();
-    asker.send_to(b"x", address(Protocol::Udp)).unwrap();
-    wait_for("a session and a flow", || balancer.supervisor().plane.open_sessions() == 2);
+    asker.send_to(b"x", address(&balancer, Protocol::Udp)).unwrap();
+    wait_for("sessions and a flow", || balancer.supervisor().plane.open_sessions() == 3);
     let pool = Arc::clone(&balancer.supervisor().plane.snapshot.load().pools["main"]);
     let wish = Wish {
         state: Some(StateWish::Set(HandState::Drain)),
@@ -155,6 +162,11 @@ fn answers() -> BTreeMap<String, Vec<Value>> {
     finding.succeeded(&origin, SystemTime::now());
     finding.failed(&origin, &failure, SystemTime::now());
     pool.backends[0].status().hand.grant(&wish, "root", SystemTime::now());
+    let closing = Arc::new(Closing::new("drain", Some(SystemTime::now())));
+    let removed = pool.departed().map(|(_, live)| live);
+    for live in removed.chain([Arc::clone(&pool.backends[0].live)]) {
+        live.status().closing = Arc::downgrade(&closing);
+    }
     let events = &balancer.supervisor().events;
     events.note_backend("main", "db", "down: refused".to_owned());
     let admin =

@@ -25,6 +25,7 @@ mod health;
 #[path = "../corpus/hello.rs"]
 mod hello;
 mod hold;
+mod idle_first;
 mod lacks;
 mod listener;
 mod lists;

@@ -148,6 +148,12 @@ fn section(page: &mut String, shown: &Shown, kept: &Kept, now: SystemTime) -> st
         row(page, &pool.name, &answers::backend_json(backend), kept.backend(&backend.live), now)?;
     }
     page.push_str("</tbody></table></div>");
+    for (name, live) in pool.departed() {
+        let Some(gone) = answers::removed_json(name, &live) else { continue };
+        let open = sessions(&gone["sessions_active"]);
+        let closing = closing(&gone["closing"]).map(|it| format!(" ({it})")).unwrap_or_default();
+        write!(page, "<p class=none>{} was removed; {open} open{closing}.</p>", escape(name))?;
+    }
     let hidden = all - rows.len();
     if hidden > 0 {
         write!(
@@ -191,7 +197,8 @@ fn row(
     let state_cell = as_word + &since.unwrap_or_default() + &down.unwrap_or_default();
     cell(page, "state", "state-of", &state_cell)?;
     let by_hand = by_hand(&backend["set_by_hand"], now).map(|it| small(&it)).unwrap_or_default();
-    cell(page, "why", "why", &(text("why") + &by_hand))?;
+    let closing = closing(&backend["closing"]).map(|it| small(&it)).unwrap_or_default();
+    cell(page, "why", "why", &(text("why") + &by_hand + &closing))?;
     let tier = backend["tier"].as_u64().filter(|tier| *tier > 0);
     let tier = tier.map(|tier| small(&format!("tier {tier}"))).unwrap_or_default();
     let figure = |key: &str| count(backend[key].as_u64().unwrap_or(0));
@@ -262,6 +269,21 @@ fn by_hand(set: &Value, now: SystemTime) -> Option<String> {
     });
     let words: Vec<String> = each.collect();
     (!words.is_empty()).then(|| words.join("; "))
+}
+
+fn sessions(number: &Value) -> String {
+    let number = number.as_u64().unwrap_or(0);
+    several(usize::try_from(number).unwrap_or(usize::MAX), "session", "sessions")
+}
+
+/// How many sessions of a lost backend are still to be closed.
+fn closing(closing: &Value) -> Option<String> {
+    let policy = escape(closing["policy"].as_str()?);
+    let left = sessions(&closing["left"]);
+    Some(match closing["until"].as_str() {
+        Some(until) => format!("{policy}: {left} left, until {}", escape(until)),
+        None => format!("{policy}: {left} left, being closed"),
+    })
 }
 
 /// Upper bounds of measured times.
@@ -345,6 +367,20 @@ mod tests {
         assert!(page.contains(">12<small>of 400</small><small>most 41</small></td>"), "{page}");
         assert!(page.contains("<small>down 12\u{a0}min in all</small>"), "{page}");
         assert!(page.contains(">refused 2<small>retried 3</small></td>"), "{page}");
+    }
+
+    #[test]
+    fn what_is_left_to_close_is_said() {
+        let closing =
+            json!({ "policy": "idle_first", "left": 812, "until": "2026-01-01T00:04:00.000Z" });
+        let page = row_of(json!({ "state": "down", "closing": closing }));
+        assert!(
+            page.contains("idle_first: 812 sessions left, until 2026-01-01T00:04:00.000Z<"),
+            "{page}"
+        );
+        let closing = json!({ "policy": "reset", "left": 1, "until": null });
+        let page = row_of(json!({ "state": "down", "closing": closing }));
+        assert!(page.contains("<small>reset: 1 session left, being closed</small>"), "{page}");
     }
 
     #[test]

@@ -209,7 +209,7 @@ impl Row {
             pool: pool.to_owned(),
             backend: text(backend, "name"),
             state: text(backend, "state"),
-            why: text(backend, "why"),
+            why: closing(&backend["closing"]) + &text(backend, "why"),
             weight: number(backend, "weight"),
             open: number(backend, "sessions_active"),
             p50: milliseconds("p50"),
@@ -284,4 +284,12 @@ pub fn text(value: &Value, key: &str) -> String {
 
 pub fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or(0)
+}
+
+/// What is left to close, before why it is lost.
+fn closing(closing: &Value) -> String {
+    match (closing["policy"].as_str(), closing["left"].as_u64()) {
+        (Some(policy), Some(left)) => format!("{policy}: {left} left; "),
+        _ => String::new(),
+    }
 }

@@ -200,7 +200,7 @@ mapping! {
 choice! {
     /// What happens to the sessions of a backend that goes down.
     #[derive(Copy)]
-    OnDown later ["idle_first"] {
+    OnDown {
         /// Sessions stay; flows move at their next datagram.
         "auto" => Auto,
         "keep" => Keep,
@@ -209,6 +209,10 @@ choice! {
         mapping
         /// They stay so long, then sessions are reset and flows move if it is still down.
         "drain" => Drain(Time<1, DAY>) ["30s"],
+        mapping
+        /// The same, but meanwhile a session in a quiet moment is reset: no byte either way for 100 ms, and none under way.
+        /// Flows as with `drain`.
+        "idle_first" => IdleFirst(Time<1, DAY>) ["30s"],
     }
 }
 

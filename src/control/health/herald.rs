@@ -4,20 +4,23 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::transition::{self, Transition};
 use crate::border::addr::BackendAddr;
-use crate::border::plane::SessionFilter;
+use crate::border::plane::{Cut, SessionFilter};
 use crate::border::record::{CloseReason, Stage};
 use crate::config::{self, DownReason, OnDown};
 use crate::data::pool::Pool;
 use crate::data::pool::backend::{Backend, BackendState};
+use crate::data::pool::closing::Closing;
 use crate::telemetry::events::Events;
 
 /// What the control plane can do to sessions and flows without knowing where they are.
 pub struct Means {
-    pub cut: Box<dyn Fn(SessionFilter, CloseReason) + Send + Sync>,
+    pub cut: Box<dyn Fn(Cut) + Send + Sync>,
+    /// The same, each in its first quiet moment.
+    pub cut_quiet: Box<dyn Fn(Cut) + Send + Sync>,
     /// Flows that wait for an answer from these backends ask another backend.
     pub ask_others: Box<dyn Fn(SessionFilter) + Send + Sync>,
 }
@@ -27,9 +30,9 @@ pub struct Herald {
     means: Means,
     /// Pools with a backend in slow start, and the latest time until which it lasts.
     ramps: RefCell<HashMap<Arc<str>, Instant>>,
-    /// Backends that are down and whose sessions may stay for a while yet, by pool and name: at most one entry for
+    /// Backends that are lost and whose sessions may stay for a while yet, by pool and name: at most one entry for
     /// each.
-    drains: RefCell<HashMap<Place, Respite>>,
+    respites: RefCell<HashMap<Place, Respite>>,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -39,10 +42,13 @@ struct Place {
     address: BackendAddr,
 }
 
-/// With `on_down: {drain: …}`.
+/// With `drain` and `idle_first`.
 struct Respite {
     until: Instant,
+    /// As it was when the backend was lost.
+    policy: OnDown,
     lost: Lost,
+    closing: Arc<Closing>,
 }
 
 enum Lost {
@@ -56,9 +62,15 @@ enum Lost {
     Removed(Arc<Backend>),
 }
 
+impl Drop for Respite {
+    fn drop(&mut self) {
+        self.closing.call_off();
+    }
+}
+
 impl Herald {
     pub fn new(events: Arc<Events>, means: Means) -> Herald {
-        Herald { events, means, ramps: RefCell::default(), drains: RefCell::default() }
+        Herald { events, means, ramps: RefCell::default(), respites: RefCell::default() }
     }
 
     pub fn tell(&self, pool: &Pool, backend: &Backend, transition: &Transition, now: Instant) {
@@ -82,7 +94,10 @@ impl Herald {
             self.note(backend, &text);
         }
         match transition.to {
-            BackendState::Up => self.note_ramp(backend, now),
+            BackendState::Up => {
+                self.respites.borrow_mut().remove(&place(backend));
+                self.note_ramp(backend, now);
+            }
             state => {
                 if let Some(reason) = transition.lost {
                     self.see_to_sessions(pool, backend, (state, reason), now);
@@ -99,21 +114,18 @@ impl Herald {
         (state, reason): (BackendState, DownReason),
         now: Instant,
     ) {
-        match pool.config.on_down_for(reason) {
-            OnDown::Auto => {
-                self.cut_connecting(backend);
-                self.leave(pool, backend, reason);
-            }
-            OnDown::Keep => self.cut_connecting(backend),
-            OnDown::Drain(time) => {
+        self.cut_connecting(backend);
+        let policy = pool.config.on_down_for(reason);
+        match policy {
+            OnDown::Auto => self.leave(pool, backend, reason),
+            OnDown::Keep => {}
+            OnDown::Drain(time) | OnDown::IdleFirst(time) => {
                 let times = backend.status().transitions(state);
-                self.cut_connecting(backend);
-                let respite =
-                    Respite { until: now + time, lost: Lost::To { state, reason, times } };
-                self.drains.borrow_mut().insert(place(backend), respite);
+                let lost = Lost::To { state, reason, times };
+                self.grant_respite(backend, policy, (time, lost), now);
             }
             OnDown::Reset => {
-                (self.means.cut)(on(backend), CloseReason::BackendDown);
+                self.close(backend, word(policy), CloseReason::BackendDown);
                 self.leave(pool, backend, reason);
             }
         }
@@ -121,21 +133,49 @@ impl Herald {
 
     /// A backend is no longer in its pool, whose settings are these.
     pub fn part(&self, pool: &config::Pool, backend: &Arc<Backend>, now: Instant) {
-        match pool.on_down_reasons.removed {
-            None | Some(OnDown::Auto | OnDown::Keep) => {}
-            Some(OnDown::Drain(time)) => {
+        let Some(policy) = pool.on_down_reasons.removed else { return };
+        match policy {
+            OnDown::Auto | OnDown::Keep => {}
+            OnDown::Drain(time) | OnDown::IdleFirst(time) => {
                 let lost = Lost::Removed(Arc::clone(backend));
-                let respite = Respite { until: now + time, lost };
-                self.drains.borrow_mut().insert(place(backend), respite);
+                self.grant_respite(backend, policy, (time, lost), now);
             }
-            Some(OnDown::Reset) => (self.means.cut)(on(backend), CloseReason::BackendRemoved),
+            OnDown::Reset => self.close(backend, word(policy), CloseReason::BackendRemoved),
         }
+    }
+
+    /// Sessions may stay for a while; with `idle_first` only for as long as they are not quiet.
+    fn grant_respite(
+        &self,
+        backend: &Backend,
+        policy: OnDown,
+        (time, lost): (Duration, Lost),
+        now: Instant,
+    ) {
+        let closing = Arc::new(Closing::new(word(policy), Some(SystemTime::now() + time)));
+        backend.status().closing = Arc::downgrade(&closing);
+        if let OnDown::IdleFirst(_) = policy {
+            let closing = Some(Arc::clone(&closing));
+            let filter = SessionFilter { stage: Some(Stage::Relay), ..on(backend) };
+            (self.means.cut_quiet)(Cut { filter, reason: lost.reason(), closing, count: None });
+        }
+        let respite = Respite { until: now + time, policy, lost, closing };
+        self.respites.borrow_mut().insert(place(backend), respite);
+    }
+
+    /// Closes all its sessions, at a pace if there are many.
+    fn close(&self, backend: &Backend, policy: &'static str, reason: CloseReason) {
+        let closing = Arc::new(Closing::new(policy, None));
+        backend.status().closing = Arc::downgrade(&closing);
+        let closing = Some(closing);
+        (self.means.cut)(Cut { filter: on(backend), reason, closing, count: None });
     }
 
     /// A session that is still connecting to it tries another backend.
     fn cut_connecting(&self, backend: &Backend) {
         let connecting = SessionFilter { stage: Some(Stage::Connect), ..on(backend) };
-        (self.means.cut)(connecting, CloseReason::BackendDown);
+        let reason = CloseReason::BackendDown;
+        (self.means.cut)(Cut { filter: connecting, reason, closing: None, count: None });
     }
 
     /// A backend is down or ejected: requests that it has not answered go to other backends, if the pool lets flows
@@ -146,37 +186,16 @@ impl Herald {
         }
     }
 
-    /// Cuts the sessions of backends that are down or removed, once their `drain` is over. A backend is left alone if
-    /// it has recovered since, if it was down and is in none of `pools` any more, if it came back, or if its pool no
-    /// longer asks for this.
+    /// Closes what is left on backends that are lost, once their respite is over. A backend is left alone as soon as it
+    /// has recovered, came back, or its pool no longer asks for this; also if it was down and is in none of `pools` any
+    /// more.
     pub fn end_respites(&self, pools: &[Arc<Pool>], now: Instant) {
-        let mut drains = self.drains.borrow_mut();
-        drains.retain(|Place { pool, backend: name, address }, respite| {
+        self.respites.borrow_mut().retain(|place, respite| {
+            let Some(backend) = respite.holds_for(place, pools) else { return false };
             if respite.until > now {
                 return true;
             }
-            let (state, reason, times) = match &respite.lost {
-                Lost::To { state, reason, times } => (*state, *reason, *times),
-                Lost::Removed(backend) => {
-                    if backend.live.removed.ms().is_some() {
-                        (self.means.cut)(on(backend), CloseReason::BackendRemoved);
-                    }
-                    return false;
-                }
-            };
-            let found = pools.iter().find(|it| it.name == *pool);
-            let drains =
-                |it: &&Arc<Pool>| matches!(it.config.on_down_for(reason), OnDown::Drain(_));
-            let wants = found.filter(drains);
-            let is_it = |it: &&Arc<Backend>| it.name == *name && it.address == *address;
-            let backend = wants.and_then(|it| it.backends.iter().find(is_it));
-            if let Some(backend) = backend.filter(|backend| {
-                let status = backend.status();
-                (status.state, status.lost) == (state, Some(reason))
-                    && status.transitions(state) == times
-            }) {
-                (self.means.cut)(on(backend), CloseReason::BackendDown);
-            }
+            self.close(&backend, word(respite.policy), respite.lost.reason());
             false
         });
     }
@@ -226,6 +245,48 @@ impl Herald {
             ramps.remove(pool);
         }
         true
+    }
+}
+
+impl Respite {
+    /// The backend, if it is still lost in the same way, and its sessions are still to be treated so.
+    fn holds_for(&self, place: &Place, pools: &[Arc<Pool>]) -> Option<Arc<Backend>> {
+        let (state, reason, times) = match &self.lost {
+            Lost::To { state, reason, times } => (*state, *reason, *times),
+            Lost::Removed(backend) => {
+                return backend.live.removed.ms().map(|_| Arc::clone(backend));
+            }
+        };
+        let pool = pools.iter().find(|it| it.name == place.pool)?;
+        let policy = pool.config.on_down_for(reason);
+        let is_it = |it: &&Arc<Backend>| it.name == place.backend && it.address == place.address;
+        let backend = pool.backends.iter().find(is_it)?;
+        let is_lost = {
+            let status = backend.status();
+            (status.state, status.lost) == (state, Some(reason))
+                && status.transitions(state) == times
+        };
+        (is_lost && word(policy) == word(self.policy)).then(|| Arc::clone(backend))
+    }
+}
+
+impl Lost {
+    fn reason(&self) -> CloseReason {
+        match self {
+            Lost::To { .. } => CloseReason::BackendDown,
+            Lost::Removed(_) => CloseReason::BackendRemoved,
+        }
+    }
+}
+
+/// As the configuration says it.
+fn word(policy: OnDown) -> &'static str {
+    match policy {
+        OnDown::Auto => "auto",
+        OnDown::Drain(_) => "drain",
+        OnDown::IdleFirst(_) => "idle_first",
+        OnDown::Keep => "keep",
+        OnDown::Reset => "reset",
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Supervisor;
 use crate::border::plane::{Cut, Part, Plane, SessionFilter, SessionRow};
 use crate::border::record::CloseReason;
+use crate::data::pool::closing::Closing;
 use crate::data::tcp::mailbox::{Command, Mailbox};
 use crate::data::udp;
 
@@ -20,23 +21,19 @@ pub type ListFuture = Pin<Box<dyn Future<Output = Vec<SessionRow>> + Send>>;
 impl Supervisor {
     /// Cuts the sessions and flows that match, on every worker.
     pub fn cut(&self, filter: SessionFilter, reason: CloseReason) {
-        self.cut_counted(filter, reason, None);
+        self.send_cut(Cut { filter, reason, closing: None, count: None });
     }
 
-    /// The same; the answer has the number on each thread, and comes when all have answered.
+    /// The same at a pace, as there may be very many; the answer has the number on each thread, and comes when all have
+    /// answered: they are found, and are being closed.
     pub fn kill(&self, filter: SessionFilter) -> mpsc::Receiver<usize> {
         let (count, counts) = mpsc::channel(self.plane.threads());
-        self.cut_counted(filter, CloseReason::Killed, Some(count));
+        let closing = Some(Arc::new(Closing::new("kill", None)));
+        self.send_cut(Cut { filter, reason: CloseReason::Killed, closing, count: Some(count) });
         counts
     }
 
-    fn cut_counted(
-        &self,
-        filter: SessionFilter,
-        reason: CloseReason,
-        count: Option<mpsc::Sender<usize>>,
-    ) {
-        let cut = Cut { filter, reason, count };
+    fn send_cut(&self, cut: Cut) {
         for worker in 0..self.workers() {
             self.send(worker, Command::Cut(cut.clone()));
         }

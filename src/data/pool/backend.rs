@@ -1,9 +1,10 @@
 //! One backend: its settings from the file, and its state that lives across reloads.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::closing::Closing;
 use super::failures::Outlier;
 use super::fitness::{Outcome, ProbeCounters, Standing};
 use super::hand::Hand;
@@ -106,6 +107,8 @@ pub struct Status {
     pub verdict_why: String,
     /// Back from maintenance: it takes no sessions until probes have found out its state.
     pub returns: bool,
+    /// How its sessions are closed, if it is lost and they are.
+    pub closing: Weak<Closing>,
     /// The result of the last probe, and its time.
     pub last_probe: Option<(Outcome, Instant)>,
     pub since: SystemTime,
@@ -135,6 +138,7 @@ impl Status {
             verdict,
             verdict_why: why.into(),
             returns: false,
+            closing: Weak::new(),
             last_probe: None,
             since: wall,
             down_since: None,
@@ -210,6 +214,11 @@ impl Live {
 }
 
 impl Live {
+    /// The status; if another holder panicked, it is still whole, because every write is a plain store.
+    pub fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Why it is down, if it is.
     pub fn down_reason(&self) -> DownReason {
         let reason = self.reason.load(Relaxed);
@@ -331,9 +340,8 @@ impl Backend {
         self.refresh_weight(now);
     }
 
-    /// The status; if another holder panicked, it is still whole, because every write is a plain store.
     pub fn status(&self) -> MutexGuard<'_, Status> {
-        self.live.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.live.status()
     }
 
     /// Whether the pool waits for a first verdict before the first session.

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod backend;
+pub mod closing;
 pub mod hand;
 pub mod balance;
 mod build;

@@ -141,6 +141,14 @@ impl Stream {
         }
     }
 
+    /// Whether TLS holds bytes that were not written or not read yet.
+    pub fn holds_bytes(&mut self) -> bool {
+        match &mut self.0 {
+            Kind::Encrypted(Some(own)) => own.tls.holds_bytes(),
+            Kind::Plain(_) | Kind::Encrypted(None) => false,
+        }
+    }
+
     pub fn tls(&self) -> Option<&Tls> {
         match &self.0 {
             Kind::Encrypted(Some(own)) => Some(&own.tls),

@@ -110,6 +110,12 @@ impl Tls {
         }
     }
 
+    /// Whether any bytes wait here, for the kernel or for a reader.
+    pub fn holds_bytes(&mut self) -> bool {
+        let unread = self.connection.reader().fill_buf().is_ok_and(|words| !words.is_empty());
+        unread || self.connection.wants_write()
+    }
+
     /// Nothing more will be written; the goodbye goes out at the next flush.
     pub fn end(&mut self) {
         self.connection.send_close_notify();

@@ -333,6 +333,11 @@ impl Half {
         Poll::Ready(Ok(Taken::Bytes(written)))
     }
 
+    /// Whether it holds bytes that the sink has not taken.
+    pub fn has_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
     pub fn drop_pending(&mut self, session: &Session) {
         if let Some(Pending::Pipe(pipe)) = self.pending.take().map(|pending| *pending) {
             session.worker.pipes.borrow_mut().give_back(pipe);

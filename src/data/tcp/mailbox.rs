@@ -29,6 +29,8 @@ const ARRIVALS: usize = 1024;
 pub enum Command {
     /// Sessions to cut, for a reason.
     Cut(Cut),
+    /// The same, each in its first quiet moment.
+    CutQuiet(Cut),
     /// From now on other sockets of ours have these ports; otherwise like `Unlisten`.
     GiveWay(Vec<ListenAddr>, mpsc::Sender<()>),
     /// Open sessions in some seats, from this one on.

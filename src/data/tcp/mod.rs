@@ -8,6 +8,7 @@ pub mod mailbox;
 pub mod resources;
 mod roster;
 mod spin;
+mod closing;
 
 // A session: accepted, lived, recorded.
 mod listener;
@@ -35,5 +36,6 @@ mod port_book;
 // Its bytes.
 mod relay;
 mod timeouts;
+mod quiet;
 mod half;
 mod pace;

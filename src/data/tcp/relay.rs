@@ -34,8 +34,8 @@ pub struct Relay {
     pub(super) session: Rc<Session>,
     pub(super) client: Stream,
     pub(super) backend: Stream,
-    to_backend: Half,
-    to_client: Half,
+    pub(super) to_backend: Half,
+    pub(super) to_client: Half,
     /// The side that ended first; it names the session's end.
     pub(super) first_end: Option<(Side, End)>,
     pub(super) timer: Option<Pin<Box<Sleep>>>,
@@ -112,6 +112,11 @@ impl Relay {
                 // Read, but not delivered yet: the timeouts of a half-closed session apply already.
                 self.note_end(from, end);
             }
+        }
+        if let Some(reason) = self.session.is_to_end_if_quiet()
+            && self.is_quiet()
+        {
+            return Poll::Ready(Verdict::Cut(reason));
         }
         self.poll_timer(cx)
     }

@@ -21,6 +21,10 @@ use crate::data::pool::{BackendPermit, Pool};
 use crate::data::wire::proxy_protocol::Ends;
 use crate::sys::clock::{self, Moment};
 
+/// Without a byte for this long a session is in a quiet moment: longer than a network takes to answer, shorter than
+/// people think.
+const MOMENT: Duration = Duration::from_millis(100);
+
 /// One session. Everything in it belongs to one worker: no atomics. There may be hundreds of thousands of them, so
 /// rare parts are small or boxed.
 pub struct Session {
@@ -44,6 +48,8 @@ pub struct Session {
     pub failed_attempts: Cell<u8>,
     pub stage: Cell<Stage>,
     cut: Cell<Option<CloseReason>>,
+    /// The reason if it is to end in case this is a quiet moment.
+    cut_if_quiet: Cell<Option<CloseReason>>,
     /// Whether it has a place among its client's sessions.
     is_counted: Cell<bool>,
     /// The protocol, by its first bytes, as far as they were seen.
@@ -105,6 +111,7 @@ impl Session {
             failed_attempts: Cell::new(0),
             stage: Cell::new(Stage::Route),
             cut: Cell::new(None),
+            cut_if_quiet: Cell::new(None),
             is_counted: Cell::new(false),
             speaks_tls: Cell::new(false),
             reason: Cell::new(CloseReason::Internal),
@@ -209,10 +216,35 @@ impl Session {
         if self.cut.get().is_none_or(is_attempt) {
             self.cut.set(Some(reason));
         }
+        self.wake();
+    }
+
+    /// Ends the session at its next turn if that is a quiet moment.
+    pub fn cut_if_quiet(&self, reason: CloseReason) {
+        self.cut_if_quiet.set(Some(reason));
+        self.wake();
+    }
+
+    /// Whether it is to end if this is a quiet moment; asked once.
+    pub fn is_to_end_if_quiet(&self) -> Option<CloseReason> {
+        self.cut_if_quiet.take()
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.take() {
             // It registers again at its next turn.
             waker.wake();
         }
+    }
+
+    /// How long no byte moved either way.
+    pub fn quiet(&self) -> Duration {
+        Duration::from_millis(clock::coarse_ms().saturating_sub(self.last_byte_ms.get()))
+    }
+
+    /// Whether no byte moved for a moment.
+    pub fn is_silent(&self) -> bool {
+        self.quiet() >= MOMENT
     }
 
     /// The reason for the cut does not concern it any more.
@@ -319,7 +351,6 @@ impl Session {
     }
 
     pub fn row(&self) -> SessionRow {
-        let idle = clock::coarse_ms().saturating_sub(self.last_byte_ms.get());
         let bytes = self.bytes.get();
         SessionRow {
             id: self.id,
@@ -328,7 +359,7 @@ impl Session {
             backend: self.with_backend(|backend| Arc::clone(&backend.name)),
             client: self.client().to_string(),
             age: self.started.elapsed(),
-            idle: Duration::from_millis(idle),
+            idle: self.quiet(),
             received_bytes: bytes.client_received,
             sent_bytes: bytes.client_sent,
             stage: self.stage.get(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::runtime::LocalRuntime;
 
+use super::closing;
 use super::life;
 use super::listener::{self, Acceptor};
 use super::mailbox::{Command, Mail, Mailbox};
@@ -46,7 +47,21 @@ pub fn run(
 
 fn obey(worker: &Rc<Worker>, command: Command, acceptors: &mut HashMap<ListenAddr, Acceptor>) {
     match command {
-        Command::Cut(cut) => worker.cut(&cut),
+        Command::Cut(cut) => match cut.closing.clone() {
+            None => worker.cut(&cut),
+            Some(pace) => {
+                let worker = Rc::clone(worker);
+                tokio::task::spawn_local(async move { closing::close(worker, cut, &pace).await });
+            }
+        },
+        Command::CutQuiet(cut) => {
+            if let Some(pace) = cut.closing.clone() {
+                let worker = Rc::clone(worker);
+                tokio::task::spawn_local(async move {
+                    closing::close_quiet(worker, cut, &pace).await;
+                });
+            }
+        }
         Command::GiveWay(addresses, done) => {
             let gone = addresses.iter().filter_map(|address| acceptors.remove(address));
             gone.for_each(|acceptor| acceptor.give_way(done.clone()));

@@ -22,15 +22,10 @@ impl Relay {
         idle.into_iter().chain(half_closed.map(|limit| (limit, CloseReason::HalfClosedTimeout)))
     }
 
-    fn quiet(&self) -> Duration {
-        let last = self.session.last_byte_ms.get();
-        Duration::from_millis(clock::coarse_ms().saturating_sub(last))
-    }
-
     /// The timeouts that apply now: the reasons, and the time left. The shortest is waited for.
     fn next_limit(&self) -> Option<(Duration, CloseReason)> {
         let lifetime = self.session.listener.config.timeouts.max_lifetime;
-        let quiet = self.quiet();
+        let quiet = self.session.quiet();
         let of_quiet =
             self.quiet_limits().map(|(limit, reason)| (limit.saturating_sub(quiet), reason));
         let of_life = lifetime.map(|limit| {
@@ -75,7 +70,7 @@ impl Relay {
             return;
         };
         let look = self.look_after().filter(|_| may_look).map(|after| {
-            let left = after.saturating_sub(self.quiet());
+            let left = after.saturating_sub(self.session.quiet());
             if left.is_zero() { after } else { left }
         });
         let deadline = Instant::now() + look.map_or(left, |look| look.min(left));
@@ -91,7 +86,7 @@ impl Relay {
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            let is_quiet = self.look_after().is_some_and(|after| self.quiet() >= after);
+            let is_quiet = self.look_after().is_some_and(|after| self.session.quiet() >= after);
             let may_look = if is_quiet { self.look() } else { true };
             match self.next_limit() {
                 Some((left, reason)) if left.is_zero() => return Poll::Ready(Verdict::Cut(reason)),

@@ -272,7 +272,7 @@ impl Flows {
         let is_time = match pool.map_or(OnDown::Auto, policy) {
             OnDown::Keep => false,
             OnDown::Auto | OnDown::Reset => true,
-            OnDown::Drain(time) => {
+            OnDown::Drain(time) | OnDown::IdleFirst(time) => {
                 u128::from(self.now_ms.saturating_sub(since)) >= time.as_millis()
             }
         };

@@ -96,8 +96,14 @@ impl Flows {
     pub fn cut(&mut self, cut: &Cut) {
         let ids: Vec<FlowId> = self.matching(&cut.filter).collect();
         cut.counted(ids.len());
-        for id in ids {
-            self.end(id, Stage::Relay, cut.reason);
+        self.doomed.extend(ids.into_iter().map(|id| (id, cut.reason)));
+    }
+
+    /// Ends the flows that were cut, at most `most` of them.
+    pub fn end_doomed(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some((id, reason)) = self.doomed.pop_front() else { return };
+            self.end(id, Stage::Relay, reason);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Everything that a worker's UDP thread knows: its doors, its flows, and the time. Ends flows, each with one record.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::refusals::Refusals;
 use super::source_ports::SourcePorts;
 use crate::border::datagrams::DatagramCounters;
 use crate::border::plane::{Part, Plane, SEATS, SessionFilter, SessionRow};
-use crate::border::record::Stage;
+use crate::border::record::{CloseReason, Stage};
 use crate::border::snapshot::Terms;
 use crate::sys::clock;
 use crate::sys::datagram::BATCH;
@@ -35,6 +36,8 @@ pub struct Flows {
     pub fresh: Vec<FlowId>,
     /// Memory for the shares of a batch, kept for the next one.
     pub shares: Vec<Share>,
+    /// Flows that must end, when it is their turn.
+    pub doomed: VecDeque<(FlowId, CloseReason)>,
     /// No new client is admitted.
     pub is_draining: bool,
     pub(super) refusals: Refusals,
@@ -54,6 +57,7 @@ impl Flows {
             now_ns: 0,
             fresh: Vec::new(),
             shares: Vec::with_capacity(BATCH),
+            doomed: VecDeque::new(),
             is_draining: false,
             refusals: Refusals::default(),
         }

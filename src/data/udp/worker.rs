@@ -33,7 +33,7 @@ const EVENTS: usize = 1024;
 /// Batches read from a door per turn.
 const BATCHES: usize = 4;
 
-/// Expired flows ended per turn.
+/// Expired flows ended per turn, and as many of those that were cut.
 const EXPIRIES: usize = 1024;
 
 /// The most batches that are read from a socket that is being closed.
@@ -206,13 +206,15 @@ impl Worker {
                 }
             }
             self.flows.expire(EXPIRIES);
+            self.flows.end_doomed(EXPIRIES);
             let busy = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.flows.plane.workers[self.flows.worker].udp_busy.add(busy);
         }
     }
 
     fn wait(&self) -> Option<Duration> {
-        if !self.unfinished.queue.is_empty() || self.is_spinning() {
+        let has_work = !self.unfinished.queue.is_empty() || !self.flows.doomed.is_empty();
+        if has_work || self.is_spinning() {
             return Some(Duration::ZERO);
         }
         let deadline = self.flows.table.next_deadline_ms()?;

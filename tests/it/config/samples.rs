@@ -242,7 +242,7 @@ pools:
     health: {probe: {dns: {name: example.com, type: AAAA}}}
     passive: {failures: 2, window: 3s, eject_for: 4s, max_ejected: 5%}
     discovery: {dns: {name: _dns._udp.example.com, type: srv, refresh: 7s, servers: ["192.0.2.1", "[2001:db8::1]:54"]}}
-    on_down: reset
+    on_down: {idle_first: 6s}
     when_none_up: try_all
   three:
     backends: ["10.0.0.4:1", "db.internal:5432", "10.0.0.5:1", {address: "other.example.", weight: 3, tier: 1, max_sessions: 9}]

@@ -1,0 +1,292 @@
+//! `on_down: {idle_first: …}`: quiet sessions are closed first, busy ones at the deadline; and many are closed at a pace.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use maitred::border::plane::SessionFilter;
+use maitred::border::record::CloseReason;
+use maitred::config::{self, OnDown, OnDownReasons, Probe};
+use maitred::data::pool::backend::BackendState;
+use serde_json::Value;
+
+use crate::balancer::{self, Balancer, wait_for};
+use crate::by_hand::Program;
+use crate::server::{Conduct, Refusal, Server, first_byte};
+
+const WELL: Conduct = Conduct::Say(&["up"]);
+
+/// A backend whose health is on a port of its own.
+struct Scene {
+    balancer: Balancer,
+    config: config::Config,
+    listener: TcpListener,
+}
+
+/// Both ends of a session.
+struct Pair {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Scene {
+    fn new(on_down: OnDown, on_down_reasons: OnDownReasons) -> (Scene, Server) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let health = Server::start(WELL);
+        let mut config = balancer::config(&[listener.local_addr().unwrap()]);
+        let pool = balancer::pool(&mut config);
+        (pool.on_down, pool.on_down_reasons) = (on_down, on_down_reasons);
+        pool.health = config::Health {
+            probe: Probe::Tcp,
+            port: Some(health.address.port()),
+            interval: Duration::from_millis(50),
+            timeout: Duration::from_millis(500),
+            ..config::Pool::default().health
+        };
+        let balancer = Balancer::start(config.clone());
+        let scene = Scene { balancer, config, listener };
+        scene.wait_until(BackendState::Up);
+        (scene, health)
+    }
+
+    fn wait_until(&self, state: BackendState) {
+        wait_for(&format!("{state:?}"), || {
+            let snapshot = self.balancer.supervisor().plane.snapshot.load();
+            let found = snapshot.pools["main"].backends[0].status().state;
+            found == state
+        });
+    }
+
+    fn session(&self) -> Pair {
+        let client = TcpStream::connect(self.balancer.address()).unwrap();
+        let mut pair = Pair { client, server: self.listener.accept().unwrap().0 };
+        pair.goes_on();
+        pair
+    }
+
+    fn fall(&self, health: Server) -> Refusal {
+        let refusal = health.kill();
+        self.wait_until(BackendState::Down);
+        refusal
+    }
+}
+
+impl Pair {
+    fn goes_on(&mut self) {
+        self.client.write_all(b"x").unwrap();
+        assert_eq!(first_byte(&mut self.server), Some('x'));
+    }
+
+    /// The backend sends until nobody takes any more: our buffers, pipes and both kernels are full. Returns how much.
+    fn clog(&mut self) -> usize {
+        self.server.set_nonblocking(true).unwrap();
+        let (mut sent, mut last) = (0, Instant::now());
+        while last.elapsed() < Duration::from_millis(300) {
+            match self.server.write(&[7; 65_536]) {
+                Ok(count) => (sent, last) = (sent + count, Instant::now()),
+                // Nobody says when there is room again.
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        self.server.set_nonblocking(false).unwrap();
+        sent
+    }
+
+    /// The client reads all of it.
+    fn unclog(&mut self, sent: usize) {
+        let mut received = vec![0; sent];
+        self.client.read_exact(&mut received).unwrap();
+        assert!(received.iter().all(|byte| *byte == 7));
+    }
+
+    fn is_cut(&mut self) {
+        for side in [&mut self.client, &mut self.server] {
+            side.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            assert_eq!(side.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
+    }
+}
+
+/// A session on which a byte is always on its way.
+struct Busy {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Pair>,
+}
+
+impl Busy {
+    fn start(mut pair: Pair) -> Busy {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Relaxed) {
+                pair.goes_on();
+            }
+            pair
+        });
+        Busy { stop, thread }
+    }
+
+    fn stop(self) -> Pair {
+        self.stop.store(true, Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+fn idle_first(milliseconds: u64) -> OnDown {
+    OnDown::IdleFirst(Duration::from_millis(milliseconds))
+}
+
+#[test]
+fn who_is_quiet_goes_first_and_who_is_busy_at_the_deadline() {
+    const TIME: u64 = 1_500;
+    let (scene, health) = Scene::new(idle_first(TIME), OnDownReasons::default());
+    let (mut quiet, mut busy) = (scene.session(), scene.session());
+    busy.clog();
+    let begun = Instant::now();
+    let _refusal = scene.fall(health);
+    quiet.is_cut();
+    assert_eq!(scene.balancer.ending().1, CloseReason::BackendDown);
+    let records = scene.balancer.endings(2);
+    assert!(begun.elapsed() >= Duration::from_millis(TIME));
+    assert_eq!(records[1].reason, CloseReason::BackendDown);
+}
+
+#[test]
+fn who_is_busy_is_closed_in_its_first_pause() {
+    let (scene, health) = Scene::new(idle_first(600_000), OnDownReasons::default());
+    let (busy, mut quiet) = (Busy::start(scene.session()), scene.session());
+    let _refusal = scene.fall(health);
+    quiet.is_cut();
+    busy.stop().is_cut();
+}
+
+/// Nothing moves, and yet it is not quiet: what the backend sent is on its way to a client that reads slowly.
+#[test]
+fn who_has_bytes_under_way_is_not_quiet() {
+    let (scene, health) = Scene::new(idle_first(600_000), OnDownReasons::default());
+    let (mut slow, mut quiet) = (scene.session(), scene.session());
+    let sent = slow.clog();
+    let _refusal = scene.fall(health);
+    quiet.is_cut();
+    slow.unclog(sent);
+    slow.is_cut();
+}
+
+#[test]
+fn who_recovers_keeps_those_that_are_left() {
+    let (scene, health) = Scene::new(idle_first(1_500), OnDownReasons::default());
+    let (mut kept, mut quiet) = (scene.session(), scene.session());
+    let sent = kept.clog();
+    let refusal = scene.fall(health);
+    quiet.is_cut();
+    let _health = refusal.revive(WELL);
+    scene.wait_until(BackendState::Up);
+    // Quiet from here on, which is nobody's business any more.
+    kept.unclog(sent);
+    // Nothing to wait for: it is about what does not happen, for longer than the time and a tick.
+    std::thread::sleep(Duration::from_millis(1_800));
+    kept.goes_on();
+}
+
+#[test]
+fn a_removed_backend_has_the_same_policy() {
+    let removed = OnDownReasons { removed: Some(idle_first(1_000)), ..Default::default() };
+    let (mut scene, _health) = Scene::new(OnDown::Keep, removed);
+    let (mut quiet, mut busy) = (scene.session(), scene.session());
+    busy.clog();
+    let mut config = scene.config.clone();
+    balancer::pool(&mut config).backends = vec![balancer::backend("127.0.0.1:9".parse().unwrap())];
+    let begun = Instant::now();
+    scene.balancer.supervisor.as_mut().unwrap().reload(config).unwrap();
+    quiet.is_cut();
+    let records = scene.balancer.endings(2);
+    assert!(begun.elapsed() >= Duration::from_millis(1_000));
+    assert!(records.iter().all(|it| it.reason == CloseReason::BackendRemoved));
+}
+
+/// More than may end at once, on both workers.
+const MANY: usize = 2_000;
+
+/// Those beyond the first 512, at 10 000 a second.
+const PACE: Duration = Duration::from_millis(148);
+
+/// Far less than that, as the first end may be seen late.
+const LEAST: Duration = Duration::from_millis(60);
+
+fn crowd(scene: &Scene) -> Vec<Pair> {
+    (0..MANY).map(|_| scene.session()).collect()
+}
+
+fn time_from_first_to_last(scene: &Scene) -> Duration {
+    let ended = || scene.balancer.records.lock().unwrap().len();
+    wait_for("the first end", || ended() > 0);
+    let first = Instant::now();
+    wait_for("the last end", || ended() == MANY);
+    first.elapsed()
+}
+
+#[test]
+fn many_are_not_reset_all_at_once() {
+    let (scene, health) = Scene::new(OnDown::Reset, OnDownReasons::default());
+    let mut crowd = crowd(&scene);
+    let _refusal = health.kill();
+    assert!(time_from_first_to_last(&scene) >= LEAST);
+    crowd.iter_mut().for_each(Pair::is_cut);
+    assert!(scene.balancer.endings(MANY).iter().all(|it| it.reason == CloseReason::BackendDown));
+}
+
+#[test]
+fn many_are_killed_at_the_same_pace_and_counted_at_once() {
+    let (scene, _health) = Scene::new(OnDown::Keep, OnDownReasons::default());
+    let mut crowd = crowd(&scene);
+    let all = SessionFilter { pool: Some("main".into()), ..SessionFilter::default() };
+    let before = Instant::now();
+    let mut counts = scene.balancer.supervisor().kill(all);
+    let mut killed = 0;
+    while let Some(count) = counts.blocking_recv() {
+        killed += count;
+    }
+    assert_eq!(killed, MANY);
+    assert_eq!(scene.balancer.endings(MANY)[0].reason, CloseReason::Killed);
+    assert!(before.elapsed() >= PACE);
+    crowd.iter_mut().for_each(Pair::is_cut);
+}
+
+/// In maintenance, with the command line: what is left is seen until it is closed.
+#[test]
+fn it_is_seen_how_many_are_left_and_until_when() {
+    let a = Server::start(Conduct::Echo);
+    let program = Program::start(&format!(
+        "backends: [{{address: \"{}\", name: a}}], on_down_reasons: {{by_hand: {{idle_first: 1h}}}}",
+        a.address
+    ));
+    let mut open: Vec<TcpStream> =
+        (0..3).map(|_| TcpStream::connect(program.address()).unwrap()).collect();
+    for stream in &mut open {
+        stream.write_all(b"x").unwrap();
+        assert_eq!(first_byte(stream), Some('x'));
+    }
+    assert_eq!(program.backend("a")["closing"], Value::Null);
+    let mut busy = open.pop().unwrap();
+    // More than all buffers on the way hold: the server cannot send it back while nobody reads.
+    let mut writer = busy.try_clone().unwrap();
+    let write = std::thread::spawn(move || writer.write_all(&vec![b'y'; 32 << 20]).unwrap());
+    program.does(&["backend", "maintenance", "main", "a"]);
+    wait_for("the quiet ones to be closed", || program.backend("a")["closing"]["left"] == 1);
+    let closing = &program.backend("a")["closing"];
+    assert_eq!(closing["policy"], "idle_first");
+    let until: jiff::Timestamp = closing["until"].as_str().unwrap().parse().unwrap();
+    let left = until.duration_since(jiff::Timestamp::now());
+    assert!((3_000..=3_600).contains(&left.as_secs()), "{until}");
+    let table = program.does(&["show", "pools"]);
+    assert!(table.contains("idle_first 1 left until 2"), "{table}");
+    program.does(&["backend", "up", "main", "a"]);
+    wait_for("the end of it", || program.backend("a")["closing"] == Value::Null);
+    busy.read_exact(&mut vec![0; 32 << 20]).unwrap();
+    write.join().unwrap();
+    busy.write_all(b"z").unwrap();
+    assert_eq!(first_byte(&mut busy), Some('z'));
+}
