@@ -12,11 +12,12 @@ use crate::border::datagrams::Dropped;
 use crate::border::plane::SessionRow;
 use crate::border::record::CloseReason;
 use crate::border::snapshot::Listener;
-use crate::config::DownReason;
 use crate::config::describe::{describe, hide_secrets, route_in_words};
+use crate::config::{DownReason, Single};
 use crate::data::pool::Pool;
 use crate::data::pool::backend::{Backend, BackendCounters, CONNECT_BOUNDS, Live};
 use crate::data::pool::hand::{Hand, Set};
+use crate::data::pool::part::Waits;
 use crate::telemetry::history::{Point, STEP};
 
 pub(super) fn info(state: &State) -> Value {
@@ -112,6 +113,9 @@ pub(super) fn pool_json(pool: &Pool) -> Value {
     json!({
         "name": &*pool.name,
         "balance": pool.config.balance.as_str(),
+        "conflict": (pool.config.single != Single::None)
+            .then(|| pool.shared.is_in_conflict.load(Relaxed)),
+        "serving_tier": pool.serving_tier(),
         "sessions_held": pool.shared.held.load(Relaxed),
         "discovery": discovery_json(pool),
         "backends": pool.backends.iter().map(|backend| backend_json(backend)).collect::<Vec<_>>(),
@@ -124,6 +128,14 @@ pub(super) fn removed_json(name: &str, live: &Live) -> Option<Value> {
     let open = live.slot.hot().in_flight();
     let closing = closing_json(live);
     (open > 0).then(|| json!({ "name": name, "sessions_active": open, "closing": closing }))
+}
+
+/// Null: it does not wait.
+fn waits_json(waits: Option<Waits>) -> Option<Value> {
+    waits.map(|waits| match waits {
+        Waits::ForAHand => json!({ "until": null }),
+        Waits::Until(until) => json!({ "until": time(until) }),
+    })
 }
 
 /// Null: none of its sessions is to be closed.
@@ -165,6 +177,7 @@ pub(super) fn backend_json(backend: &Backend) -> Value {
         "connect_failures": by_reason(&backend.live.connect_failures.by_reason()),
         "retries": counters.sum(|cell| cell.retries.value()),
         "down_seconds": status.down(now).as_secs(),
+        "waits_for_failback": waits_json(status.part.waits),
         "closing": closing_json(&backend.live),
         "set_by_hand": by_hand(&status.hand),
     })

@@ -1,6 +1,6 @@
 //! The small languages of values: times, sizes, shares, counts. Text to number and back; no spans, no keys.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Why a text is not the value it should be. What to write instead is said by `decode`, which knows the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,11 @@ const SIZE_UNITS: [(&str, u64); 7] = [
     ("kB", 1_000),
     ("B", 1),
 ];
+
+/// A moment, in RFC 3339 to the second.
+pub fn moment(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.0}"))
+}
 
 /// A sum of integers with units: `1h30m`.
 pub fn time(text: &str) -> Result<Duration, Wrong> {

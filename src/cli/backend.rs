@@ -18,7 +18,8 @@ pub struct Backend {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Lift the state and the weight that were set by hand; probes then decide
+    /// Lift the state and the weight that were set by hand; probes then decide. Ends a hold down (`flap`), and lets its
+    /// tier serve again (`failback`)
     Up {
         #[command(flatten)]
         which: Which,

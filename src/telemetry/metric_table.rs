@@ -114,6 +114,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Value,
         "Backends lost to the sessions that they have, by reason.",
     ),
+    (
+        "maitred_pool_conflict",
+        Value,
+        "1 while several backends of a pool with `single` say that they are the one that serves.",
+    ),
     ("maitred_pool_held_sessions", Value, "Sessions that wait for a backend."),
     ("maitred_pool_no_backend_total", Counter, "Times that a session found no backend up."),
     ("maitred_probe_duration_seconds", Distribution, "Duration of health probes."),

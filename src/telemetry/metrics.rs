@@ -18,8 +18,7 @@ use crate::border::datagrams::{Direction, Dropped};
 use crate::border::plane::Plane;
 use crate::border::record::{CloseReason, Stage, can_occur};
 use crate::border::snapshot::Terms;
-use crate::config::DownReason;
-use crate::config::Protocol;
+use crate::config::{DownReason, Protocol, Single};
 use crate::data::pool::backend::{Backend, BackendState, CONNECT_BOUNDS, Live};
 use crate::data::pool::finding::Reason;
 use crate::data::pool::fitness::ProbeResult;
@@ -271,6 +270,10 @@ impl Page {
         );
         let held = float(u64::from(pool.shared.held.load(Relaxed)));
         self.value("maitred_pool_held_sessions", labels, held);
+        if pool.config.single != Single::None {
+            let conflict = flag(pool.shared.is_in_conflict.load(Relaxed));
+            self.value("maitred_pool_conflict", labels, conflict);
+        }
         let blind = float(u64::from(pool.shared.is_blind.load(Relaxed)));
         self.value("maitred_pool_probe_blind", labels, blind);
         let mut states = [0u64; BackendState::ALL.len()];

@@ -170,6 +170,13 @@ pub fn ask_socket_with(path: &Path, line: &str, body: &str) -> (u16, Value) {
     (status, serde_json::from_str(&body).unwrap())
 }
 
+/// An answer that is no JSON.
+pub fn ask_text(path: &Path, route: &str) -> String {
+    let stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    ask(stream, &format!("GET {route}"), "Host: localhost\r\n").1
+}
+
 #[test]
 fn a_foreign_name_or_origin_is_refused_on_loopback() {
     let admin = Admin::start("127.0.0.1:0", None, Bounds::default());

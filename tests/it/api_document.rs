@@ -8,9 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use maitred::admin::http::Bounds;
 use maitred::config::{self, Origin, Protocol};
+use maitred::data::pool::Pool;
 use maitred::data::pool::closing::Closing;
 use maitred::data::pool::finding::{Failure, Reason};
 use maitred::data::pool::hand::{HandState, StateWish, Wish};
+use maitred::data::pool::part::Waits;
 use serde_json::{Value, json};
 
 use crate::admin::{Admin, ask_socket, ask_socket_with};
@@ -129,6 +131,29 @@ fn of_both_protocols(backend: SocketAddr, answerer: &UdpSocket) -> config::Confi
     config
 }
 
+/// What a pool says rarely; as long as the answer lives.
+fn fill(pool: &Pool) -> Arc<Closing> {
+    let wish = Wish {
+        state: Some(StateWish::Set(HandState::Drain)),
+        weight: Some(Some(5)),
+        until: Some(SystemTime::now() + Duration::from_secs(60)),
+    };
+    let origin = Origin::File("absent".into());
+    let failure = Failure { reason: Reason::Unreadable, why: "no such file".into() };
+    let finding = &pool.shared.finding;
+    finding.attend(std::iter::once(origin.clone()));
+    finding.succeeded(&origin, SystemTime::now());
+    finding.failed(&origin, &failure, SystemTime::now());
+    pool.backends[0].status().part.waits = Some(Waits::Until(SystemTime::now()));
+    pool.backends[0].status().hand.grant(&wish, "root", SystemTime::now());
+    let closing = Arc::new(Closing::new("drain", Some(SystemTime::now())));
+    let removed = pool.departed().map(|(_, live)| live);
+    for live in removed.chain([Arc::clone(&pool.backends[0].live)]) {
+        live.status().closing = Arc::downgrade(&closing);
+    }
+    closing
+}
+
 /// Asks for everything with sessions and flows open, and something refused. What is added to the API is asked for here.
 fn answers() -> BTreeMap<String, Vec<Value>> {
     let (backend, address) = loopback();
@@ -150,23 +175,7 @@ fn answers() -> BTreeMap<String, Vec<Value>> {
     asker.send_to(b"x", address(&balancer, Protocol::Udp)).unwrap();
     wait_for("sessions and a flow", || balancer.supervisor().plane.open_sessions() == 3);
     let pool = Arc::clone(&balancer.supervisor().plane.snapshot.load().pools["main"]);
-    let wish = Wish {
-        state: Some(StateWish::Set(HandState::Drain)),
-        weight: Some(Some(5)),
-        until: Some(SystemTime::now() + Duration::from_secs(60)),
-    };
-    let origin = Origin::File("absent".into());
-    let failure = Failure { reason: Reason::Unreadable, why: "no such file".into() };
-    let finding = &pool.shared.finding;
-    finding.attend(std::iter::once(origin.clone()));
-    finding.succeeded(&origin, SystemTime::now());
-    finding.failed(&origin, &failure, SystemTime::now());
-    pool.backends[0].status().hand.grant(&wish, "root", SystemTime::now());
-    let closing = Arc::new(Closing::new("drain", Some(SystemTime::now())));
-    let removed = pool.departed().map(|(_, live)| live);
-    for live in removed.chain([Arc::clone(&pool.backends[0].live)]) {
-        live.status().closing = Arc::downgrade(&closing);
-    }
+    let _closing = fill(&pool);
     let events = &balancer.supervisor().events;
     events.note_backend("main", "db", "down: refused".to_owned());
     let admin =

@@ -49,6 +49,10 @@ impl Program {
         self.dir.path().join("admin.sock")
     }
 
+    pub fn log(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+
     pub fn write(&self, pools: &str) {
         fs::write(self.dir.path().join("maitred.yaml"), text(&self.dir, pools)).unwrap();
     }

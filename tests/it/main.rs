@@ -53,3 +53,4 @@ mod udp_flows;
 mod udp_oracle;
 mod udp_probe;
 mod urgent;
+mod who_serves;

@@ -85,6 +85,9 @@ fn find(state: &State, snapshot: &Snapshot, pools: &[&Pool]) -> Found {
             *worst = std::cmp::min_by_key(*worst, state, |state| pools::rank(*state));
             *pools += 1;
         }
+        if pool.shared.is_in_conflict.load(Relaxed) {
+            found.conflicts.push(pool.name.to_string());
+        }
         if pool.is_deserted() {
             found.deserted.push(pool.name.to_string());
         }

@@ -184,7 +184,7 @@ const CHOICES = {
   drain: ['Drain it', 'It gets no new sessions, also after a reload, until somebody lifts this. Open sessions go on.'],
   maintenance: ['Take it out', 'It gets no new sessions and no probes, also after a reload, until somebody lifts this. Open sessions follow on_down of its pool. When this is lifted, it is probed at once and gets no sessions until that probe has decided.'],
   weight: ['Set the weight', 'Its share of new sessions, instead of the configured weight, until somebody lifts this; 0: none.'],
-  up: ['Lift it', 'Lifts the state and the weight that were set by hand; then its probes decide.'],
+  up: ['Lift it', 'Lifts the state and the weight that were set by hand; then its probes decide. It is no longer held down for flapping, and its tier may serve again (failback).'],
 };
 
 function ask({act, pool, backend, weight}) {

@@ -12,6 +12,8 @@ pub struct Found {
     pub states: [usize; BackendState::ALL.len()],
     /// Pools of which no backend takes sessions.
     pub deserted: Vec<String>,
+    /// Pools with `single` in which several backends say that they are the one that serves.
+    pub conflicts: Vec<String>,
     /// Servers that are a standby in each of several pools: they serve none of them.
     pub unused: Vec<String>,
     /// Listeners at their limit.
@@ -84,6 +86,10 @@ pub fn judge(found: &Found) -> Verdict {
     let deserted = (!found.deserted.is_empty()).then(|| {
         format!("no backend up in {} {}", plural(&found.deserted, "pool"), named(&found.deserted))
     });
+    let conflict = (!found.conflicts.is_empty()).then(|| {
+        let pools = plural(&found.conflicts, "pool");
+        format!("several backends of {pools} {} say they are right", named(&found.conflicts))
+    });
     let is_odd = found.reload_refused.is_some()
         || !found.stale.is_empty()
         || !found.full.is_empty()
@@ -92,13 +98,15 @@ pub fn judge(found: &Found) -> Verdict {
         || !counts.is_empty()
         || all == 0;
     let level = match () {
-        () if deserted.is_some() || down + ejected > 0 => Level::Bad,
+        () if deserted.is_some() || conflict.is_some() || down + ejected > 0 => Level::Bad,
         () if is_odd => Level::Odd,
         () => Level::Good,
     };
     let drain = found.draining.then(|| "draining: no new sessions".to_owned());
-    let parts: Vec<String> =
-        [drain, deserted, Some(counts).filter(|it| !it.is_empty())].into_iter().flatten().collect();
+    let parts: Vec<String> = [drain, deserted, conflict, Some(counts).filter(|it| !it.is_empty())]
+        .into_iter()
+        .flatten()
+        .collect();
     let sentence = match () {
         () if !parts.is_empty() => capital(&parts.join("; ")),
         () if all == 0 => "No backends are configured".to_owned(),
@@ -113,6 +121,7 @@ fn title(found: &Found) -> String {
     let word = match () {
         () if found.draining => "draining".to_owned(),
         () if !found.deserted.is_empty() => format!("no backend up in {}", named(&found.deserted)),
+        () if !found.conflicts.is_empty() => format!("conflict in {}", named(&found.conflicts)),
         () if down > 0 => format!("{down} down"),
         () if ejected > 0 => format!("{ejected} ejected"),
         () if found.reload_refused.is_some() => "reload refused".to_owned(),
@@ -216,6 +225,14 @@ mod tests {
         assert_eq!((level, &*title), (Level::Odd, "maitred: 1 standby in every pool"));
         assert_eq!(sentence, "2 of 3 backends up, 1 standby, but see below");
         assert!(judge(&found).notes[0].contains("it serves none: 10.0.0.3:5432."));
+    }
+
+    #[test]
+    fn two_that_say_they_are_right_are_a_failure() {
+        let conflicts = vec!["db".into()];
+        let found = Found { states: [0, 1, 1, 0, 0, 0, 0], conflicts, ..Found::default() };
+        let sentence = "Several backends of pool db say they are right";
+        assert_eq!(judged(&found), (Level::Bad, "maitred: conflict in db".into(), sentence.into()));
     }
 
     #[test]

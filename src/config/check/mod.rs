@@ -10,6 +10,7 @@ mod login;
 mod access;
 pub(super) mod backends;
 mod pool;
+mod order;
 mod discovery;
 mod health;
 mod tls;

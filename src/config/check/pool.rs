@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::backends::listed;
 use super::reference::Users;
-use super::{discovery, health, login, tls};
+use super::{discovery, health, login, order, tls};
 use crate::border::addr::ZonedIp;
 use crate::config::decode::{Field, Given, Key, Placed};
 use crate::config::discovery::Discovery;
@@ -32,6 +32,7 @@ pub fn build(
     warn_of_idle_hold(given, users, faults);
     health::check(given, users, &mut pool.health, faults);
     login::check(given, &mut pool.health, files, faults);
+    order::check(given, &pool, faults);
     pool.send_proxy_protocol = proxy_version(given, users, faults);
     pool.send_proxy_tlvs = proxy_tlvs(given, faults);
     pool.tls = tls::client(given, users, files, faults);

@@ -57,6 +57,13 @@ mapping! {
         on_down: OnDown = "auto";
         /// The same choices by the reason for which a backend is lost; where one is not given, `on_down` holds.
         on_down_reasons: OnDownReasons = "{}";
+        /// When a lower tier serves again that is up again. Until then it waits, unless no backend is up in the tier that serves.
+        failback: Failback = "immediate";
+        /// A backend that goes up and down too often is held down for a while.
+        flap: OrNone<Flap> = "none";
+        /// At most one backend serves: the one whose probes pass. `keep`: if several pass, the one that served before goes on;
+        /// if none of them did, none serves. `refuse`: none serves until one is left. The others are `standby`.
+        single: Single = "none";
         /// What happens to clients while no backend is up. `try_all`: backends that probes call down are tried, too, never
         /// those in `drain` or `maintenance`.
         when_none_up: WhenNoneUp = "refuse";
@@ -234,6 +241,42 @@ mapping! {
         by_hand: OnDown [absent "–", "auto"];
         /// It is no longer in the configuration, nor found. Not given: sessions stay, and for flows `on_down` holds.
         removed: OnDown [absent "–", "keep"];
+    }
+}
+
+choice! {
+    /// When a lower tier that is up again serves again.
+    #[derive(Copy)]
+    Failback {
+        /// At once.
+        "immediate" => Immediate,
+        /// When an operator says `maitred backend up` of a backend in it.
+        "manual" => Manual,
+        mapping
+        /// When it has been up for so long without a pause, or by hand before that.
+        "after" => After(Time<1, DAY>) ["5m"],
+    }
+}
+
+mapping! {
+    /// Holding a backend down that flaps.
+    #[derive(Copy)]
+    Flap {
+        /// So many changes to `up` and to `down`, each counted.
+        changes: Count<2, 100, u32> = "5";
+        /// Within this time.
+        within: Time<1, DAY> = "5m";
+        /// How long it is held down. `maitred backend up` ends it.
+        hold_down: Time<1, DAY> = "1m";
+    }
+}
+
+words! {
+    /// Whether at most one backend serves, and which one if several say they are right.
+    Single {
+        "none" => None,
+        "keep" => Keep,
+        "refuse" => Refuse,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::config::{self, DownReason, OnDown};
 use crate::data::pool::Pool;
 use crate::data::pool::backend::{Backend, BackendState};
 use crate::data::pool::closing::Closing;
+use crate::data::pool::memory::News;
 use crate::telemetry::events::Events;
 
 /// What the control plane can do to sessions and flows without knowing where they are.
@@ -102,6 +103,30 @@ impl Herald {
                 if let Some(reason) = transition.lost {
                     self.see_to_sessions(pool, backend, (state, reason), now);
                 }
+            }
+        }
+    }
+
+    /// What the pool's order decided since.
+    pub fn tell_news(&self, pool: &Pool, now: Instant) {
+        for news in pool.take_news() {
+            match news {
+                News::Alarm(what) => self.events.fail_pool(&pool.name, what),
+                News::Changed { backend: who, to, lost, why } => {
+                    let is_it =
+                        |it: &&Arc<Backend>| it.name == who.name && it.address == who.address;
+                    // A reload may have removed it since.
+                    let Some(backend) = pool.backends.iter().find(is_it) else { continue };
+                    let (is_first, is_by_hand) = (false, false);
+                    let transition =
+                        Transition { to, lost, why, ended: None, is_first, is_by_hand };
+                    self.tell(pool, backend, &transition, now);
+                }
+                News::Held { backend, why } => {
+                    let what = format!("{}/{backend} down: {why}", pool.name);
+                    self.events.warn_backend(&pool.name, &backend, what);
+                }
+                News::Note(what) => self.events.note_backends(&pool.name, what),
             }
         }
     }

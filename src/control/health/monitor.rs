@@ -124,6 +124,7 @@ async fn run(
             }
             Some(it) = heard.recv() => {
                 ward.herald.tell(&it.pool, &it.backend, &it.transition, Instant::now());
+                ward.herald.tell_news(&it.pool, Instant::now());
                 ward.look_at_returned(&it.pool, &it.backend);
             }
             _ = tick.tick() => ward.tick(Instant::now()),
@@ -293,7 +294,7 @@ impl Ward {
         }
         let (now, wall) = (Instant::now(), SystemTime::now());
         let why = NOTHING_TO_PROBE.into();
-        if let Some(it) = transition::settle(backend, Standing::Up, why, now, wall) {
+        if let Some(it) = transition::settle(pool, backend, Standing::Up, why, now, wall) {
             self.herald.tell(pool, backend, &it, now);
         }
     }
@@ -318,6 +319,10 @@ impl Ward {
             if pool.shared.ejected.load(Relaxed) > 0 {
                 self.look_after_ejected(pool, now);
             }
+            if pool.has_order() {
+                pool.reorder(now, SystemTime::now());
+            }
+            self.herald.tell_news(pool, now);
             if self.herald.is_ramping(&pool.name, now) {
                 pool.refresh_weights(now);
             }

@@ -1,10 +1,13 @@
-//! From a verdict or an ejection to the backend's state. The order of locks is the ejection's book, then the status.
+//! From a verdict or an ejection to the backend's state. The order of locks is the pool's order, the ejection's book, then
+//! the status.
 //! Decisions here are made under both, so that a worker that ejects and a probe that decides cannot undo each other's
 //! work. What was set by hand has priority: `drain` and `maintenance` stay, and the verdict is noted below them.
 
 use std::time::{Instant, SystemTime};
 
+pub use crate::border::quantities::moment as time;
 use crate::config::DownReason;
+use crate::data::pool::Pool;
 use crate::data::pool::backend::{Backend, BackendState};
 use crate::data::pool::failures::Ejection;
 use crate::data::pool::fitness::Standing;
@@ -31,40 +34,43 @@ impl Transition {
     }
 }
 
-/// The probes have a new verdict.
+/// The probes have a new verdict. Whoever it puts out of its place in the pool loses it first.
 pub fn settle(
+    pool: &Pool,
     backend: &Backend,
     verdict: Standing,
     why: String,
     now: Instant,
     wall: SystemTime,
 ) -> Option<Transition> {
+    let mut order = pool.order();
+    order.note_verdict(pool, backend, (verdict, why), now, wall);
     let outlier = &backend.live.outlier;
     let mut book = outlier.book();
-    let to = BackendState::from(verdict);
     let mut is_first = false;
-    let mut told = String::new();
+    let mut settled = (BackendState::from(verdict), String::new());
     let changed = backend.change(now, wall, |status| {
-        status.verdict = verdict;
-        status.verdict_why.clone_from(&why);
         is_first = status.state == BackendState::Starting && !status.returns;
         status.returns = false;
-        let last = status.last_probe.as_ref();
-        told = last.map_or_else(|| why.clone(), |(last, _)| format!("{why}, last: {last}"));
+        settled = status.settled();
         let by_hand = matches!(status.state, BackendState::Drain | BackendState::Maintenance);
-        (!by_hand).then_some((to, why))
+        (!by_hand).then(|| settled.clone())
     });
-    changed?;
+    order.follow_up(pool, now, wall);
+    if changed.is_none() {
+        order.tell_of_hold(pool, backend);
+        return None;
+    }
+    backend.status().part.is_told = true;
     // Down has priority over ejected, and up ends an ejection.
     let ended = outlier.end(&mut book);
-    Some(Transition {
-        to,
-        lost: backend.status().lost,
-        why: told,
-        ended,
-        is_first,
-        is_by_hand: false,
-    })
+    let status = backend.status();
+    let (to, why) = settled;
+    let wait = status.part.wait_in_words();
+    let last = status.last_probe.as_ref();
+    let last = last.map_or_else(String::new, |(last, _)| format!(", last: {last}"));
+    let why = format!("{why}{wait}{last}");
+    Some(Transition { to, lost: status.lost, why, ended, is_first, is_by_hand: false })
 }
 
 /// A probe that began at `begun` passed: a backend that was ejected before that is back.
@@ -104,16 +110,19 @@ fn end_ejection(
         return None;
     }
     let ended = outlier.end(&mut book);
-    let mut to = BackendState::Up;
+    let (mut to, mut why) = (BackendState::Up, why.to_owned());
     backend.change(now, wall, |status| {
         let takes_nothing = backend.takes_nothing_at_start() || status.returns;
-        if status.verdict == Standing::Starting && takes_nothing {
+        if status.part.is_kept_from_serving() {
+            (to, why) = status.settled();
+        } else if status.verdict == Standing::Starting && takes_nothing {
             // Only `try_all` sent sessions here; a while without sessions proves nothing.
             to = BackendState::Starting;
         }
-        (status.state == BackendState::Ejected).then(|| (to, why.into()))
+        (status.state == BackendState::Ejected).then(|| (to, why.clone()))
     })?;
-    Some(Transition { to, lost: None, why: why.into(), ended, is_first: false, is_by_hand: false })
+    let lost = backend.status().lost;
+    Some(Transition { to, lost, why, ended, is_first: false, is_by_hand: false })
 }
 
 /// Something was set by hand, or lifted: then ejection and verdict count again. A backend in maintenance was not
@@ -139,9 +148,10 @@ pub fn by_hand(
         let (to, why) = match &hand.state {
             Some(set) => (set.value.into(), set_by_hand(set)),
             None if is_set && is_ejected => (BackendState::Ejected, LIFTED.to_owned()),
-            None if is_set => (status.verdict.into(), status.verdict_why.clone()),
+            None if is_set => status.settled(),
             None => (status.state, status.why.clone()),
         };
+        status.part.is_let &= hand.state.is_none();
         status.hand = hand;
         transition = Some(Transition {
             to,
@@ -162,11 +172,6 @@ const LIFTED: &str = "what was set by hand is lifted";
 fn set_by_hand<T>(set: &Set<T>) -> String {
     let until = set.until.map_or_else(String::new, |until| format!(" until {}", time(until)));
     format!("by hand{until} ({})", set.who)
-}
-
-/// RFC 3339, to the second.
-pub fn time(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.0}"))
 }
 
 /// Reports an ejection that was not reported yet.

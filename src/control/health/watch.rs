@@ -103,7 +103,7 @@ impl Watched {
         let transition = match verdict.observe(vote) {
             Some(standing) => {
                 let why = reason(standing, verdict.in_a_row());
-                transition::settle(&backend, standing, why, now, wall)
+                transition::settle(&pool, &backend, standing, why, now, wall)
             }
             None if vote == Vote::Passed => transition::vindicate(&backend, begun, now, wall),
             None => None,
@@ -111,6 +111,7 @@ impl Watched {
         if let Some(transition) = transition {
             herald.tell(&pool, &backend, &transition, now);
         }
+        herald.tell_news(&pool, now);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Setting something on a backend by hand, and lifting it: into the book, then into the backends.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::Supervisor;
 use crate::control::health::transition;
@@ -33,6 +33,12 @@ impl Supervisor {
         }
         let what = format!("{pool}/{backend} {}", words(wish, who));
         let snapshot = self.plane.snapshot.load();
+        if wish.state == Some(StateWish::Up)
+            && let (Some(pool), Ok(backend)) =
+                (snapshot.pools.get(pool), self.backend(pool, backend))
+        {
+            pool.let_serve(&backend, Instant::now(), SystemTime::now());
+        }
         let takes_away = !self.hands.of(pool, backend).is_none_or(Hand::takes_sessions);
         if takes_away && snapshot.pools.get(pool).is_some_and(|pool| pool.is_deserted()) {
             let what = format!("{what}; no backend of pool {pool} takes new sessions now");
@@ -86,6 +92,7 @@ impl Supervisor {
                 self.monitor.tell(Arc::clone(&pool), Arc::clone(backend), transition).await;
             }
         }
+        pool.reorder(Instant::now(), SystemTime::now());
     }
 }
 

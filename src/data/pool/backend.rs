@@ -9,6 +9,7 @@ use super::failures::Outlier;
 use super::fitness::{Outcome, ProbeCounters, Standing};
 use super::hand::Hand;
 use super::latency::milliseconds;
+use super::part::{Part, Seat};
 use super::resting::Rest;
 use super::shared::Shared;
 use super::slots::{Slot, WEIGHT_UNIT};
@@ -109,6 +110,8 @@ pub struct Status {
     pub returns: bool,
     /// How its sessions are closed, if it is lost and they are.
     pub closing: Weak<Closing>,
+    /// Its part in the pool, which may overrule the verdict.
+    pub part: Part,
     /// The result of the last probe, and its time.
     pub last_probe: Option<(Outcome, Instant)>,
     pub since: SystemTime,
@@ -138,6 +141,7 @@ impl Status {
             verdict,
             verdict_why: why.into(),
             returns: false,
+            part: Part::default(),
             closing: Weak::new(),
             last_probe: None,
             since: wall,
@@ -150,9 +154,19 @@ impl Status {
 
     /// Why it is in its state, and the result of the last probe.
     pub fn told(&self, now: Instant) -> String {
-        let Some((outcome, when)) = &self.last_probe else { return self.why.clone() };
+        let why = format!("{}{}", self.why, self.part.wait_in_words());
+        let Some((outcome, when)) = &self.last_probe else { return why };
         let age = ago(now.saturating_duration_since(*when));
-        format!("{}, {}: {outcome}, {age} ago", self.why, self.last())
+        format!("{why}, {}: {outcome}, {age} ago", self.last())
+    }
+
+    /// The state, and why, where nothing is set by hand and it is not ejected.
+    pub fn settled(&self) -> (BackendState, String) {
+        match (&self.part.hold, &self.part.seat, self.verdict) {
+            (Some(hold), ..) => (BackendState::Down, hold.why.clone()),
+            (None, Seat::LeftOut(why), Standing::Up) => (BackendState::Standby, why.clone()),
+            (None, _, verdict) => (verdict.into(), self.verdict_why.clone()),
+        }
     }
 
     /// The reason that follows from state and verdict.
@@ -328,7 +342,7 @@ impl Backend {
                 status.verdict_why = WITHOUT_PROBES.into();
                 let state = status.state;
                 matches!(state, BackendState::Starting | BackendState::Down | BackendState::Standby)
-                    .then(|| (BackendState::Up, WITHOUT_PROBES.into()))
+                    .then(|| status.settled())
             });
         }
         self.refresh_weight(now);
@@ -351,6 +365,9 @@ impl Backend {
 
     /// The row's `weight` and `forced_weight` for this status.
     fn weights(&self, status: &Status, now: Instant) -> (u32, u32) {
+        if let Seat::LeftOut(_) = status.part.seat {
+            return (0, 0);
+        }
         let full = self.weight.saturating_mul(WEIGHT_UNIT);
         let takes = self.start == config::Start::Up && !status.returns;
         let starting = if takes { full } else { 0 };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::backend::{Backend, Live, Status};
+use super::part::Seat;
 use super::pick::narrow;
 use super::shared::Shared;
 use super::slots::Places;
@@ -74,7 +75,10 @@ fn adopt(old: &Arc<Backend>, pool: &config::Pool, backend: &config::Backend) -> 
 /// The state of a new backend, so its row may be written at once. The clocks are read here and not passed in, because
 /// they only say when the row was made: there is no slow start at the start.
 fn newcomer(pool: &config::Pool, places: &mut Places, workers: usize) -> Arc<Live> {
-    let status = Status::new(pool.health.probe != config::Probe::None, SystemTime::now());
+    let mut status = Status::new(pool.health.probe != config::Probe::None, SystemTime::now());
+    if pool.single != config::Single::None {
+        status.part.seat = Seat::LeftOut("single: not decided yet".to_owned());
+    }
     Arc::new(Live::new(places.claim(), workers, status))
 }
 

@@ -81,7 +81,7 @@ pub fn enlist(backend: &Backend, now: Instant, wall: SystemTime) {
     book.is_retired = false;
     if book.ejection.is_none() {
         backend.change(now, wall, |status| {
-            let state = BackendState::from(status.verdict);
+            let (state, _) = status.settled();
             (status.state == BackendState::Ejected)
                 .then(|| (state, "came back into the pool".into()))
         });
@@ -194,6 +194,7 @@ mod tests {
         assert!(transition::vindicate(&pool.backends[0], before, now, wall).is_none());
         assert!(transition::vindicate(&pool.backends[0], now, now, wall).is_some());
         let down = transition::settle(
+            &pool,
             &pool.backends[1],
             Standing::Down(DownReason::Dead),
             "x".into(),
@@ -222,8 +223,15 @@ mod tests {
         let (backend, wall) = (&pool.backends[0], SystemTime::now());
         backend.set_state(BackendState::Drain, "by hand", now, wall);
         assert!(
-            transition::settle(backend, Standing::Down(DownReason::Dead), "x".into(), now, wall)
-                .is_none()
+            transition::settle(
+                &pool,
+                backend,
+                Standing::Down(DownReason::Dead),
+                "x".into(),
+                now,
+                wall
+            )
+            .is_none()
         );
         let status = backend.status().clone();
         assert_eq!(

@@ -14,6 +14,12 @@ pub mod hand;
 pub mod balance;
 mod build;
 pub mod ejection;
+pub mod order;
+pub mod memory;
+pub mod part;
+pub mod single;
+pub mod failback;
+pub mod flap;
 pub mod finding;
 pub mod fitness;
 pub mod latency;
@@ -99,15 +105,28 @@ impl Pool {
         }
     }
 
-    /// A tier serves when all tiers below it are down or tried, or, with `spill`, full.
+    /// A tier serves when all tiers below it are down or tried, or, with `spill`, full; but none below the one that keeps
+    /// serving until `failback` says otherwise, as long as a backend is up in that one.
     fn pick_by(&self, ask: &Ask) -> Result<Picked, PickError> {
+        match self.shared.serving_tier.load(Relaxed) {
+            0 => self.pick_from(0, ask),
+            serving => match self.pick_from(serving, ask) {
+                Err(PickError::NoneUp) => self.pick_from(0, ask),
+                other => other,
+            },
+        }
+    }
+
+    fn pick_from(&self, lowest: u32, ask: &Ask) -> Result<Picked, PickError> {
         let mut verdict = PickError::NoneUp;
-        for tier in &self.tiers {
+        for tier in self.tiers.iter().filter(|tier| tier.number >= lowest) {
             if tier.number > self.shared.waited_for.load(Relaxed) {
                 break;
             }
             match tier.pick(ask) {
                 Ok(index) => return Ok(self.picked(index)),
+                // It keeps no other tier waiting any more.
+                Err(PickError::NoneUp) if lowest > 0 && tier.number == lowest => break,
                 Err(PickError::AllFull) if !self.config.spill => return Err(PickError::AllFull),
                 Err(PickError::AllFull) => verdict = PickError::AllFull,
                 Err(PickError::AllTried) if verdict == PickError::NoneUp => {
@@ -136,6 +155,7 @@ impl Pool {
             live.removed.set(true);
             live.outlier.retire();
         }
+        self.reorder(now, wall);
         self.wake_held();
     }
 

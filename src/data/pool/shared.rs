@@ -1,13 +1,14 @@
 //! What outlives one version of a pool: waiting sessions, ejections, counts.
 
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence,
 };
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
 use super::finding::Finding;
+use super::memory::Order;
 use crate::border::addr::BackendAddr;
 use crate::border::counters::{Histogram, PerWorker, SharedCounter};
 
@@ -25,6 +26,13 @@ pub struct Shared {
     pub many_ports: AtomicBool,
     /// The tier whose names were never resolved: no tier above it serves in its place yet. `u32::MAX`: there is none.
     pub(super) waited_for: AtomicU32,
+    /// The tier below which none serves, as `failback` keeps it; 0: none is kept. A pick reads it, the order writes it.
+    pub(super) serving_tier: AtomicU32,
+    pub(super) order: Mutex<Order>,
+    /// Whether the order has news for the health checks.
+    pub(super) has_news: AtomicBool,
+    /// `pool_conflict`.
+    pub is_in_conflict: AtomicBool,
     /// When `source` was last compared with this machine's addresses, on the coarse clock; 0: not yet.
     pub(super) sources_looked_at: AtomicU64,
     /// No backend that answers lets the probes log in.
@@ -69,6 +77,10 @@ impl Shared {
             counters: PerWorker::new(workers),
             finding: Finding::default(),
             waited_for: AtomicU32::new(u32::MAX),
+            serving_tier: AtomicU32::new(0),
+            order: Mutex::default(),
+            has_news: AtomicBool::new(false),
+            is_in_conflict: AtomicBool::new(false),
             sources_looked_at: AtomicU64::new(0),
         }
     }

@@ -231,6 +231,9 @@ pools:
     passive: none
     slow_start: 10s
     on_down: {drain: 5s}
+    failback: {after: 3m}
+    flap: {changes: 2, within: 3s, hold_down: 4s}
+    single: refuse
     when_none_up: {hold: {for: 1s, max: 2}}
     when_full: {hold: {for: 2s, max: 3}}
     timeouts: {backend_user_timeout: 9s}

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use maitred::border::addr::{BackendAddr, ListenAddr};
 use maitred::config::{
-    AdminSocket, Balance, Bandwidth, DenySessions, Expect, HashKey, Hold, OnDown, OnRefuse, Probe,
-    Rate, RelayMode, SourcePorts, Start, StatusRange, User, WhenFull, WhenNoneUp,
+    AdminSocket, Balance, Bandwidth, DenySessions, Expect, Failback, Flap, HashKey, Hold, OnDown,
+    OnRefuse, Probe, Rate, RelayMode, Single, SourcePorts, Start, StatusRange, User, WhenFull,
+    WhenNoneUp,
 };
 
 use super::{accepted, load_text};
@@ -80,7 +81,8 @@ fn every_key_of_a_pool_arrives() {
                 spill: true, connect: {timeout: 250ms, attempts: 1}, source: [\"10.0.0.9\", \"::1\"], \
                 source_ports: own, passive: {failures: 2}, slow_start: 30s, on_down: reset, \
                 when_none_up: {hold: {for: 10s, max: 5}}, when_full: {hold: {for: 1s, max: 6}}, \
-                timeouts: {backend_user_timeout: 20s}";
+                timeouts: {backend_user_timeout: 20s}, failback: {after: 5m}, \
+                flap: {changes: 7, within: 2m, hold_down: 3s}, single: keep";
     let config = accepted(&with_pool(text));
     let pool = &config.pools[0];
     assert_eq!(pool.balance, Balance::ConsistentHash);
@@ -100,6 +102,10 @@ fn every_key_of_a_pool_arrives() {
     assert_eq!(pool.when_none_up, WhenNoneUp::Hold(hold(10, 5)));
     assert_eq!(pool.when_full, WhenFull::Hold(hold(1, 6)));
     assert_eq!(pool.timeouts.backend_user_timeout, Some(Duration::from_secs(20)));
+    assert_eq!(pool.failback, Failback::After(Duration::from_secs(300)));
+    let (within, hold_down) = (Duration::from_secs(120), Duration::from_secs(3));
+    assert_eq!(pool.flap, Some(Flap { changes: 7, within, hold_down }));
+    assert_eq!(pool.single, Single::Keep);
 }
 
 #[test]
