@@ -254,19 +254,22 @@ fn flows_leave_a_backend_that_is_down_as_the_pool_says() {
 }
 
 #[test]
-fn with_drain_flows_stay_for_a_time() {
-    let backends = [socket("127.0.0.1:0"), socket("127.0.0.1:0")];
-    let mut config = config(&[&backends[0], &backends[1]]);
-    balancer::pool(&mut config).balance = config::Balance::FirstAvailable;
-    balancer::pool(&mut config).on_down = OnDown::Drain(Duration::from_millis(300));
-    let balancer = Balancer::start(config);
-    let client = client(&balancer);
-    exchange(&client, &backends[0], b"first");
-    set_state(&balancer, 0, BackendState::Down);
-    exchange(&client, &backends[0], b"stays");
-    // Only time ends the stay.
-    std::thread::sleep(Duration::from_millis(350));
-    exchange(&client, &backends[1], b"moved");
+fn with_drain_and_idle_first_flows_stay_for_a_time() {
+    let time = Duration::from_millis(300);
+    for on_down in [OnDown::Drain(time), OnDown::IdleFirst(time)] {
+        let backends = [socket("127.0.0.1:0"), socket("127.0.0.1:0")];
+        let mut config = config(&[&backends[0], &backends[1]]);
+        balancer::pool(&mut config).balance = config::Balance::FirstAvailable;
+        balancer::pool(&mut config).on_down = on_down;
+        let balancer = Balancer::start(config);
+        let client = client(&balancer);
+        exchange(&client, &backends[0], b"first");
+        set_state(&balancer, 0, BackendState::Down);
+        exchange(&client, &backends[0], b"stays");
+        // Only time ends the stay.
+        std::thread::sleep(time + Duration::from_millis(50));
+        exchange(&client, &backends[1], b"moved");
+    }
 }
 
 /// The time runs from when the backend went down, not from when the client next says something.

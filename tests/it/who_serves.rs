@@ -2,16 +2,18 @@
 //! line; backends say at once who they are and what for, and change their minds.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use maitred::config::{self, Balance, Expect, Health, Probe, Protocol, Single, UdpProbe};
+use maitred::data::pool::backend::BackendState;
 use serde_json::Value;
 
 use crate::admin::ask_socket;
-use crate::balancer::wait_for;
+use crate::balancer::{self, Balancer, wait_for};
 use crate::by_hand::Program;
 use crate::server::{first_byte, served_by};
 
@@ -457,4 +459,64 @@ fn a_hold_that_begins_as_it_comes_up_is_told() {
     // A rule that is gone holds nobody.
     program.reloads(&pools(&[(&a, 0)], "flap: none"));
     program.wait_for_states(&[("a", "up")]);
+}
+
+/// One that says its role to whoever asks for it, and its name to everybody else.
+fn answerer(name: &'static str, role: &'static str) -> (SocketAddr, Arc<Mutex<&'static str>>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let role = Arc::new(Mutex::new(role));
+    let said = Arc::clone(&role);
+    // Ends with the test's process.
+    std::thread::spawn(move || {
+        let mut datagram = [0; 64];
+        while let Ok((length, client)) = socket.recv_from(&mut datagram) {
+            let role = *said.lock().unwrap();
+            let reply = if &datagram[..length] == b"role?" { role } else { name };
+            // A client that has left needs no answer.
+            let _ = socket.send_to(reply.as_bytes(), client);
+        }
+    });
+    (address, role)
+}
+
+/// Flows leave the one that is put aside, as they leave one that is down.
+#[test]
+fn of_datagrams_at_most_one_backend_gets_any_too() {
+    let ((a, of_a), (b, of_b)) = (answerer("a", PRIMARY), answerer("b", REPLICA));
+    let mut config = balancer::config(&[a, b]);
+    balancer::listener(&mut config).protocol = Protocol::Udp;
+    let pool = balancer::pool(&mut config);
+    (pool.single, pool.balance) = (Single::Refuse, Balance::RoundRobin);
+    pool.health = Health {
+        probe: Probe::Udp(UdpProbe {
+            send: Some(b"role?".to_vec()),
+            expect: Some(Expect::Bytes(PRIMARY.as_bytes().to_vec())),
+        }),
+        interval: Duration::from_millis(50),
+        timeout: Duration::from_millis(500),
+        ..config::Pool::default().health
+    };
+    let balancer = Balancer::start(config);
+    let state = |index: usize| {
+        let pool = Arc::clone(&balancer.supervisor().plane.snapshot.load().pools["main"]);
+        pool.backends[index].status().state
+    };
+    let wait_for_states = |states: [BackendState; 2]| {
+        wait_for(&format!("{states:?}"), || [state(0), state(1)] == states);
+    };
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let served = || {
+        client.send_to(b"hello", balancer.address()).unwrap();
+        let mut byte = [0];
+        client.recv(&mut byte).ok().map(|_| char::from(byte[0]))
+    };
+    wait_for_states([BackendState::Up, BackendState::Down]);
+    assert_eq!(served(), Some('a'));
+    *of_b.lock().unwrap() = PRIMARY;
+    wait_for_states([BackendState::Standby, BackendState::Standby]);
+    *of_a.lock().unwrap() = REPLICA;
+    wait_for_states([BackendState::Down, BackendState::Up]);
+    assert_eq!(served(), Some('b'), "the same client");
 }
