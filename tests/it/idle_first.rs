@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use maitred::border::plane::SessionFilter;
 use maitred::border::record::CloseReason;
-use maitred::config::{self, OnDown, OnDownReasons, Probe};
+use maitred::config::{self, Bandwidth, OnDown, OnDownReasons, Probe};
 use maitred::data::pool::backend::BackendState;
 use serde_json::Value;
 
 use crate::balancer::{self, Balancer, wait_for};
 use crate::by_hand::Program;
 use crate::server::{Conduct, Refusal, Server, first_byte};
+use crate::tls::{DIAL, Files};
 
 const WELL: Conduct = Conduct::Say(&["up"]);
 
@@ -34,6 +35,14 @@ struct Pair {
 
 impl Scene {
     fn new(on_down: OnDown, on_down_reasons: OnDownReasons) -> (Scene, Server) {
+        Scene::with(on_down, on_down_reasons, |_| {})
+    }
+
+    fn with(
+        on_down: OnDown,
+        on_down_reasons: OnDownReasons,
+        more: impl FnOnce(&mut config::Config),
+    ) -> (Scene, Server) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let health = Server::start(WELL);
         let mut config = balancer::config(&[listener.local_addr().unwrap()]);
@@ -46,6 +55,7 @@ impl Scene {
             timeout: Duration::from_millis(500),
             ..config::Pool::default().health
         };
+        more(&mut config);
         let balancer = Balancer::start(config.clone());
         let scene = Scene { balancer, config, listener };
         scene.wait_until(BackendState::Up);
@@ -173,6 +183,28 @@ fn who_has_bytes_under_way_is_not_quiet() {
     quiet.is_cut();
     slow.unclog(sent);
     slow.is_cut();
+}
+
+/// In TLS bytes may wait in more places; with a bandwidth, in the kernel until it is their time.
+#[test]
+fn in_tls_and_with_a_bandwidth_a_quiet_moment_is_one_as_well() {
+    let files = Files::new();
+    let bandwidth = Bandwidth { to_client: Some(1 << 20), to_backend: Some(1 << 20) };
+    let (scene, health) = Scene::with(idle_first(600_000), OnDownReasons::default(), |config| {
+        let listener = balancer::listener(config);
+        listener.tls = files.server(false, &[]);
+        listener.limits.bandwidth = Some(bandwidth);
+    });
+    let mut client = files.dial(scene.balancer.address(), DIAL);
+    client.write_all(b"x").unwrap();
+    let mut server = scene.listener.accept().unwrap().0;
+    assert_eq!(first_byte(&mut server), Some('x'));
+    server.write_all(b"y").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    let _refusal = scene.fall(health);
+    client.sock.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(scene.balancer.ending().1, CloseReason::BackendDown);
 }
 
 #[test]
