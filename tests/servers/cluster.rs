@@ -154,6 +154,17 @@ impl Cluster {
     }
 }
 
+/// A client that connects, writes a row and leaves.
+pub fn visit(port: u16) -> Visit {
+    Box::new(move || {
+        let mut psql = client("psql", port);
+        psql.args(["-XAtq", "-c", "insert into writes values (1)", "postgres"]);
+        let output = output(psql.env("PGCONNECT_TIMEOUT", "30"));
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(()) } else { Err(error) }
+    })
+}
+
 /// A primary and two replicas, for `failover`.
 pub struct Postgresql(Cluster);
 
@@ -181,13 +192,7 @@ impl Database for Postgresql {
     }
 
     fn visit(&self, port: u16) -> Visit {
-        Box::new(move || {
-            let mut psql = client("psql", port);
-            psql.args(["-XAtq", "-c", "insert into writes values (1)", "postgres"]);
-            let output = output(psql.env("PGCONNECT_TIMEOUT", "30"));
-            let error = String::from_utf8_lossy(&output.stderr).into_owned();
-            if output.status.success() { Ok(()) } else { Err(error) }
-        })
+        visit(port)
     }
 
     fn stay(&self, port: u16) -> Stay {

@@ -65,7 +65,7 @@ pub trait Database {
 }
 
 /// How often each fault is made; `scripts/check --long` asks for more.
-fn times() -> usize {
+pub fn times() -> usize {
     std::env::var("MAITRED_FAILOVERS").map_or(1, |it| it.parse().unwrap())
 }
 
@@ -104,14 +104,14 @@ struct Write {
 }
 
 /// Clients that come one after the other, until they are stopped.
-struct Writers {
+pub struct Writers {
     stop: Arc<AtomicBool>,
     writes: Arc<Mutex<Vec<Write>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Writers {
-    fn start(visit: Visit) -> Writers {
+    pub fn start(visit: Visit) -> Writers {
         let (stop, writes) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let visit = Arc::new(visit);
         let work = |_| {
@@ -131,9 +131,17 @@ impl Writers {
         Writers { stop, writes, threads }
     }
 
-    fn written_since(&self, moment: Instant) -> usize {
+    pub fn written_since(&self, moment: Instant) -> usize {
         let writes = self.writes.lock().unwrap();
         writes.iter().filter(|it| it.begun > moment && it.error.is_none()).count()
+    }
+
+    /// Stops, and prints what the clients saw.
+    pub fn tell(self, what: &str) {
+        let writes = self.stop();
+        let failed = writes.iter().filter(|it| it.error.is_some()).count();
+        let gap = longest_gap(&writes).as_millis();
+        println!("{what}: no write for {gap} ms, {failed} of {} writes failed", writes.len());
     }
 
     fn stop(self) -> Vec<Write> {
@@ -204,6 +212,13 @@ fn fail_over(database: &mut dyn Database, fault: Fault) {
     }
 }
 
+fn longest_gap(writes: &[Write]) -> Duration {
+    let mut ends: Vec<Instant> =
+        writes.iter().filter(|it| it.error.is_none()).map(|it| it.ended).collect();
+    ends.sort();
+    ends.windows(2).map(|two| two[1] - two[0]).max().unwrap_or_default()
+}
+
 struct Moments {
     broke: Instant,
     let_go: Duration,
@@ -228,10 +243,7 @@ fn judge(database: &dyn Database, fault: Fault, writes: &[Write], moments: &Mome
         // to be.
         assert!(failed.len() <= 2 * VISITING, "{fault:?}: {} writes failed", failed.len());
     }
-    let mut ends: Vec<Instant> =
-        writes.iter().filter(|it| it.error.is_none()).map(|it| it.ended).collect();
-    ends.sort();
-    let gap = ends.windows(2).map(|two| two[1] - two[0]).max().unwrap_or_default();
+    let gap = longest_gap(writes);
     println!(
         "{} {fault:?}: sessions let go after {} ms, promoted after {} ms, no write for {} ms, {} of {} writes failed \
          ({refused} told that it is read-only, before the verdict)",

@@ -36,6 +36,7 @@ mod probes;
 mod promtool;
 mod proxied;
 mod quic;
+mod recipes;
 mod redis;
 mod scrape;
 mod source_ports;

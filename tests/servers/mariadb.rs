@@ -48,7 +48,7 @@ pub fn start_with(data: &Path, port: u16, more: &[&str]) -> Process {
     run(data, port, more)
 }
 
-fn install(data: &Path) {
+pub fn install(data: &Path) {
     let (uid, gid) = user("mysql", PACKAGE);
     std::fs::create_dir(data).unwrap();
     chown(data, Some(uid), Some(gid)).unwrap();
@@ -69,6 +69,12 @@ pub fn run(data: &Path, port: u16, more: &[&str]) -> Process {
     let socket = format!("{}/socket", data.display());
     wait_for("MariaDB", || output(local(&socket).args(["-e", "select 1"])).status.success());
     process
+}
+
+/// What the server on this data says, as root.
+pub fn on(data: &Path, sql: &str) -> String {
+    let socket = data.join("socket").display().to_string();
+    succeed(local(&socket).args(["-N", "-B", "-e", sql])).trim().to_owned()
 }
 
 /// A primary and two replicas, for `failover`.
@@ -117,8 +123,7 @@ impl Pair {
 
     /// By its own socket, as root.
     fn on(&self, number: usize, sql: &str) -> String {
-        let socket = self.dir.path().join(format!("s{number}/socket")).display().to_string();
-        succeed(local(&socket).args(["-N", "-B", "-e", sql])).trim().to_owned()
+        on(&self.dir.path().join(format!("s{number}")), sql)
     }
 
     fn replicate(&self, number: usize, from: usize) {
@@ -144,12 +149,7 @@ impl Database for Pair {
     }
 
     fn visit(&self, port: u16) -> Visit {
-        Box::new(move || {
-            let mut client = visitor(port);
-            let output = output(client.args(["-e", "insert into writes values (1)"]));
-            let error = String::from_utf8_lossy(&output.stderr).into_owned();
-            if output.status.success() { Ok(()) } else { Err(error) }
-        })
+        visit(port)
     }
 
     fn stay(&self, port: u16) -> Stay {
@@ -188,7 +188,17 @@ impl Database for Pair {
     }
 }
 
-fn visitor(port: u16) -> Command {
+/// A client that connects, writes a row and leaves.
+pub fn visit(port: u16) -> Visit {
+    Box::new(move || {
+        let mut client = visitor(port);
+        let output = output(client.args(["-e", "insert into writes (kind) values (1)"]));
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(()) } else { Err(error) }
+    })
+}
+
+pub fn visitor(port: u16) -> Command {
     let mut command = Command::new(program("mariadb", "mariadb-client"));
     command.args(["--no-defaults", "-h", "127.0.0.1", "-P", &port.to_string(), "-u", "client"]);
     command.args(["-pa secret", "--connect-timeout=30", "--skip-reconnect", "tests"]);

@@ -59,7 +59,7 @@ pub struct Trio {
     ports: Vec<u16>,
 }
 
-const SECRET: &str = "a_secret";
+pub const SECRET: &str = "a_secret";
 
 impl Trio {
     pub fn start() -> Trio {
@@ -77,6 +77,12 @@ impl Trio {
         wait_for("replication", || trio.on(1, "role").contains("connected"));
         wait_for("replication", || trio.on(2, "role").contains("connected"));
         trio
+    }
+
+    /// The first one again, as it was at the beginning: as a primary.
+    pub fn restart(&mut self) {
+        let own = ["--bind", ADDRESSES[0], "--requirepass", SECRET, "--masterauth", SECRET];
+        self.servers[0] = start_with(self.ports[0], &own);
     }
 
     fn on(&self, number: usize, command: &str) -> String {
