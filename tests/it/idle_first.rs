@@ -1,7 +1,7 @@
 //! `on_down: {idle_first: …}`: quiet sessions are closed first, busy ones at the deadline; and many are closed at a pace.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -12,6 +12,7 @@ use maitred::border::record::CloseReason;
 use maitred::config::{self, Bandwidth, OnDown, OnDownReasons, Probe};
 use maitred::data::pool::backend::BackendState;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::balancer::{self, Balancer, wait_for};
 use crate::by_hand::Program;
@@ -71,7 +72,7 @@ impl Scene {
     }
 
     fn session(&self) -> Pair {
-        let client = TcpStream::connect(self.balancer.address()).unwrap();
+        let client = dial(self.balancer.address());
         let mut pair = Pair { client, server: self.listener.accept().unwrap().0 };
         pair.goes_on();
         pair
@@ -90,28 +91,6 @@ impl Pair {
         assert_eq!(first_byte(&mut self.server), Some('x'));
     }
 
-    /// The backend sends until nobody takes any more: our buffers, pipes and both kernels are full. Returns how much.
-    fn clog(&mut self) -> usize {
-        self.server.set_nonblocking(true).unwrap();
-        let (mut sent, mut last) = (0, Instant::now());
-        while last.elapsed() < Duration::from_millis(300) {
-            match self.server.write(&[7; 65_536]) {
-                Ok(count) => (sent, last) = (sent + count, Instant::now()),
-                // Nobody says when there is room again.
-                Err(_) => std::thread::sleep(Duration::from_millis(5)),
-            }
-        }
-        self.server.set_nonblocking(false).unwrap();
-        sent
-    }
-
-    /// The client reads all of it.
-    fn unclog(&mut self, sent: usize) {
-        let mut received = vec![0; sent];
-        self.client.read_exact(&mut received).unwrap();
-        assert!(received.iter().all(|byte| *byte == 7));
-    }
-
     fn is_cut(&mut self) {
         for side in [&mut self.client, &mut self.server] {
             side.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -120,29 +99,73 @@ impl Pair {
     }
 }
 
-/// A session on which a byte is always on its way.
+/// A session on which a byte is always on its way, unless this machine is too busy itself.
 struct Busy {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Pair>,
+    thread: JoinHandle<(Pair, Duration)>,
 }
 
 impl Busy {
     fn start(mut pair: Pair) -> Busy {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        pair.server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let thread = std::thread::spawn(move || {
+            let (mut last, mut pause) = (Instant::now(), Duration::ZERO);
             while !stopped.load(Relaxed) {
-                pair.goes_on();
+                let is_cut = pair.client.write_all(b"x").is_err()
+                    || pair.server.read_exact(&mut [0]).is_err();
+                pause = pause.max(last.elapsed());
+                if is_cut {
+                    return (pair, pause);
+                }
+                last = Instant::now();
             }
-            pair
+            (pair, Duration::ZERO)
         });
         Busy { stop, thread }
     }
 
+    /// If it was cut before, there was a quiet moment.
     fn stop(self) -> Pair {
+        let was_cut = self.thread.is_finished();
         self.stop.store(true, Relaxed);
-        self.thread.join().unwrap()
+        let (pair, pause) = self.thread.join().unwrap();
+        assert!(!was_cut || pause > Duration::from_millis(80), "cut after {pause:?}");
+        pair
     }
+}
+
+/// Takes few bytes, so that those it does not read are on their way.
+fn dial(to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(32 * 1024).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
+}
+
+/// Sends until nobody takes any more: our buffers, pipes and all kernels on the way are full. Returns how much.
+fn clog(mut from: &TcpStream) -> usize {
+    const LEAST: usize = 512 * 1024;
+    from.set_nonblocking(true).unwrap();
+    let (mut sent, mut last) = (0, Instant::now());
+    while sent < LEAST || last.elapsed() < Duration::from_millis(300) {
+        match from.write(&[7; 65_536]) {
+            Ok(count) => (sent, last) = (sent + count, Instant::now()),
+            // Nobody says when there is room again.
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+        assert!(last.elapsed() < Duration::from_secs(20), "{sent}");
+    }
+    from.set_nonblocking(false).unwrap();
+    sent
+}
+
+/// Reads all of it.
+fn unclog(mut to: &TcpStream, sent: usize) {
+    let mut received = vec![0; sent];
+    to.read_exact(&mut received).unwrap();
+    assert!(received.iter().all(|byte| *byte == 7));
 }
 
 fn idle_first(milliseconds: u64) -> OnDown {
@@ -153,8 +176,8 @@ fn idle_first(milliseconds: u64) -> OnDown {
 fn who_is_quiet_goes_first_and_who_is_busy_at_the_deadline() {
     const TIME: u64 = 1_500;
     let (scene, health) = Scene::new(idle_first(TIME), OnDownReasons::default());
-    let (mut quiet, mut busy) = (scene.session(), scene.session());
-    busy.clog();
+    let (mut quiet, busy) = (scene.session(), scene.session());
+    clog(&busy.server);
     let begun = Instant::now();
     let _refusal = scene.fall(health);
     quiet.is_cut();
@@ -178,10 +201,10 @@ fn who_is_busy_is_closed_in_its_first_pause() {
 fn who_has_bytes_under_way_is_not_quiet() {
     let (scene, health) = Scene::new(idle_first(600_000), OnDownReasons::default());
     let (mut slow, mut quiet) = (scene.session(), scene.session());
-    let sent = slow.clog();
+    let sent = clog(&slow.server);
     let _refusal = scene.fall(health);
     quiet.is_cut();
-    slow.unclog(sent);
+    unclog(&slow.client, sent);
     slow.is_cut();
 }
 
@@ -211,13 +234,13 @@ fn in_tls_and_with_a_bandwidth_a_quiet_moment_is_one_as_well() {
 fn who_recovers_keeps_those_that_are_left() {
     let (scene, health) = Scene::new(idle_first(1_500), OnDownReasons::default());
     let (mut kept, mut quiet) = (scene.session(), scene.session());
-    let sent = kept.clog();
+    let sent = clog(&kept.server);
     let refusal = scene.fall(health);
     quiet.is_cut();
     let _health = refusal.revive(WELL);
     scene.wait_until(BackendState::Up);
     // Quiet from here on, which is nobody's business any more.
-    kept.unclog(sent);
+    unclog(&kept.client, sent);
     // Nothing to wait for: it is about what does not happen, for longer than the time and a tick.
     std::thread::sleep(Duration::from_millis(1_800));
     kept.goes_on();
@@ -227,8 +250,8 @@ fn who_recovers_keeps_those_that_are_left() {
 fn a_removed_backend_has_the_same_policy() {
     let removed = OnDownReasons { removed: Some(idle_first(1_000)), ..Default::default() };
     let (mut scene, _health) = Scene::new(OnDown::Keep, removed);
-    let (mut quiet, mut busy) = (scene.session(), scene.session());
-    busy.clog();
+    let (mut quiet, busy) = (scene.session(), scene.session());
+    clog(&busy.server);
     let mut config = scene.config.clone();
     balancer::pool(&mut config).backends = vec![balancer::backend("127.0.0.1:9".parse().unwrap())];
     let begun = Instant::now();
@@ -295,17 +318,15 @@ fn it_is_seen_how_many_are_left_and_until_when() {
         "backends: [{{address: \"{}\", name: a}}], on_down_reasons: {{by_hand: {{idle_first: 1h}}}}",
         a.address
     ));
-    let mut open: Vec<TcpStream> =
-        (0..3).map(|_| TcpStream::connect(program.address()).unwrap()).collect();
+    let mut open: Vec<TcpStream> = (0..3).map(|_| dial(program.address())).collect();
     for stream in &mut open {
         stream.write_all(b"x").unwrap();
         assert_eq!(first_byte(stream), Some('x'));
     }
     assert_eq!(program.backend("a")["closing"], Value::Null);
     let mut busy = open.pop().unwrap();
-    // More than all buffers on the way hold: the server cannot send it back while nobody reads.
-    let mut writer = busy.try_clone().unwrap();
-    let write = std::thread::spawn(move || writer.write_all(&vec![b'y'; 32 << 20]).unwrap());
+    // The server cannot send it back while nobody reads.
+    let sent = clog(&busy);
     program.does(&["backend", "maintenance", "main", "a"]);
     wait_for("the quiet ones to be closed", || program.backend("a")["closing"]["left"] == 1);
     let closing = &program.backend("a")["closing"];
@@ -317,8 +338,7 @@ fn it_is_seen_how_many_are_left_and_until_when() {
     assert!(table.contains("idle_first 1 left until 2"), "{table}");
     program.does(&["backend", "up", "main", "a"]);
     wait_for("the end of it", || program.backend("a")["closing"] == Value::Null);
-    busy.read_exact(&mut vec![0; 32 << 20]).unwrap();
-    write.join().unwrap();
+    unclog(&busy, sent);
     busy.write_all(b"z").unwrap();
     assert_eq!(first_byte(&mut busy), Some('z'));
 }
