@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, PASSWORD, Postgresql, client};
-use crate::harness::{Maitred, Process, free_port, succeed, wait_for, within};
+use crate::harness::{Maitred, PATIENCE, Process, free_port, succeed, wait_for, within};
 use crate::mariadb::Pair;
 use crate::namespace;
 use crate::redis::Trio;
@@ -134,6 +134,17 @@ impl Writers {
     pub fn written_since(&self, moment: Instant) -> usize {
         let writes = self.writes.lock().unwrap();
         writes.iter().filter(|it| it.begun > moment && it.error.is_none()).count()
+    }
+
+    /// More writes that began after this moment; else what the last ones met, and what maitred says.
+    pub fn must_go_on(&self, maitred: &Maitred, moment: Instant) {
+        if within(PATIENCE, || self.written_since(moment) > 20) {
+            return;
+        }
+        let writes = self.writes.lock().unwrap();
+        let errors: Vec<&String> = writes.iter().rev().filter_map(|it| it.error.as_ref()).collect();
+        let errors = &errors[..errors.len().min(3)];
+        panic!("no more writes: {errors:?}\n{}", maitred.show("pools"));
     }
 
     /// Stops, and prints what the clients saw.

@@ -8,7 +8,8 @@ use rustix::process::Signal;
 
 use crate::failover::{ADDRESSES, Database, Stay, Visit};
 use crate::harness::{
-    Maitred, Process, balanced, free_port, output, program, run_as, succeed, user, wait_for,
+    Maitred, PATIENCE, Process, balanced, free_port, output, program, run_as, succeed, user,
+    wait_for, within,
 };
 
 const PACKAGE: &str = "mariadb-server";
@@ -64,10 +65,12 @@ pub fn run(data: &Path, port: u16, more: &[&str]) -> Process {
     command.arg(format!("--port={port}")).arg(format!("--datadir={}", data.display()));
     command.arg(format!("--socket={}/socket", data.display()));
     command.args(["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M"]);
-    command.args(more);
-    let process = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+    let log = std::fs::File::create(data.join("log")).unwrap();
+    let process = Process::start(command.args(more).stdout(Stdio::null()).stderr(log));
     let socket = format!("{}/socket", data.display());
-    wait_for("MariaDB", || output(local(&socket).args(["-e", "select 1"])).status.success());
+    let answers = || output(local(&socket).args(["-e", "select 1"])).status.success();
+    let log = || std::fs::read_to_string(data.join("log")).unwrap();
+    assert!(within(PATIENCE, answers), "MariaDB does not start: {}", log());
     process
 }
 

@@ -67,10 +67,8 @@ impl Trio {
         let primary = ports[0].to_string();
         let follows = ["--replicaof", ADDRESSES[0], &primary];
         let start = |(number, port): (usize, &u16)| {
-            let own =
-                ["--bind", ADDRESSES[number], "--requirepass", SECRET, "--masterauth", SECRET];
             let follows = if number == 0 { &[][..] } else { &follows };
-            start_with(*port, &[&own[..], follows].concat())
+            start_with(*port, &[&own(number)[..], follows].concat())
         };
         let servers = ports.iter().enumerate().map(start).collect();
         let trio = Trio { servers, ports };
@@ -81,8 +79,7 @@ impl Trio {
 
     /// The first one again, as it was at the beginning: as a primary.
     pub fn restart(&mut self) {
-        let own = ["--bind", ADDRESSES[0], "--requirepass", SECRET, "--masterauth", SECRET];
-        self.servers[0] = start_with(self.ports[0], &own);
+        self.servers[0] = start_with(self.ports[0], &own(0));
     }
 
     fn on(&self, number: usize, command: &str) -> String {
@@ -91,6 +88,14 @@ impl Trio {
         client.args(["--no-auth-warning", "-a", SECRET]).args(command.split(' '));
         String::from_utf8_lossy(&output(&mut client).stdout).into_owned()
     }
+}
+
+/// Settings of the server at this place, where it is also to be found by Sentinel.
+fn own(number: usize) -> [&'static str; 8] {
+    let at = ADDRESSES[number];
+    let places = ["--bind", at, "--replica-announce-ip", at];
+    let secrets = ["--requirepass", SECRET, "--masterauth", SECRET];
+    std::array::from_fn(|index| if index < 4 { places[index] } else { secrets[index - 4] })
 }
 
 /// Logs in and waits for what the server says to each command.
