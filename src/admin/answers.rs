@@ -115,6 +115,7 @@ pub(super) fn pool_json(pool: &Pool) -> Value {
         "balance": pool.config.balance.as_str(),
         "conflict": (pool.config.single != Single::None)
             .then(|| pool.shared.is_in_conflict.load(Relaxed)),
+        "probe_blind": pool.shared.is_blind.load(Relaxed),
         "serving_tier": pool.serving_tier(),
         "sessions_held": pool.shared.held.load(Relaxed),
         "discovery": discovery_json(pool),

@@ -26,7 +26,7 @@ fn the_alerts_are_rules_and_fire_when_they_should_and_not_else() {
     let conf = Path::new("conf/prometheus");
     let said =
         succeed(Command::new(&promtool).arg("check").arg("rules").arg(conf.join("alerts.yaml")));
-    assert!(said.contains("22 rules found"), "{said}");
+    assert!(said.contains("24 rules found"), "{said}");
     succeed(Command::new(&promtool).arg("test").arg("rules").arg(conf.join("alerts_test.yaml")));
 }
 
@@ -81,7 +81,7 @@ fn every_query_of_dashboards_and_alerts_is_answered_by_a_prometheus_that_scrapes
         let answer = ask("rules", "").unwrap();
         let rules = answer["groups"][0]["rules"].as_array().unwrap().clone();
         assert!(rules.iter().all(|rule| rule["health"] != "err"), "{answer}");
-        rules.len() == 22 && rules.iter().all(|rule| rule["health"] == "ok")
+        rules.len() == 24 && rules.iter().all(|rule| rule["health"] == "ok")
     });
     every_metric_named_is_ours(&maitred.metrics().0);
 }

@@ -88,6 +88,9 @@ fn find(state: &State, snapshot: &Snapshot, pools: &[&Pool]) -> Found {
         if pool.shared.is_in_conflict.load(Relaxed) {
             found.conflicts.push(pool.name.to_string());
         }
+        if pool.shared.is_blind.load(Relaxed) {
+            found.blind.push(pool.name.to_string());
+        }
         if pool.is_deserted() {
             found.deserted.push(pool.name.to_string());
         }

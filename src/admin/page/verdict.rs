@@ -14,6 +14,8 @@ pub struct Found {
     pub deserted: Vec<String>,
     /// Pools with `single` in which several backends say that they are the one that serves.
     pub conflicts: Vec<String>,
+    /// Pools whose probes can log in nowhere.
+    pub blind: Vec<String>,
     /// Servers that are a standby in each of several pools: they serve none of them.
     pub unused: Vec<String>,
     /// Listeners at their limit.
@@ -90,6 +92,10 @@ pub fn judge(found: &Found) -> Verdict {
         let pools = plural(&found.conflicts, "pool");
         format!("several backends of {pools} {} say they are right", named(&found.conflicts))
     });
+    let blind = (!found.blind.is_empty()).then(|| {
+        let pools = plural(&found.blind, "pool");
+        format!("the probes of {pools} {} cannot log in", named(&found.blind))
+    });
     let is_odd = found.reload_refused.is_some()
         || !found.stale.is_empty()
         || !found.full.is_empty()
@@ -98,15 +104,17 @@ pub fn judge(found: &Found) -> Verdict {
         || !counts.is_empty()
         || all == 0;
     let level = match () {
-        () if deserted.is_some() || conflict.is_some() || down + ejected > 0 => Level::Bad,
+        () if deserted.is_some() || conflict.is_some() || blind.is_some() => Level::Bad,
+        () if down + ejected > 0 => Level::Bad,
         () if is_odd => Level::Odd,
         () => Level::Good,
     };
     let drain = found.draining.then(|| "draining: no new sessions".to_owned());
-    let parts: Vec<String> = [drain, deserted, conflict, Some(counts).filter(|it| !it.is_empty())]
-        .into_iter()
-        .flatten()
-        .collect();
+    let parts: Vec<String> =
+        [drain, deserted, conflict, blind, Some(counts).filter(|it| !it.is_empty())]
+            .into_iter()
+            .flatten()
+            .collect();
     let sentence = match () {
         () if !parts.is_empty() => capital(&parts.join("; ")),
         () if all == 0 => "No backends are configured".to_owned(),
@@ -122,6 +130,7 @@ fn title(found: &Found) -> String {
         () if found.draining => "draining".to_owned(),
         () if !found.deserted.is_empty() => format!("no backend up in {}", named(&found.deserted)),
         () if !found.conflicts.is_empty() => format!("conflict in {}", named(&found.conflicts)),
+        () if !found.blind.is_empty() => format!("probes of {} blind", named(&found.blind)),
         () if down > 0 => format!("{down} down"),
         () if ejected > 0 => format!("{ejected} ejected"),
         () if found.reload_refused.is_some() => "reload refused".to_owned(),
@@ -229,6 +238,13 @@ mod tests {
 
     #[test]
     fn two_that_say_they_are_right_are_a_failure() {
+        let blind =
+            Found { states: [0, 1, 1, 0, 0, 0, 0], blind: vec!["db".into()], ..Found::default() };
+        let sentence = "The probes of pool db cannot log in";
+        assert_eq!(
+            judged(&blind),
+            (Level::Bad, "maitred: probes of db blind".into(), sentence.into())
+        );
         let conflicts = vec!["db".into()];
         let found = Found { states: [0, 1, 1, 0, 0, 0, 0], conflicts, ..Found::default() };
         let sentence = "Several backends of pool db say they are right";
