@@ -30,6 +30,7 @@ pub fn check(pool: &Given<Pool>, health: &mut Health, files: &mut NetFiles, faul
         }
         _ => kept(pool, health, faults),
     }
+    unencrypted(pool, health, faults);
 }
 
 /// Where the password is, if a file has it. The file is read now for the sake of faults; the probes read it again.
@@ -87,6 +88,17 @@ fn user(own: &Given<Redis>, faults: &mut Faults) {
         let message = "a user of Redis logs in with a password, and there is none";
         let hint = "write `password_file: FILE` too, or leave `user` out";
         faults.error(Code::MissingKey, user.span, message, hint);
+    }
+}
+
+/// Datagrams of probes are never encrypted, and what is not probed is neither.
+fn unencrypted(pool: &Given<Pool>, health: &Health, faults: &mut Faults) {
+    let given = pool.health.value().and_then(|own| own.tls.given());
+    if let Some(given) = given.filter(|it| it.value.as_ref().is_some_and(Option::is_some))
+        && matches!(health.probe, Probe::Dns(_) | Probe::None | Probe::Udp(_))
+    {
+        let message = "`health.tls` matters only to probes by TCP";
+        faults.warning(Code::WithoutEffect, given.span, message, "leave it out");
     }
 }
 
