@@ -233,6 +233,15 @@ pub fn processor_time(id: u32) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+/// The same of one of its threads, to the nanosecond; the scheduler counts it.
+pub fn thread_time(id: u32, name: &str) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{id}/task")).unwrap().map(|it| it.unwrap().path());
+    let is_it = |path: &PathBuf| fs::read_to_string(path.join("comm")).unwrap().trim() == name;
+    let path = threads.filter(is_it).next().expect("a thread of that name").join("schedstat");
+    let text = fs::read_to_string(path).unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
 /// Anonymous memory in use, in bytes.
 pub fn anonymous(id: u32) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap();

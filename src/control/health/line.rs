@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
@@ -19,6 +20,12 @@ use crate::data::pool::fitness::ProbeResult;
 /// Where a server counts failed TLS handshakes against our address, it is asked this often once some have failed.
 const RARELY: Duration = Duration::from_secs(60);
 const SOME: u32 = 3;
+
+/// Probes are made together within so much, and within a hundredth of their interval.
+const GRAIN: Duration = Duration::from_millis(20);
+
+/// What the grains are counted from.
+static START: OnceLock<time::Instant> = OnceLock::new();
 
 pub struct Line {
     prober: Rc<Prober>,
@@ -61,6 +68,15 @@ impl Line {
         Parting(self.kept.take().map(|stream| self.prober.leave(stream, true)))
     }
 
+    /// So long from now, and together with the probes of other lines: each waking of this thread costs more than a
+    /// probe on a connection that is kept.
+    fn after(&self, wait: Duration) -> time::Instant {
+        let grain = GRAIN.min(self.prober.interval / 100);
+        let at = time::Instant::now() + wait;
+        let since = at.duration_since(*START.get_or_init(time::Instant::now));
+        at + to_the_next(since, grain)
+    }
+
     async fn probe(&self) -> (Found, Parting) {
         if self.prober.is_counted()
             && self.tls_failures.get() >= SOME
@@ -96,7 +112,7 @@ pub async fn follow(line: Rc<Line>, herald: Rc<Herald>, permits: Rc<Semaphore>, 
         // The semaphore is never closed.
         let Ok(_permit) = permits.acquire().await else { return };
         let begun = Instant::now();
-        next = time::Instant::now() + jittered(prober.interval, prober.jitter, fastrand::f64());
+        next = line.after(jittered(prober.interval, prober.jitter, fastrand::f64()));
         let listening: Vec<Rc<Watched>> =
             line.watched.borrow().iter().filter(|it| it.listens()).cloned().collect();
         if listening.is_empty() {
@@ -117,6 +133,14 @@ pub async fn follow(line: Rc<Line>, herald: Rc<Herald>, permits: Rc<Semaphore>, 
     }
 }
 
+/// From `since` to the next multiple of `grain`.
+fn to_the_next(since: Duration, grain: Duration) -> Duration {
+    let grain = grain.as_nanos().max(1);
+    let rest = since.as_nanos() % grain;
+    let missing = if rest == 0 { 0 } else { grain - rest };
+    Duration::from_nanos(u64::try_from(missing).unwrap_or(0))
+}
+
 /// `interval` give or take `percent` of it; `draw` is from 0 to 1.
 fn jittered(interval: Duration, percent: u32, draw: f64) -> Duration {
     let share = f64::from(percent.min(100)) / 100.0;
@@ -126,6 +150,14 @@ fn jittered(interval: Duration, percent: u32, draw: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn probes_are_made_at_multiples_of_a_grain() {
+        let ms = Duration::from_millis;
+        assert_eq!(to_the_next(ms(41), ms(20)), ms(19));
+        assert_eq!(to_the_next(ms(40), ms(20)), ms(0));
+        assert_eq!(to_the_next(ms(7), Duration::ZERO), ms(0));
+    }
 
     #[test]
     fn jitter_goes_both_ways_by_at_most_its_share() {
