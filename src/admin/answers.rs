@@ -117,7 +117,7 @@ pub(super) fn pool_json(pool: &Pool) -> Value {
             .then(|| pool.shared.is_in_conflict.load(Relaxed)),
         "probe_blind": pool.shared.is_blind.load(Relaxed),
         "serving_tier": pool.serving_tier(),
-        "sessions_held": pool.shared.held.load(Relaxed),
+        "sessions_held": pool.shared.queue.held(),
         "discovery": discovery_json(pool),
         "backends": pool.backends.iter().map(|backend| backend_json(backend)).collect::<Vec<_>>(),
         "removed": pool.departed().filter_map(|(name, live)| removed_json(name, &live)).collect::<Vec<_>>(),

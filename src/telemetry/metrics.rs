@@ -268,7 +268,7 @@ impl Page {
             labels,
             float(pool.shared.no_backend.value()),
         );
-        let held = float(u64::from(pool.shared.held.load(Relaxed)));
+        let held = float(u64::from(pool.shared.queue.held()));
         self.value("maitred_pool_held_sessions", labels, held);
         if pool.config.single != Single::None {
             let conflict = flag(pool.shared.is_in_conflict.load(Relaxed));

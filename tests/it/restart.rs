@@ -4,7 +4,6 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use maitred::border::addr::BackendAddr;
@@ -20,7 +19,7 @@ const HOLD: WhenNoneUp = WhenNoneUp::Hold(Hold { time: Duration::from_secs(60), 
 
 fn held(balancer: &Balancer) -> u32 {
     let snapshot = balancer.supervisor().plane.snapshot.load();
-    snapshot.pools["main"].shared.held.load(Relaxed)
+    snapshot.pools["main"].shared.queue.held()
 }
 
 fn refused(balancer: &Balancer) -> u64 {

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -107,7 +106,7 @@ fn section(page: &mut String, shown: &Shown, kept: &Kept, now: SystemTime) -> st
     for state in BackendState::ALL.into_iter().filter(|state| states[*state as usize] > 0) {
         words.push(format!("{} of {all} {}", states[state as usize], state.as_str()));
     }
-    let held = pool.shared.held.load(Relaxed);
+    let held = pool.shared.queue.held();
     if held > 0 {
         words.push(format!(
             "{} waiting for a backend",

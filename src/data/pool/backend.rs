@@ -8,6 +8,7 @@ use super::closing::Closing;
 use super::failures::Outlier;
 use super::fitness::{Outcome, ProbeCounters, Standing};
 use super::hand::Hand;
+use super::inflow::Inflow;
 use super::latency::milliseconds;
 use super::part::{Part, Seat};
 use super::resting::Rest;
@@ -17,7 +18,7 @@ use super::slow_start::effective_weight;
 use crate::border::addr::BackendAddr;
 use crate::border::counters::{Counter, Histogram, PerWorker, SharedCounter};
 use crate::config::{self, DownReason};
-use crate::sys::clock::coarse_ms;
+use crate::sys::clock::{Moment, coarse_ms};
 
 pub use super::shared::CONNECT_BOUNDS;
 pub use super::state::BackendState;
@@ -52,6 +53,8 @@ pub struct Live {
     pub probes: ProbeCounters,
     /// After a failure; for held sessions.
     pub rest: Rest,
+    /// After it came; for held sessions.
+    pub inflow: Inflow,
     /// No longer in its pool; a flow checks this before each datagram that it passes on.
     pub removed: Since,
     /// Probes, its role, failures or maintenance make it lose its sessions and flows, whatever its weight; a flow
@@ -219,6 +222,7 @@ impl Live {
             outlier: Outlier::default(),
             probes: ProbeCounters::default(),
             rest: Rest::default(),
+            inflow: Inflow::default(),
             removed: Since::default(),
             down: Since::default(),
             reason: AtomicU8::new(DownReason::Dead as u8),
@@ -394,7 +398,15 @@ impl Backend {
         let (weight, forced) = self.weights(status, now);
         let (before, forced_before) = self.live.slot.set_weights(weight, forced);
         if (before == 0 && weight > 0) || (forced_before == 0 && forced > 0) {
-            self.shared.wake_held();
+            self.comes();
+            self.shared.queue.call_all();
+        }
+    }
+
+    /// It may be sent sessions from now on: those that are held for it not all at once.
+    pub fn comes(&self) {
+        if let Some(round) = self.shared.queue.round() {
+            self.live.inflow.begin(round, Moment::now().nanoseconds());
         }
     }
 }

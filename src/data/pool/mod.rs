@@ -2,7 +2,7 @@
 //! takes no lock and allocates nothing; it either takes a slot on a backend or says why not.
 //!
 //! ```text
-//! Pool ── Arc<Backend> … (listing order)      Shared (survives a reload: who waits, what changed)
+//! Pool ── Arc<Backend> … (listing order)      Shared (survives a reload: who waits, counts)
 //!   └── tiers, lowest first ── Members (their rows) and Picker (the algorithm over them)
 //! Backend ── settings of the file, immutable
 //!   └── Arc<Live> (survives a reload) ── slot (in-flight, limit, weight: the dense table), counters, status
@@ -11,6 +11,7 @@
 pub mod backend;
 pub mod closing;
 pub mod hand;
+pub mod inflow;
 pub mod balance;
 mod build;
 pub mod ejection;
@@ -26,6 +27,7 @@ pub mod latency;
 pub mod load;
 pub mod failures;
 pub mod pick;
+pub mod queue;
 pub mod resting;
 pub mod members;
 pub mod slots;
@@ -38,12 +40,13 @@ pub mod state;
 pub(crate) mod tests;
 pub mod tier;
 
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::border::addr::BackendAddr;
 use crate::config;
+use crate::sys::clock::Moment;
 use backend::{Backend, Live};
 use members::Ask;
 use pick::{narrow, widen};
@@ -51,7 +54,8 @@ use slots::{Places, Weights};
 use tier::Tier;
 
 pub use pick::{PickError, PickKey, Tried};
-pub use shared::{Held, PoolCounters, SESSION_BOUNDS, Shared};
+pub use queue::Held;
+pub use shared::{PoolCounters, SESSION_BOUNDS, Shared};
 
 /// Everything about a pool that the data plane reads.
 pub struct Pool {
@@ -119,10 +123,7 @@ impl Pool {
 
     fn pick_from(&self, lowest: u32, ask: &Ask) -> Result<Picked, PickError> {
         let mut verdict = PickError::NoneUp;
-        for tier in self.tiers.iter().filter(|tier| tier.number >= lowest) {
-            if tier.number > self.shared.waited_for.load(Relaxed) {
-                break;
-            }
+        for tier in self.tiers_to_serve(lowest) {
             match tier.pick(ask) {
                 Ok(index) => return Ok(self.picked(index)),
                 // It keeps no other tier waiting any more.
@@ -166,15 +167,63 @@ impl Pool {
         }
     }
 
-    /// Backends that failed a moment ago, as many as can be passed over.
-    pub fn resting(&self) -> Tried {
-        let mut resting = Tried::default();
+    /// Backends that a held session leaves alone now, as many as can be passed over: they failed a moment ago, or came
+    /// a moment ago and were sent enough. With how long until one of the latter may be sent more.
+    pub fn left_alone(&self, now: Moment) -> (Tried, Option<Duration>) {
+        let queue = &self.shared.queue;
+        let round = queue.round().filter(|_| !queue.has_pass());
+        let (mut left_alone, mut soonest) = (Tried::default(), None::<Duration>);
         for (index, backend) in self.backends.iter().enumerate() {
-            if backend.live.rest.is_on() {
-                resting.push(narrow(index));
+            let live = &backend.live;
+            let wait = round.and_then(|round| live.inflow.wait(round, now.nanoseconds()));
+            if let Some(wait) = wait {
+                soonest = Some(soonest.map_or(wait, |soonest| soonest.min(wait)));
+            }
+            if wait.is_some() || live.rest.is_on() {
+                left_alone.push(narrow(index));
             }
         }
-        resting
+        (left_alone, soonest)
+    }
+
+    /// Whether a held session may be sent there now; then it counts as sent.
+    pub fn lets_through(&self, backend: &Backend, now: Moment) -> bool {
+        let queue = &self.shared.queue;
+        let is_due = |round| backend.live.inflow.take(round, now.nanoseconds());
+        queue.round().is_none_or(is_due) || queue.take_pass()
+    }
+
+    /// How many sessions the roomiest backend could take now, of those that a pick would consider and that are not known
+    /// to fail. `u32::MAX`: there is no limit.
+    pub fn room(&self) -> u32 {
+        let is_forced =
+            self.config.when_none_up == config::WhenNoneUp::TryAll && self.is_deserted();
+        let weights = if is_forced { Weights::Forced } else { Weights::Effective };
+        let room = match self.shared.serving_tier.load(Relaxed) {
+            0 => None,
+            serving => self.room_from(serving, weights),
+        };
+        room.or_else(|| self.room_from(0, weights)).unwrap_or(0)
+    }
+
+    /// As `pick_from` goes through the tiers. `None`: nobody is up.
+    fn room_from(&self, lowest: u32, weights: Weights) -> Option<u32> {
+        let mut verdict = None;
+        for tier in self.tiers_to_serve(lowest) {
+            match tier.room(weights) {
+                Some(room) if room > 0 || !self.config.spill => return Some(room),
+                None if lowest > 0 && tier.number == lowest => break,
+                room => verdict = verdict.or(room),
+            }
+        }
+        verdict
+    }
+
+    /// From this one on, but none above the one that is waited for.
+    fn tiers_to_serve(&self, lowest: u32) -> impl Iterator<Item = &Tier> {
+        let waited_for = self.shared.waited_for.load(Relaxed);
+        let tiers = self.tiers.iter().filter(move |tier| tier.number >= lowest);
+        tiers.take_while(move |tier| tier.number <= waited_for)
     }
 
     /// Whether no backend in it is up and takes new sessions.
@@ -198,6 +247,7 @@ impl Pool {
     pub fn wait_for_tier(&self, tier: Option<u32>) {
         let before = self.shared.waited_for.swap(tier.unwrap_or(u32::MAX), Relaxed);
         if tier.is_none_or(|tier| tier > before) {
+            self.backends.iter().filter(|it| it.tier > before).for_each(|it| it.comes());
             self.wake_held();
         }
     }
@@ -216,7 +266,7 @@ impl Pool {
     }
 
     pub fn wake_held(&self) {
-        self.shared.wake_held();
+        self.shared.queue.call_all();
     }
 
     /// Whether any session is on a backend of this version, or held for it.
@@ -224,7 +274,7 @@ impl Pool {
         let busy = |backend: &Arc<Backend>| backend.live.slot.hot().in_flight() > 0;
         self.backends.iter().any(busy)
             || self.departed().next().is_some()
-            || self.shared.held.load(Relaxed) > 0
+            || self.shared.queue.held() > 0
     }
 }
 
@@ -239,8 +289,8 @@ impl Drop for BackendPermit {
         // Both are sequentially consistent, and so is the fence of a held session: no slot is free while a session
         // sleeps for it.
         self.backend.live.slot.give_back();
-        if self.backend.shared.held.load(SeqCst) > 0 {
-            self.backend.shared.changed.notify_one();
+        if self.backend.shared.queue.round().is_some() {
+            self.backend.shared.queue.call();
         }
     }
 }

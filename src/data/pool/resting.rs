@@ -19,6 +19,11 @@ impl Rest {
         self.0.load(Relaxed) > coarse_ms()
     }
 
+    /// It never failed, or served since.
+    pub fn is_lifted(&self) -> bool {
+        self.0.load(Relaxed) == 0
+    }
+
     /// Whether the caller may try: every session if it never failed, one of all if its rest is over, which then
     /// begins anew.
     pub fn may_try(&self, time: Duration) -> bool {

@@ -1,23 +1,18 @@
 //! What outlives one version of a pool: waiting sessions, ejections, counts.
 
-use std::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence,
-};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-
-use tokio::sync::Notify;
 
 use super::finding::Finding;
 use super::memory::Order;
+use super::queue::Queue;
 use crate::border::addr::BackendAddr;
 use crate::border::counters::{Histogram, PerWorker, SharedCounter};
 
 /// What outlives one version of a pool.
 pub struct Shared {
     /// Sessions held by `when_none_up` or `when_full`.
-    pub held: AtomicU32,
-    /// Woken when a backend comes up, when a slot is given back while sessions wait, or when the pool is reloaded.
-    pub changed: Notify,
+    pub queue: Arc<Queue>,
     /// `pool_no_backend_total`.
     pub no_backend: SharedCounter,
     pub counters: PerWorker<PoolCounters>,
@@ -59,16 +54,10 @@ pub const SESSION_BOUNDS: [f64; 12] =
 pub const CONNECT_BOUNDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// A session's place among the held ones of its pool; given back on drop.
-pub struct Held {
-    shared: Arc<Shared>,
-}
-
 impl Shared {
     pub fn new(workers: usize) -> Shared {
         Shared {
-            held: AtomicU32::new(0),
-            changed: Notify::new(),
+            queue: Arc::default(),
             no_backend: SharedCounter::default(),
             many_ports: AtomicBool::new(false),
             is_blind: AtomicBool::new(false),
@@ -85,28 +74,9 @@ impl Shared {
         }
     }
 
-    /// Joins the held sessions unless `max` are held already. A held session makes its `changed.notified()` future
-    /// and enables it first, then picks, then waits: so no wake-up is lost between pick and wait.
-    pub fn hold(self: &Arc<Self>, max: u32) -> Option<Held> {
-        self.held.fetch_update(SeqCst, Relaxed, |held| (held < max).then(|| held + 1)).ok()?;
-        // With the order in `BackendPermit::drop`: either that permit sees us, or our pick sees its slot.
-        fence(SeqCst);
-        Some(Held { shared: Arc::clone(self) })
-    }
-
-    pub fn wake_held(&self) {
-        self.changed.notify_waiters();
-    }
-
     /// Whether clients choose the port on which this backend is reached. If it does not listen on that port, this
     /// says nothing about its other ports.
     pub fn is_port_of_clients(&self, address: &BackendAddr) -> bool {
         matches!(address, BackendAddr::InetClientPort(_)) && self.many_ports.load(Relaxed)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.shared.held.fetch_sub(1, Relaxed);
     }
 }

@@ -132,6 +132,14 @@ impl Hot {
         self.weight_of(load, weights) > 0 && load.sessions() < self.limit.load(Relaxed)
     }
 
+    /// How many sessions it could take now; `u32::MAX`: there is no limit.
+    pub fn room(&self) -> u32 {
+        match self.limit.load(Relaxed) {
+            u32::MAX => u32::MAX,
+            limit => limit.saturating_sub(self.in_flight()),
+        }
+    }
+
     pub fn is_full(&self) -> bool {
         self.in_flight() >= self.limit.load(Relaxed)
     }

@@ -4,13 +4,16 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::backend::BackendState;
+use super::queue::Turn;
 use super::slots::{WEIGHT_UNIT, Weights};
-use super::{PickError, PickKey, Picked, Pool, Tried};
+use super::{Held, PickError, PickKey, Picked, Pool, Tried};
 use crate::border::addr::{BackendAddr, ClientAddr};
 use crate::config::{self, Balance, WhenNoneUp};
+use crate::sys::clock::Moment;
 
 pub const ALL: [Balance; 8] = [
     Balance::ConsistentHash,
@@ -386,29 +389,76 @@ fn a_refused_reload_leaves_its_places_free() {
     assert_eq!(second.backends[15].live.slot.index(), index);
 }
 
-#[tokio::test]
-async fn held_sessions_wake_when_a_backend_comes_up_or_a_slot_is_given_back() {
+/// Sits down, and returns whether it has the turn.
+fn has_turn(held: &mut Held) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    held.turn(false, Instant::now(), &mut cx) == Turn::Now
+}
+
+#[test]
+fn held_sessions_are_called_when_a_backend_comes_up_or_a_slot_is_given_back() {
     let mut config = config_of(Balance::LeastConnections, &[1]);
     config.backends[0].max_sessions = Some(1);
     let pool = build(config);
     let permit = pick(&pool, 1).unwrap();
-    let held = pool.shared.hold(1).unwrap();
-    assert!(pool.shared.hold(1).is_none(), "no more than the maximum");
-    let changed = pool.shared.changed.notified();
-    tokio::pin!(changed);
-    changed.as_mut().enable();
+    let mut held = Held::enter(&pool.shared.queue, 1, 1).unwrap();
+    assert!(has_turn(&mut held) && !has_turn(&mut held));
+    set_state(&pool, 0, BackendState::Down);
+    assert!(!has_turn(&mut held));
+    set_state(&pool, 0, BackendState::Up);
+    assert!(has_turn(&mut held));
+    assert_eq!(pick(&pool, 1).err(), Some(PickError::AllFull));
+    drop(permit);
+    assert!(has_turn(&mut held) && pick(&pool, 1).is_ok());
+    drop(held);
+    assert_eq!(pool.shared.queue.held(), 0);
+}
+
+#[test]
+fn held_sessions_are_let_through_at_a_pace_to_a_backend_that_came() {
+    let pool = build(config_of(Balance::FirstAvailable, &[1, 1]));
+    let now = Moment::now();
+    let through =
+        |index: usize| (0..100).filter(|_| pool.lets_through(&pool.backends[index], now)).count();
     set_state(&pool, 0, BackendState::Down);
     set_state(&pool, 0, BackendState::Up);
-    changed.await;
-    assert_eq!(pick(&pool, 1).err(), Some(PickError::AllFull));
-    let changed = pool.shared.changed.notified();
-    tokio::pin!(changed);
-    changed.as_mut().enable();
-    drop(permit);
-    changed.await;
-    assert!(pick(&pool, 1).is_ok());
-    drop(held);
-    assert_eq!(pool.shared.held.load(Relaxed), 0);
+    assert_eq!(through(0), 100, "nobody waited for it");
+    let _held = Held::enter(&pool.shared.queue, 1, 1).unwrap();
+    set_state(&pool, 0, BackendState::Down);
+    set_state(&pool, 0, BackendState::Up);
+    let now = Moment::now();
+    let through =
+        |index: usize| (0..100).filter(|_| pool.lets_through(&pool.backends[index], now)).count();
+    assert_eq!((through(0), through(1)), (10, 100), "the other one was there before");
+    let (left_alone, soonest) = pool.left_alone(now);
+    assert!(left_alone.contains(0) && !left_alone.contains(1));
+    assert!(soonest.unwrap() <= Duration::from_millis(10));
+    pool.shared.queue.give_way();
+    assert_eq!((pool.left_alone(now).1, through(0)), (None, 1), "a newcomer lets one through");
+}
+
+#[test]
+fn room_is_that_of_the_tier_that_serves() {
+    let mut config = config_of(Balance::LeastConnections, &[1, 1, 1]);
+    config.backends[0].max_sessions = Some(2);
+    config.backends[1].max_sessions = Some(1);
+    config.backends[2].tier = 1;
+    let spills = config::Pool { spill: true, ..config.clone() };
+    let pool = build(config);
+    assert_eq!(pool.room(), 2);
+    pool.backends[0].live.rest.begin(Duration::ZERO);
+    assert_eq!(pool.room(), 1, "the other one failed, and served nobody since");
+    pool.backends[0].live.rest.lift();
+    let picked: Vec<_> = (0..3).map(|number| pick(&pool, number).unwrap()).collect();
+    assert_eq!(pool.room(), 0, "no session comes to the next tier");
+    drop(picked);
+    set_state(&pool, 0, BackendState::Down);
+    assert_eq!(pool.room(), 1);
+    set_state(&pool, 1, BackendState::Down);
+    assert_eq!(pool.room(), u32::MAX);
+    let pool = build(spills);
+    let _picked: Vec<_> = (0..3).map(|number| pick(&pool, number).unwrap()).collect();
+    assert_eq!(pool.room(), u32::MAX);
 }
 
 #[test]

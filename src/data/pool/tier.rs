@@ -6,6 +6,7 @@ use super::backend::Backend;
 use super::balance::Picker;
 use super::members::{Ask, Members};
 use super::pick::PickError;
+use super::slots::Weights;
 use crate::config;
 
 pub struct Tier {
@@ -25,6 +26,17 @@ impl Tier {
         let members = Members::new(backends, indices);
         let picker = Picker::build(config, &members, previous.map(|tier| &tier.picker));
         Tier { number, members, picker }
+    }
+
+    /// How many sessions its roomiest member could take now; `None`: nobody in it is up. A member that failed may be dead
+    /// until it serves.
+    pub fn room(&self, weights: Weights) -> Option<u32> {
+        let up = (0..self.members.len()).filter(|it| self.members.hot(*it).weight(weights) > 0);
+        let room = |position| match self.members.backend(position).live.rest.is_lifted() {
+            true => self.members.hot(position).room(),
+            false => 0,
+        };
+        up.map(room).max()
     }
 
     /// Takes a slot; returns the backend's index in the pool, or why no backend of the tier serves.

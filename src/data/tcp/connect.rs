@@ -22,7 +22,7 @@ use super::session::Session;
 use super::source_ports::{From, Lease};
 use super::watch::{Waiting, Watch};
 use crate::border::record::{CloseReason, Stage};
-use crate::config::WhenNoneUp;
+use crate::config::{self, WhenNoneUp};
 use crate::data::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::data::pool::ejection;
 use crate::data::pool::{BackendPermit, PickError, Picked, Pool, Tried};
@@ -56,19 +56,11 @@ pub async fn connect(
     let (watch, tried) = (Watch::default(), Tried::default());
     let mut search = Search { session, client, pool, watch, tried, failure: None, hold: None };
     loop {
-        let picked = match left {
-            0 => Err(PickError::AllTried),
-            _ => search.pick(&search.tried),
-        };
-        let picked = match picked {
+        let picked = match search.look(left) {
             Ok(picked) => picked,
-            Err(error) => match search.hold_for(error) {
-                Some(hold) => Box::pin(hold::wait(&mut search, error, hold)).await?,
-                None if left > 0 && search.may_return(error) => {
-                    Box::pin(search.pause()).await?;
-                    continue;
-                }
-                None => return Err(search.gave_up(error)),
+            Err(missing) => match Box::pin(search.wait(missing, left)).await? {
+                Some(picked) => picked,
+                None => continue,
             },
         };
         left = left.saturating_sub(1);
@@ -83,6 +75,19 @@ pub async fn connect(
 }
 
 impl Search<'_> {
+    /// Waits for a backend that is missing, if waiting is allowed; `None`: those that failed may be tried again.
+    async fn wait(
+        &mut self,
+        (error, hold): (PickError, Option<config::Hold>),
+        left: u32,
+    ) -> Result<Option<Picked>, CloseReason> {
+        match hold {
+            Some(hold) => hold::wait(self, error, hold).await.map(Some),
+            None if left > 0 && self.may_return(error) => self.pause().await.map(|()| None),
+            None => Err(self.gave_up(error)),
+        }
+    }
+
     async fn pause(&mut self) -> Result<(), CloseReason> {
         let mut again = pin!(sleep(AGAIN));
         poll_fn(|cx| match self.poll_cut(cx) {
@@ -111,6 +116,9 @@ impl Search<'_> {
         session.set_backend(Arc::clone(picked.backend()));
         let begun = Moment::now();
         let outcome = self.open(picked.backend()).await?;
+        if let Some(hold) = &mut self.hold {
+            hold.place.arrived(Instant::now());
+        }
         session.lift_cut();
         match outcome {
             Ok(opened) => {
@@ -133,13 +141,10 @@ impl Search<'_> {
         let mut deadline = pin!(sleep(self.pool.config.connect.timeout));
         let mut opened = match opened {
             Some(opened) => opened,
-            None => {
-                let is_greeted = greeting.is_first();
-                match Box::pin(self.queue(backend, is_greeted, deadline.as_mut())).await? {
-                    Ok(opened) => opened,
-                    Err(failure) => return Ok(Err(failure)),
-                }
-            }
+            None => match Box::pin(self.queue(backend, deadline.as_mut())).await? {
+                Ok(opened) => opened,
+                Err(failure) => return Ok(Err(failure)),
+            },
         };
         let outcome = poll_fn(|cx| {
             if let Some(over) = self.poll_cut(cx) {
@@ -163,11 +168,22 @@ impl Search<'_> {
     }
 
     /// Begins to connect; returns nothing yet if the accept queue of a unix socket is full.
-    fn begin(&self, backend: &Backend) -> Result<(Greeting, Option<Opened>), Failure> {
+    fn begin(&mut self, backend: &Backend) -> Result<(Greeting, Option<Opened>), Failure> {
+        let begun = self.begin_now(backend);
+        if let Some(hold) = &mut self.hold {
+            // Not before: the backend is to see held clients in their order.
+            hold.place.sets_out(Instant::now());
+        }
+        begun
+    }
+
+    fn begin_now(&self, backend: &Backend) -> Result<(Greeting, Option<Opened>), Failure> {
         let (session, client, pool) = (self.session, &*self.client, &self.pool);
         let address = self.address(backend)?;
         let greeting = Greeting::new(session, client, pool, backend, &address)?;
-        match open(session, client, pool, &address, greeting.is_first()) {
+        // A held session is to reach the backend in its turn, not when it says something.
+        let sends_first = self.hold.is_none() && (greeting.is_first() || socket::has_bytes(client));
+        match open(session, pool, &address, sends_first) {
             Ok(opened) => Ok((greeting, Some(opened))),
             Err(error) if is_queue_full(&error) => Ok((greeting, None)),
             Err(error) => Err(Failure::of(&error)),
@@ -185,7 +201,6 @@ impl Search<'_> {
     async fn queue(
         &mut self,
         backend: &Backend,
-        is_greeted: bool,
         mut deadline: Pin<&mut Sleep>,
     ) -> Result<Result<Opened, Failure>, CloseReason> {
         let address = match self.address(backend) {
@@ -208,7 +223,8 @@ impl Search<'_> {
                 Some(over) => return over.map(Err),
                 None => {}
             }
-            match open(self.session, self.client, &self.pool, &address, is_greeted) {
+            // What is sent when matters only to TCP.
+            match open(self.session, &self.pool, &address, false) {
                 Err(error) if is_queue_full(&error) => {}
                 outcome => return Ok(outcome.map_err(|error| Failure::of(&error))),
             }
@@ -251,6 +267,7 @@ fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Moment) {
     ejection::succeeded(backend);
     if backend.live.rest.lift() {
         // Held sessions that left this backend alone may try it.
+        backend.comes();
         pool.wake_held();
     }
     session.connected(took);
@@ -289,13 +306,11 @@ fn failed(session: &Session, pool: &Pool, backend: &Backend, why: Failure) {
 /// Begins a connection; it is made or fails in the background.
 fn open(
     session: &Session,
-    client: &Stream,
     pool: &Pool,
     address: &SockAddr,
-    is_greeted: bool,
+    sends_first: bool,
 ) -> io::Result<Opened> {
-    let config = &session.listener.config;
-    let options = outgoing(config, pool, is_greeted || socket::has_bytes(client));
+    let options = outgoing(&session.listener.config, pool, sends_first);
     let make = || socket::outgoing(address, &options);
     let (socket, lease) = match address.as_socket() {
         Some(inet) => {

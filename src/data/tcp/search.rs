@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::time::Sleep;
 
@@ -15,6 +15,9 @@ use crate::border::record::CloseReason;
 use crate::config::{self, WhenFull, WhenNoneUp};
 use crate::data::pool::{Held, PickError, PickKey, Picked, Pool, Tried};
 use crate::data::stream::Stream;
+
+/// While names of backends are not resolved, without any `hold`.
+const UNRESOLVED: config::Hold = config::Hold { time: SETTLING, max: 1_000 };
 
 /// The search for a backend that answers, while the client is watched.
 pub struct Search<'a> {
@@ -30,24 +33,49 @@ pub struct Search<'a> {
     pub hold: Option<Box<Hold>>,
 }
 
-/// How often it is checked although no change was reported.
-pub const LOOK: Duration = Duration::from_millis(250);
-
 /// A session's place among the held ones, and its time, over all of its attempts.
 pub struct Hold {
-    pub(super) _place: Held,
+    pub(super) place: Held,
     pub(super) deadline: Pin<Box<Sleep>>,
     /// A session whose attempt failed lets others try first.
-    pub tried: Option<Instant>,
-}
-
-impl Hold {
-    pub fn may_try(&mut self) -> bool {
-        !self.deadline.is_elapsed() && self.tried.is_none_or(|tried| tried.elapsed() >= LOOK)
-    }
+    pub(super) has_tried: bool,
 }
 
 impl Search<'_> {
+    /// A backend for it; or why there is none now, and how it may wait for one.
+    pub fn look(&self, left: u32) -> Result<Picked, (PickError, Option<config::Hold>)> {
+        let missing = |error| (error, self.hold_for(error));
+        match left {
+            0 => Err(missing(PickError::AllTried)),
+            _ if self.hold.is_none() && self.pool.shared.queue.held() > 0 => self.queue_up(),
+            _ => self.pick(&self.tried).map_err(missing),
+        }
+    }
+
+    /// A newcomer does not overtake those who are held: it goes to the end of the queue, and the oldest is let through in
+    /// its place. If the queue is as long as it may be, it passes if there is room for all who wait, too.
+    fn queue_up(&self) -> Result<Picked, (PickError, Option<config::Hold>)> {
+        let missing = |error| (error, self.hold_for(error));
+        let hold = match (self.pool.config.when_none_up, self.pool.config.when_full) {
+            (WhenNoneUp::Hold(hold), WhenFull::Hold(other)) if other.time > hold.time => other,
+            (WhenNoneUp::Hold(hold), _) | (_, WhenFull::Hold(hold)) => hold,
+            _ => UNRESOLVED,
+        };
+        let behind = (PickError::AllFull, Some(hold));
+        let queue = &self.pool.shared.queue;
+        let (held, room) = (queue.held(), self.pool.room());
+        if room > 0 {
+            queue.give_way();
+            let passes = held >= hold.max && room > held;
+            return if passes { self.pick(&self.tried).map_err(missing) } else { Err(behind) };
+        }
+        // A pick says what is missing. What it finds was given back since, and is for the oldest; or it failed, and who
+        // gets no place may try it.
+        let picked = self.pick(&self.tried).map_err(missing)?;
+        let is_lifted = picked.backend().live.rest.is_lifted();
+        if held >= hold.max && !is_lifted { Ok(picked) } else { Err(behind) }
+    }
+
     pub fn pick(&self, tried: &Tried) -> Result<Picked, PickError> {
         let client = self.session.client();
         let by = |server_name: Option<&str>| {
@@ -68,9 +96,7 @@ impl Search<'_> {
             // Not all are full: one of them failed.
             (PickError::AllFull, _, WhenNoneUp::Hold(hold)) if self.failure.is_some() => Some(hold),
             // The names of this tier are not resolved yet, which takes only a moment.
-            (PickError::NoneUp, _, _) if self.pool.waits_for_tier() => {
-                Some(config::Hold { time: SETTLING, max: 1_000 })
-            }
+            (PickError::NoneUp, _, _) if self.pool.waits_for_tier() => Some(UNRESOLVED),
             _ => None,
         }
     }
@@ -85,7 +111,7 @@ impl Search<'_> {
     pub fn begin_anew(&mut self) {
         self.tried = Tried::default();
         if let Some(hold) = &mut self.hold {
-            hold.tried = Some(Instant::now());
+            hold.has_tried = true;
         }
     }
 
