@@ -56,6 +56,7 @@ codes! {
     Circular = 48,
     UnknownAccount = 49,
     BadCertificate = 50,
+    NotTogether = 54,
     NothingToDo = 60,
     WithoutEffect = 61,
     NotProbed = 62,

@@ -41,6 +41,7 @@ mod refusals;
 mod reload;
 mod routes;
 mod restart;
+mod retry;
 mod server;
 mod slow_reader;
 mod status_page;

@@ -29,11 +29,12 @@ use crate::server::{Conduct, Server};
 pub const NAME: &str = "db1.example.com";
 
 /// An authority and what it signed, as PEM files: `ca.pem`, `server.pem`, `other.pem`, `client.pem` and their `.key`.
-pub struct Files(tempfile::TempDir);
+#[derive(Clone)]
+pub struct Files(Arc<tempfile::TempDir>);
 
 impl Files {
     pub fn new() -> Files {
-        let files = Files(tempfile::tempdir().unwrap());
+        let files = Files(Arc::new(tempfile::tempdir().unwrap()));
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -156,7 +157,7 @@ impl Files {
     }
 
     /// A backend's end of a connection it accepted, in TLS.
-    fn accept(
+    pub fn accept(
         &self,
         listener: &TcpListener,
         name: &str,
@@ -238,7 +239,7 @@ fn encrypt(
 type End = fn(&Files, TcpStream);
 
 /// Ends what is written, as the protocol does it.
-trait Goodbye {
+pub trait Goodbye {
     fn goodbye(&mut self);
 }
 

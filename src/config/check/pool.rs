@@ -11,8 +11,8 @@ use crate::config::discovery::Discovery;
 use crate::config::fault::{Code, Fault, Faults};
 use crate::config::files::NetFiles;
 use crate::config::keys::{
-    Backend, Balance, Found, HashKey, Pool, ProxyDatagrams, ProxyTlv, SendProxy, WhenFull,
-    WhenNoneUp,
+    Backend, Balance, Found, HashKey, Pool, ProxyDatagrams, ProxyTlv, RetryUntil, SendProxy,
+    WhenFull, WhenNoneUp,
 };
 use crate::config::value::{ProxyTlvs, ProxyVersion};
 
@@ -30,6 +30,7 @@ pub fn build(
     check_source(given, faults);
     warn_of_idle_hash(given, pool.balance, faults);
     warn_of_idle_hold(given, users, faults);
+    check_retries(given, users, faults);
     health::check(given, users, &mut pool.health, faults);
     login::check(given, &mut pool.health, files, faults);
     order::check(given, &pool, faults);
@@ -65,6 +66,27 @@ fn warn_of_idle_hold(given: &Given<Pool>, users: Users, faults: &mut Faults) {
         let hint = "write `refuse`, or leave the key out: datagrams are dropped meanwhile";
         let fault = Fault::warning(Code::WithoutEffect, span, message, hint);
         faults.push(fault.also(udp, "a UDP listener does"));
+    }
+}
+
+/// What a client has sent is kept for another backend: a spliced byte is never seen, and a datagram is passed on at once.
+fn check_retries(given: &Given<Pool>, users: Users, faults: &mut Faults) {
+    let connect = given.connect.value();
+    let Some(retry_until) = connect.and_then(|connect| connect.retry_until.given()) else { return };
+    if retry_until.value != RetryUntil::FirstByte {
+        return;
+    }
+    if let Some(udp) = users.udp {
+        let message = "`retry_until: first_byte` is for sessions of TCP";
+        let hint = "leave it out, or give the UDP listener another pool";
+        let fault = Fault::error(Code::OtherProtocol, retry_until.span, message, hint);
+        faults.push(fault.also(udp, "a UDP listener uses this pool"));
+    }
+    if let Some(splice) = users.splice {
+        let message = "`retry_until: first_byte` keeps a client's first bytes, and spliced bytes are never seen";
+        let hint = "write `relay: auto` or `relay: copy` in the listener";
+        let fault = Fault::error(Code::NotTogether, retry_until.span, message, hint);
+        faults.push(fault.also(splice, "this listener leads to the pool"));
     }
 }
 

@@ -7,7 +7,7 @@ use crate::border::nearest::nearest;
 use crate::border::written::BackendAddress;
 use crate::config::decode::{Given, Placed};
 use crate::config::fault::{Code, Fault, Faults, quote};
-use crate::config::keys::{Listener, Pool};
+use crate::config::keys::{Listener, Pool, RelayMode};
 use crate::config::protocol::Protocol;
 use crate::config::tree::Span;
 
@@ -22,6 +22,8 @@ const MAX_GUESSES: usize = 100;
 pub struct Users {
     pub tcp: Option<Span>,
     pub udp: Option<Span>,
+    /// Where the first TCP listener among them says `relay: splice`.
+    pub splice: Option<Span>,
 }
 
 /// Once `defaults` are merged.
@@ -58,6 +60,9 @@ pub fn check<'a>(
                 Protocol::Udp => &mut users.udp,
             };
             of_protocol.get_or_insert(reference.span);
+            if listener.relay.value() == Some(&RelayMode::Splice) {
+                users.splice = users.splice.or(listener.relay.span());
+            }
             check_ports(listener, name, pools, faults);
         }
     }

@@ -139,6 +139,10 @@ mapping! {
         timeout: Time<1, HOUR> = "5s";
         /// Attempts in all, each on a backend not tried before; where none is left, on the same again after 250 ms.
         attempts: Count<1, 16, u32> = "3";
+        /// Until when another attempt may follow. `first_byte`: also when a backend closes or resets before its first byte,
+        /// while the client has sent at most 16 KiB, which another backend then gets
+        /// ([what that means](concepts.md#retries)).
+        retry_until: RetryUntil = "connected" [tcp];
     }
 }
 
@@ -331,6 +335,11 @@ words! {
         /// What a TLS client asks for; of others, `ClientIp`.
         "server_name" => ServerName,
     }
+}
+
+words! {
+    /// Until when a session may be given to another backend.
+    RetryUntil { "connected" => Connected, "first_byte" => FirstByte }
 }
 
 words! {

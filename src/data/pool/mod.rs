@@ -226,6 +226,16 @@ impl Pool {
         tiers.take_while(move |tier| tier.number <= waited_for)
     }
 
+    /// Those of its backends that `tried` has, as another version counts them.
+    pub fn in_version(&self, tried: &Tried, other: &Pool) -> Tried {
+        let mut there = Tried::default();
+        for live in tried.iter().filter_map(|it| Some(&self.backends.get(widen(it))?.live)) {
+            let place = other.backends.iter().position(|it| Arc::ptr_eq(&it.live, live));
+            place.into_iter().for_each(|index| there.push(narrow(index)));
+        }
+        there
+    }
+
     /// Whether no backend in it is up and takes new sessions.
     pub fn is_deserted(&self) -> bool {
         let takes = |backend: &Arc<Backend>| backend.live.slot.hot().weight(Weights::Effective) > 0;

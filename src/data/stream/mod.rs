@@ -207,6 +207,17 @@ impl Stream {
         }))
     }
 
+    /// After `forget_arrival`, for a stream that cannot be moved; for a moment it needs another descriptor.
+    pub fn announce_again(&mut self) -> io::Result<()> {
+        let plain = match &mut self.0 {
+            Kind::Plain(plain) => plain,
+            Kind::Encrypted(Some(own)) => &mut own.plain,
+            Kind::Encrypted(None) => return Ok(()),
+        };
+        *plain = Plain::new(plain.as_fd().try_clone_to_owned()?)?;
+        Ok(())
+    }
+
     /// Sends the FIN. A socket that is gone already needs none.
     pub fn finish(&self) {
         let _ = socket2::SockRef::from(self.plain()).shutdown(std::net::Shutdown::Write);

@@ -22,9 +22,8 @@ use super::session::Session;
 use super::source_ports::{From, Lease};
 use super::watch::{Waiting, Watch};
 use crate::border::record::{CloseReason, Stage};
-use crate::config::{self, WhenNoneUp};
+use crate::config::{self, RetryUntil, WhenNoneUp};
 use crate::data::pool::backend::{Backend, CONNECT_BOUNDS};
-use crate::data::pool::ejection;
 use crate::data::pool::{BackendPermit, PickError, Picked, Pool, Tried};
 use crate::data::stream::Stream;
 use crate::sys::clock::Moment;
@@ -52,9 +51,8 @@ pub async fn connect(
     client: &mut Stream,
     pool: Arc<Pool>,
 ) -> Result<Connected, CloseReason> {
-    let mut left = pool.config.connect.attempts;
-    let (watch, tried) = (Watch::default(), Tried::default());
-    let mut search = Search { session, client, pool, watch, tried, failure: None, hold: None };
+    let mut search = Search::new(session, client, pool);
+    let mut left = search.attempts();
     loop {
         let picked = match search.look(left) {
             Ok(picked) => picked,
@@ -66,6 +64,7 @@ pub async fn connect(
         left = left.saturating_sub(1);
         match search.attempt(picked).await? {
             Ok((opened, permit)) => {
+                session.put_on_trial(&search.pool, search.tried, left);
                 return Ok(Connected { opened, permit, client: search.watch });
             }
             Err(Failure::NoDescriptors) => return Err(CloseReason::NoDescriptors),
@@ -182,7 +181,8 @@ impl Search<'_> {
         let address = self.address(backend)?;
         let greeting = Greeting::new(session, client, pool, backend, &address)?;
         // A held session is to reach the backend in its turn, not when it says something.
-        let sends_first = self.hold.is_none() && (greeting.is_first() || socket::has_bytes(client));
+        let sends_first = self.hold.is_none()
+            && (greeting.is_first() || self.has_asked || socket::has_bytes(client));
         match open(session, pool, &address, sends_first) {
             Ok(opened) => Ok((greeting, Some(opened))),
             Err(error) if is_queue_full(&error) => Ok((greeting, None)),
@@ -264,7 +264,9 @@ fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Moment) {
         session.tell(|told| told.cause = None);
     }
     let took = begun.elapsed();
-    ejection::succeeded(backend);
+    if pool.config.connect.retry_until == RetryUntil::Connected {
+        session.serves(backend);
+    }
     if backend.live.rest.lift() {
         // Held sessions that left this backend alone may try it.
         backend.comes();
@@ -272,7 +274,6 @@ fn succeeded(session: &Session, pool: &Pool, backend: &Backend, begun: Moment) {
     }
     session.connected(took);
     let counters = backend.live.counters.of(session.worker.id);
-    counters.sessions.add(1);
     counters.connect_duration.observe(&CONNECT_BOUNDS, took);
     let of_pool = pool.shared.counters.of(session.worker.id);
     of_pool.connect_duration.observe(&CONNECT_BOUNDS, took);

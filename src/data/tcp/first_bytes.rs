@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::pace::Pace;
+use super::replay::Replay;
 use crate::border::addr::{ClientAddr, LocalAddr};
 use crate::border::snapshot::Listener;
 use crate::data::wire::client_hello::Hello;
@@ -29,6 +30,8 @@ pub struct Told {
     /// What was wrong with it.
     pub cause: Option<Cow<'static, str>>,
     pub paces: Paces,
+    /// For another backend, while its own has said nothing: `retry_until: first_byte`.
+    pub replay: Option<Box<Replay>>,
     /// For a quiet session with bytes that a far side has not read yet: when it was last checked.
     pub look: Option<Look>,
 }

@@ -89,12 +89,16 @@ pub struct Half {
     mode: RelayMode,
     /// A write to the source failed with a reset: whatever a read returns at its end, it was reset.
     pub source_was_reset: bool,
+    /// The backend has said nothing yet, and another one may be asked in its place.
+    is_on_trial: bool,
 }
 
 /// What one direction reports.
 pub enum Event {
     /// Everything before the source's end has been delivered.
     Delivered(End),
+    /// The backend ended without a byte, and the session is on trial.
+    Silent(End),
     /// The sink accepts nothing more: it was reset or vanished.
     SinkFailed(io::Error),
     /// The source vanished, or something local failed.
@@ -102,17 +106,30 @@ pub enum Event {
 }
 
 impl Half {
-    pub fn new(from: Side, mode: RelayMode) -> Half {
+    pub fn new(from: Side, mode: RelayMode, is_on_trial: bool) -> Half {
         Half {
             from,
             state: State::Open,
             pending: None,
             streak: 0,
-            splicing: mode == RelayMode::Splice,
+            // What the client sends is kept while on trial.
+            splicing: mode == RelayMode::Splice && !(is_on_trial && from == Side::Client),
             after_splice: false,
             mode,
             source_was_reset: false,
+            is_on_trial,
         }
+    }
+
+    /// These bytes, which were read before, are delivered first.
+    pub fn begin_with(&mut self, bytes: Bytes) {
+        self.pending = (!bytes.is_empty()).then(|| Box::new(Pending::Buffer(bytes)));
+    }
+
+    /// What was asked for in vain: the source's end goes on to the sink.
+    pub fn end_in_silence(&mut self, end: End) {
+        self.is_on_trial = false;
+        self.state = State::Ending(end);
     }
 
     /// Moves what can be moved. Pending means that the side that is waited for will wake the task. Never polls a side
@@ -157,16 +174,21 @@ impl Half {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(taken) => taken,
             };
-            match taken {
-                Ok(Taken::Bytes(count)) => moved += count,
-                Ok(Taken::End) if self.source_was_reset => self.state = State::Ending(End::Reset),
-                Ok(Taken::End) => self.state = State::Ending(End::Fin),
-                Err(Fault::Sink(error)) => return Poll::Ready(Event::SinkFailed(error)),
-                Err(Fault::Source(error)) if is_reset(&error) => {
-                    self.state = State::Ending(End::Reset);
+            let end = match taken {
+                Ok(Taken::Bytes(count)) => {
+                    moved += count;
+                    continue;
                 }
+                Ok(Taken::End) if self.source_was_reset => End::Reset,
+                Ok(Taken::End) => End::Fin,
+                Err(Fault::Sink(error)) => return Poll::Ready(Event::SinkFailed(error)),
+                Err(Fault::Source(error)) if is_reset(&error) => End::Reset,
                 Err(Fault::Source(error)) => return Poll::Ready(Event::SourceFailed(error)),
+            };
+            if self.is_on_trial && self.from == Side::Backend && session.is_on_trial() {
+                return Poll::Ready(Event::Silent(end));
             }
+            self.state = State::Ending(end);
         }
     }
 
@@ -240,6 +262,8 @@ impl Half {
         let is_urgent = source.is_urgent() || std::mem::take(&mut self.after_splice);
         if is_urgent && let Some(byte) = source.take_urgent() {
             session.taken(self.from == Side::Client, 1);
+            // It cannot be repeated in its place.
+            session.end_trial();
             self.pending = Some(Box::new(Pending::Urgent(Some(byte))));
             return Poll::Ready(Ok(Taken::Bytes(0)));
         }
@@ -309,10 +333,13 @@ impl Half {
             Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Taken::End)),
             Poll::Ready(Ok(count)) => count,
         };
+        let taken = &scratch[..count];
         if self.from == Side::Client && session.bytes.get().client_received == 0 {
-            let first = &scratch[..count];
-            let is_tls = first[0] == TLS_HANDSHAKE || first.starts_with(&postgres::TLS_REQUEST);
+            let is_tls = taken[0] == TLS_HANDSHAKE || taken.starts_with(&postgres::TLS_REQUEST);
             session.speaks_tls.set(is_tls);
+        }
+        if self.is_on_trial && self.from == Side::Client {
+            self.is_on_trial = session.keep_for_another(taken);
         }
         session.taken(self.from == Side::Client, count);
         self.streak = if count == SCRATCH { self.streak.saturating_add(1) } else { 0 };

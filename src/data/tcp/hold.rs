@@ -67,8 +67,9 @@ fn poll_turn(
     if let Some(reason) = search.session.poll_cut(cx) {
         return Poll::Ready(Err(reason));
     }
-    let Search { watch, client, hold, pool, .. } = search;
-    if let Poll::Ready(reason) = watch.poll_left(client, Waiting::Held, cx) {
+    let Search { watch, client, hold, pool, has_asked, .. } = search;
+    let waiting = Waiting::Held { has_asked: *has_asked };
+    if let Poll::Ready(reason) = watch.poll_left(client, waiting, cx) {
         return Poll::Ready(Err(reason));
     }
     // It has one since it was held.

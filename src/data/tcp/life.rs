@@ -77,6 +77,13 @@ impl Future for Run {
                 },
                 Life::Relaying(relay) => match ready!(relay.poll(cx)) {
                     Verdict::Clean(reason) | Verdict::Cut(reason) => reason,
+                    Verdict::Again(end) => {
+                        if let Life::Relaying(relay) = std::mem::replace(&mut self.life, Life::Over)
+                        {
+                            self.life = Life::Reaching(Box::pin(relay.again(end)));
+                        }
+                        continue;
+                    }
                     Verdict::Carry { to, reason } => {
                         if let Life::Relaying(relay) = std::mem::replace(&mut self.life, Life::Over)
                         {

@@ -15,6 +15,7 @@ mod listener;
 mod life;
 mod session;
 mod first_bytes;
+mod replay;
 mod place;
 mod ending;
 
@@ -35,6 +36,8 @@ mod port_book;
 
 // Its bytes.
 mod relay;
+mod trial;
+mod again;
 mod timeouts;
 mod quiet;
 mod half;

@@ -16,7 +16,7 @@ use super::connect::Connected;
 use super::half::{End, Event, Half, Side, State, is_reset};
 use super::port_book::End as PortEnd;
 use super::session::Session;
-use crate::border::record::CloseReason;
+use crate::border::record::{CloseReason, Stage};
 use crate::config::RelayMode;
 use crate::data::stream::Stream;
 use crate::data::tls;
@@ -40,11 +40,13 @@ pub struct Relay {
     pub(super) first_end: Option<(Side, End)>,
     pub(super) timer: Option<Pin<Box<Sleep>>>,
     /// Whether the end is decided; if dropped before that, both sides are reset.
-    over: bool,
+    pub(super) over: bool,
 }
 
 /// How the relay ends.
 pub enum Verdict {
+    /// The backend ended in this way without a byte, and another one is to be asked.
+    Again(End),
     /// One side was reset: the other will be, once it has everything.
     Carry { to: Side, reason: CloseReason },
     /// Both directions ended by FIN.
@@ -55,23 +57,28 @@ pub enum Verdict {
 
 impl Relay {
     pub fn new(session: Rc<Session>, connected: Connected<Stream>) -> Relay {
-        let is_plain = connected.client.tls().is_none() && connected.opened.stream.tls().is_none();
-        // The kernel cannot splice what has to be encrypted.
-        let mode = if is_plain { session.listener.config.relay } else { RelayMode::Copy };
+        let mode = Relay::mode(&session, &connected.client, &connected.opened.stream);
+        let is_on_trial = session.is_on_trial();
         session.holds.slot.set(Some(connected.permit));
         session.holds.lease.set(connected.opened.lease.map(Box::new));
         let mut relay = Relay {
             session,
             client: connected.client,
             backend: connected.opened.stream,
-            to_backend: Half::new(Side::Client, mode),
-            to_client: Half::new(Side::Backend, mode),
+            to_backend: Half::new(Side::Client, mode, is_on_trial),
+            to_client: Half::new(Side::Backend, mode, is_on_trial),
             first_end: None,
             timer: None,
             over: false,
         };
         relay.arm(true);
         relay
+    }
+
+    /// The kernel cannot splice what has to be encrypted.
+    pub(super) fn mode(session: &Session, client: &Stream, backend: &Stream) -> RelayMode {
+        let is_plain = client.tls().is_none() && backend.tls().is_none();
+        if is_plain { session.listener.config.relay } else { RelayMode::Copy }
     }
 
     /// Moves what can be moved both ways; ready when the session is over.
@@ -138,6 +145,11 @@ impl Relay {
             }
             Event::Delivered(End::Reset) => {
                 Some(Verdict::Carry { to: from.other(), reason: self.reset_reason(from) })
+            }
+            Event::Silent(end) if self.may_ask_another() => Some(Verdict::Again(end)),
+            Event::Silent(end) => {
+                self.to_client.end_in_silence(end);
+                None
             }
             Event::SourceFailed(error) => Some(self.failed(from, &error)),
             Event::SinkFailed(error) if !is_reset(&error) => {
@@ -326,6 +338,9 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        if self.session.stage.get() == Stage::Relay {
+            self.session.end_trial();
+        }
         self.to_backend.drop_pending(&self.session);
         self.to_client.drop_pending(&self.session);
         if !self.over {

@@ -31,6 +31,10 @@ pub struct Search<'a> {
     pub failure: Option<Failure>,
     /// Set once the session was held: boxed, because few are.
     pub hold: Option<Box<Hold>>,
+    /// Backends ended without a byte (`again`): none of them is tried again.
+    is_again: bool,
+    /// Bytes of the client were read, and are kept for the backend.
+    pub has_asked: bool,
 }
 
 /// A session's place among the held ones, and its time, over all of its attempts.
@@ -41,10 +45,35 @@ pub struct Hold {
     pub(super) has_tried: bool,
 }
 
+impl<'a> Search<'a> {
+    pub fn new(session: &'a Rc<Session>, client: &'a mut Stream, pool: Arc<Pool>) -> Search<'a> {
+        let resumed = session.resumed();
+        Search {
+            session,
+            client,
+            pool,
+            watch: Watch::default(),
+            tried: resumed.as_ref().map_or_else(Tried::default, |it| it.tried),
+            failure: None,
+            hold: None,
+            is_again: resumed.is_some(),
+            has_asked: resumed.is_some_and(|it| it.has_asked),
+        }
+    }
+
+    /// How many it may make.
+    pub fn attempts(&self) -> u32 {
+        self.session.resumed().map_or(self.pool.config.connect.attempts, |it| it.left)
+    }
+}
+
 impl Search<'_> {
     /// A backend for it; or why there is none now, and how it may wait for one.
     pub fn look(&self, left: u32) -> Result<Picked, (PickError, Option<config::Hold>)> {
         let missing = |error| (error, self.hold_for(error));
+        if let Some(picked) = self.session.take_next() {
+            return Ok(picked);
+        }
         match left {
             0 => Err(missing(PickError::AllTried)),
             _ if self.hold.is_none() && self.pool.shared.queue.held() > 0 => self.queue_up(),
@@ -103,7 +132,7 @@ impl Search<'_> {
 
     /// Whether the backends that failed may be tried once more, because no other is left.
     pub fn may_return(&self, error: PickError) -> bool {
-        error != PickError::NoneUp && self.failure.is_some_and(Failure::may_pass)
+        !self.is_again && error != PickError::NoneUp && self.failure.is_some_and(Failure::may_pass)
     }
 
     /// It was held, and is about to try again: the backends that it tried before may be up now, and the pool may be

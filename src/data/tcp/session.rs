@@ -322,13 +322,16 @@ impl Session {
             of_pool.first_byte_duration.observe(&CONNECT_BOUNDS, took);
             backend.observe_latency(took, Instant::now());
         });
+        self.answered();
     }
 
     /// With what it sent before it was refused, which was not passed on.
     pub fn all_bytes(&self) -> Bytes {
         let mut bytes = self.bytes.get();
         if matches!(self.stage.get(), Stage::Preread | Stage::Route) {
-            bytes.client_received = self.told(|told| told.looked_at).unwrap_or(0) as u64;
+            let looked_at = self.told(|told| told.looked_at).unwrap_or(0) as u64;
+            // It was read if another backend had it before.
+            bytes.client_received = bytes.client_received.max(looked_at);
         }
         bytes
     }

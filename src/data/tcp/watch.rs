@@ -22,7 +22,10 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
     Connecting,
-    Held,
+    /// `has_asked`: some of what it said was read already.
+    Held {
+        has_asked: bool,
+    },
 }
 
 /// What is known of it.
@@ -65,7 +68,7 @@ impl Watch {
                 Peeked::Nothing => (false, false),
             };
             self.half_closed = fin;
-            if fin && waiting == Waiting::Held {
+            if fin && waiting == (Waiting::Held { has_asked: false }) {
                 // In TLS the goodbye is bytes, too, and what arrived with the handshake is no longer in the kernel.
                 let said_something =
                     if client.tls().is_some() { client.has_words(cx) } else { has_bytes };

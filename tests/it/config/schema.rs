@@ -179,6 +179,8 @@ fn the_schema_refuses_what_a_schema_can_see() {
         "portless-behind-unix",
         "proxy-v1-with-udp",
         "regex-too-large",
+        "retry-until-spliced",
+        "retry-until-udp",
         "short-token",
         "small-client-buffer",
         "socket-buffers-half",
