@@ -145,7 +145,10 @@ impl Terms {
     /// Whether anything about a session may have to be known before it is routed.
     pub fn looks_at_first_bytes(&self) -> bool {
         let config = &self.config;
-        config.proxy_protocol.is_some() || !self.routes.is_empty() || config.tls.is_some()
+        config.proxy_protocol.is_some()
+            || !self.routes.is_empty()
+            || config.tls.is_some()
+            || config.postgres_cancel == config::PostgresCancel::All
     }
 
     /// Sessions that ended with that reason before any backend was tried. `None`: none can.

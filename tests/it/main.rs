@@ -12,6 +12,7 @@ mod bandwidth;
 mod binary;
 mod blame;
 mod busy_poll;
+mod cancel;
 mod by_hand;
 mod check_command;
 mod config;

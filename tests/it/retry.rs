@@ -170,7 +170,7 @@ fn served_by_the_other(files: &Files, odd: Odd, length: usize, tls: Tls, is_half
     let (before, after) = sent.split_at(length / 3);
     client.write_all(before).unwrap();
     client.flush().unwrap();
-    if length % 2 == 0 {
+    if length.is_multiple_of(2) {
         // So that the odd one may be gone before the rest: nobody tells.
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -415,9 +415,8 @@ fn the_second_attempt_is_as_whole_as_the_first() {
 }
 
 fn state(balancer: &Balancer, index: usize) -> BackendState {
-    let snapshot = balancer.supervisor().plane.snapshot.load();
-    let state = snapshot.pools["main"].backends[index].status().state;
-    state
+    let pool = Arc::clone(&balancer.supervisor().plane.snapshot.load().pools["main"]);
+    pool.backends[index].status().state
 }
 
 fn with_passive(mut config: Config) -> Config {

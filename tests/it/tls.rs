@@ -162,8 +162,11 @@ impl Files {
         listener: &TcpListener,
         name: &str,
     ) -> StreamOwned<ServerConnection, TcpStream> {
-        let connection = self.accept_state(name);
-        StreamOwned::new(connection, listener.accept().unwrap().0)
+        self.serve(listener.accept().unwrap().0, name)
+    }
+
+    pub fn serve(&self, stream: TcpStream, name: &str) -> StreamOwned<ServerConnection, TcpStream> {
+        StreamOwned::new(self.accept_state(name), stream)
     }
 }
 

@@ -9,8 +9,11 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Maitred, Process, balanced, free_port, output, program, run_as, succeed, user, wait_for,
+    Maitred, Process, backends, balanced, free_port, output, program, run_as, succeed, user,
+    wait_for,
 };
+
+use crate::names::certify;
 
 const PACKAGE: &str = "postgresql-15";
 
@@ -132,4 +135,64 @@ fn a_killed_server_costs_no_more_than_its_own_sessions() {
     for (name, before) in ["s0", "s1", "s2"].into_iter().zip(before) {
         assert!(maitred.sessions_total(name) >= before + 3.0, "{name} got its share");
     }
+}
+
+/// Cancels the query of a psql that is connected through maitred, so often, as an impatient user does.
+fn cancelled(servers: &[u16], port: u16, mode: &str, times: usize) -> usize {
+    let mut cancelled = 0;
+    for number in 0..times {
+        // The server sleeps, until it is told not to.
+        let query = format!("select pg_sleep(60), {number}");
+        let mut psql = client("psql", port);
+        psql.env("PGSSLMODE", mode).args(["-c", &query, "postgres"]);
+        let psql = Process::start(psql.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let running = format!(
+            "select 1 from pg_stat_activity where state = 'active' and query = '{query}' and wait_event = 'PgSleep'"
+        );
+        wait_for("the query to run", || {
+            servers.iter().any(|server| {
+                let mut ask = client("psql", *server);
+                let asked = output(ask.args(["-At", "-c", &running, "postgres"]));
+                asked.stdout.starts_with(b"1")
+            })
+        });
+        psql.signal(Signal::INT);
+        let (_, _, said) = psql.outcome();
+        if said.contains("canceling statement due to user request") {
+            cancelled += 1;
+        } else {
+            println!("{mode}, {number}: {said}");
+        }
+    }
+    cancelled
+}
+
+/// CANCELS=100 tries each way so often.
+#[test]
+fn a_query_is_cancelled_on_whichever_server_it_runs() {
+    let dir = databases();
+    let ports = [free_port(), free_port()];
+    let _servers = [0, 1].map(|index| start(&dir.path().join(format!("s{index}")), ports[index]));
+    let times = std::env::var("CANCELS").ok().and_then(|it| it.parse().ok()).unwrap_or(8);
+    certify(dir.path(), "db.test");
+    let place = dir.path().display();
+    let tls = format!(
+        "tls: {{certificates: [{{certificate: {place}/db.test.crt, key: {place}/db.test.key}}], alpn: [postgresql]}}"
+    );
+    let (plain, encrypted) = (free_port(), free_port());
+    let maitred = Maitred::start(&format!(
+        "listeners:
+  plain: {{bind: \"127.0.0.1:{plain}\", pool: main, postgres_cancel: all}}
+  encrypted: {{bind: \"127.0.0.1:{encrypted}\", pool: main, postgres_cancel: all, {tls}}}
+pools: {{main: {{balance: round_robin, backends: [{}], health: {{probe: none}}}}}}
+",
+        backends(&ports)
+    ));
+    for (port, mode) in [(plain, "disable"), (plain, "prefer"), (encrypted, "require")] {
+        let cancelled = cancelled(&ports, port, mode, times);
+        println!("{mode}: {cancelled} of {times} queries cancelled");
+        assert_eq!(cancelled, times, "{mode}");
+    }
+    let sessions = ["s0", "s1"].map(|server| maitred.sessions_total(server));
+    assert!(sessions.iter().all(|count| *count >= times as f64), "both served: {sessions:?}");
 }

@@ -32,6 +32,10 @@ mapping! {
         proxy_protocol: OrNone<ProxyProtocol> = "none" [tcp];
         /// TLS 1.2 and 1.3 end here, within `timeouts.preread`. `none`: TLS is passed on as it is.
         tls: OrNone<ListenerTls> = "none" [hand Option<Arc<Server>>] [tcp];
+        /// `all`: what a PostgreSQL client sends to cancel its query (a CancelRequest, which names no server) goes to every
+        /// backend of the pool that is up, at most 64. So the first bytes of each client are awaited, within
+        /// `timeouts.preread` ([at the door](door.md)).
+        postgres_cancel: PostgresCancel = "none" [tcp];
         /// Bytes looked at before a session is routed, PROXY header and ClientHello each. The client's buffer, where
         /// `socket_buffers` sets one, must hold as many.
         preread_size: Size<1_024, 65_536, usize> = "16KiB" [tcp];
@@ -243,6 +247,16 @@ words! {
 words! {
     /// How bytes are moved.
     RelayMode { "auto" => Auto, "copy" => Copy, "splice" => Splice }
+}
+
+words! {
+    /// Where a PostgreSQL client's CancelRequest goes.
+    PostgresCancel {
+        /// Where any session would go.
+        "none" => None,
+        /// To every backend of the pool that is up.
+        "all" => All,
+    }
 }
 
 words! {

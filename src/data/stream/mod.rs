@@ -149,6 +149,14 @@ impl Stream {
         }
     }
 
+    /// Looks further ahead in what a TLS client says (`Tls::ahead`); ready with how many more bytes were found.
+    pub fn poll_ahead(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Kind::Encrypted(Some(own)) => own.tls.poll_ahead(&own.plain, cx, most),
+            Kind::Plain(_) | Kind::Encrypted(None) => Poll::Ready(Ok(0)),
+        }
+    }
+
     pub fn tls(&self) -> Option<&Tls> {
         match &self.0 {
             Kind::Encrypted(Some(own)) => Some(&own.tls),

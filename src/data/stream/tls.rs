@@ -15,11 +15,31 @@ pub struct Tls {
     connection: Connection,
     /// The far side ended without TLS' goodbye: the stream may have been truncated by an attacker.
     is_truncated: bool,
+    /// Read in order to be looked at, and still to be read.
+    ahead: Vec<u8>,
 }
 
 impl Tls {
     pub fn new(connection: Connection) -> Tls {
-        Tls { connection, is_truncated: false }
+        Tls { connection, is_truncated: false, ahead: Vec::new() }
+    }
+
+    /// What `poll_ahead` found, and nobody has read yet.
+    pub fn ahead(&self) -> &[u8] {
+        &self.ahead
+    }
+
+    /// Looks further ahead, `most` bytes at most; ready with how many more were found, zero is the end.
+    pub fn poll_ahead(
+        &mut self,
+        plain: &Plain,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        let mut more = vec![0; most.saturating_sub(self.ahead.len())];
+        let count = ready!(self.poll_decrypted(plain, cx, &mut more))?;
+        self.ahead.extend_from_slice(&more[..count]);
+        Poll::Ready(Ok(count))
     }
 
     pub fn is_truncated(&self) -> bool {
@@ -49,6 +69,24 @@ impl Tls {
     }
 
     pub fn poll_read(
+        &mut self,
+        plain: &Plain,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.ahead.is_empty() {
+            return self.poll_decrypted(plain, cx, buffer);
+        }
+        let count = self.ahead.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.ahead[..count]);
+        self.ahead.drain(..count);
+        if self.ahead.is_empty() {
+            self.ahead = Vec::new();
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_decrypted(
         &mut self,
         plain: &Plain,
         cx: &mut Context<'_>,
@@ -97,7 +135,7 @@ impl Tls {
 
     /// Whether anything is still to be read. Reads from the socket until that is known: what was read stays here.
     pub fn has_words(&mut self, plain: &Plain, cx: &mut Context<'_>) -> bool {
-        loop {
+        while self.ahead.is_empty() {
             match self.connection.reader().fill_buf() {
                 Ok(words) => return !words.is_empty(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -108,12 +146,13 @@ impl Tls {
                 Poll::Ready(Err(_)) | Poll::Pending => return false,
             }
         }
+        true
     }
 
     /// Whether any bytes wait here, for the kernel or for a reader.
     pub fn holds_bytes(&mut self) -> bool {
         let unread = self.connection.reader().fill_buf().is_ok_and(|words| !words.is_empty());
-        unread || self.connection.wants_write()
+        unread || !self.ahead.is_empty() || self.connection.wants_write()
     }
 
     /// Nothing more will be written; the goodbye goes out at the next flush.

@@ -251,9 +251,9 @@ impl Search<'_> {
 }
 
 /// How often a full queue is retried: more often than anybody notices.
-const QUEUE: Duration = Duration::from_millis(10);
+pub(super) const QUEUE: Duration = Duration::from_millis(10);
 
-fn is_queue_full(error: &io::Error) -> bool {
+pub(super) fn is_queue_full(error: &io::Error) -> bool {
     // For an internet address this would be EADDRNOTAVAIL: the kernel queues those itself.
     error.raw_os_error() == Some(libc::EAGAIN)
 }
@@ -305,7 +305,7 @@ fn failed(session: &Session, pool: &Pool, backend: &Backend, why: Failure) {
 }
 
 /// Begins a connection; it is made or fails in the background.
-fn open(
+pub(super) fn open(
     session: &Session,
     pool: &Pool,
     address: &SockAddr,

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::pace::Pace;
 use super::replay::Replay;
 use crate::border::addr::{ClientAddr, LocalAddr};
@@ -25,6 +27,8 @@ pub struct Told {
     pub wants_postgres_tls: bool,
     /// It asked for TLS as PostgreSQL clients do, and the TLS is terminated here.
     pub speaks_postgres: bool,
+    /// A PostgreSQL client's CancelRequest: it says nothing else.
+    pub cancel: Option<Bytes>,
     /// First bytes that were looked at; if the session is refused, everything that it sent.
     pub looked_at: usize,
     /// What was wrong with it.

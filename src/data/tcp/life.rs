@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use super::cancel;
 use super::connect;
 use super::ending::Ending;
 use super::mailbox::Arrival;
@@ -110,6 +111,9 @@ async fn reach(session: Rc<Session>, socket: OwnedFd) -> Result<Relay, CloseReas
         looked.map_err(|reason| refuse(&session, &mut client, reason))?;
     }
     let pool = session.pool().ok_or_else(|| refuse(&session, &mut client, CloseReason::NoRoute))?;
+    if let Some(request) = session.take_cancel() {
+        return Err(Box::pin(cancel::tell_all(&session, &mut client, pool, request)).await);
+    }
     if pool.config.hash.key == HashKey::ServerName {
         let looked = Box::pin(preread::server_name(&session, &mut client)).await;
         looked.map_err(|reason| refuse(&session, &mut client, reason))?;

@@ -24,6 +24,7 @@ mod preread;
 mod refusal;
 
 // To a backend.
+mod cancel;
 mod connect;
 mod search;
 mod hold;

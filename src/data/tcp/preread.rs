@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use rustix::net::{RecvFlags, SendFlags};
 use rustls::server::Acceptor;
 use tokio::time::{Sleep, sleep};
@@ -16,9 +17,11 @@ use tokio::time::{Sleep, sleep};
 use super::session::Session;
 use crate::border::record::{CloseReason, Stage};
 use crate::border::snapshot::Listener;
+use crate::config::PostgresCancel;
 use crate::data::admit::{self, PrereadPermit};
 use crate::data::route::{Decision, Facts};
 use crate::data::stream::Stream;
+use crate::data::stream::tls::Tls;
 use crate::data::tls;
 use crate::data::wire::Progress;
 use crate::data::wire::client_hello::{self, BadHello, Hello, Protocols};
@@ -30,21 +33,27 @@ use crate::sys::socket::{self, Peeked};
 pub async fn preread(session: &Session, client: &mut Stream) -> Result<(), CloseReason> {
     let listener = &session.listener;
     let judge = session.told(|told| told.sender_of.clone()).flatten();
-    if judge.is_none() && listener.routes.is_empty() && listener.config.tls.is_none() {
+    let cancels = listener.config.postgres_cancel == PostgresCancel::All;
+    let is_plain = listener.routes.is_empty() && listener.config.tls.is_none() && !cancels;
+    if judge.is_none() && is_plain {
         return Ok(());
     }
     let mut wait = Wait { session, client, place: None, deadline: None };
     if let Some(judge) = judge {
         wait.header(judge).await?;
     }
-    if let Some(server) = &listener.config.tls {
+    // Some clients send it in clear also where they speak TLS otherwise.
+    let is_cancel = wait.cancels_in_clear().await?;
+    if let Some(server) = listener.config.tls.as_ref().filter(|_| !is_cancel) {
         wait.handshake(server).await?;
+        wait.cancels_in_tls().await?;
     }
     let mut decision = session
         .told(|told| listener.routes.decide(facts(session, told.hello.as_ref())))
         .unwrap_or_else(|| listener.routes.decide(facts(session, None)));
     if decision == Decision::Undecided {
         let hello = wait.hello().await?;
+        // A CancelRequest in clear names no server.
         decision = listener.routes.decide(facts(session, Some(&hello)));
         session.tell(|told| told.hello = Some(hello));
     }
@@ -85,6 +94,18 @@ fn facts<'a>(session: &Session, hello: Option<&'a Hello>) -> Facts<'a> {
     Facts { client: session.client().ip(), port: session.local().port(), hello }
 }
 
+/// Why TLS with the client ended.
+fn broke(session: &Session, error: &io::Error) -> CloseReason {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => CloseReason::ClientClosed,
+        io::ErrorKind::InvalidData => {
+            session.tell(|told| told.cause = Some(tls::explain(error).into()));
+            CloseReason::TlsFailed
+        }
+        _ => CloseReason::ClientReset,
+    }
+}
+
 /// What is held while bytes are awaited.
 struct Wait<'a> {
     session: &'a Session,
@@ -114,7 +135,61 @@ impl Wait<'_> {
         Ok(())
     }
 
+    /// Whether the client's first bytes are a CancelRequest, if this is to be known; it is taken then.
+    async fn cancels_in_clear(&mut self) -> Result<bool, CloseReason> {
+        if self.session.listener.config.postgres_cancel == PostgresCancel::None {
+            return Ok(false);
+        }
+        let request = self.until(|bytes| {
+            Ok::<_, CloseReason>(match postgres::cancel(bytes) {
+                Progress::Partial => Progress::Partial,
+                Progress::Whole(length) => {
+                    Progress::Whole(length.map(|length| Bytes::copy_from_slice(&bytes[..length])))
+                }
+            })
+        });
+        let request = request.await??;
+        if let Some(request) = &request {
+            self.take(request.len())?;
+        }
+        let is_cancel = request.is_some();
+        self.session.tell(|told| told.cancel = request);
+        Ok(is_cancel)
+    }
+
+    /// The same, after a handshake. What is not a CancelRequest is left for the relay.
+    async fn cancels_in_tls(&mut self) -> Result<(), CloseReason> {
+        let session = self.session;
+        if session.listener.config.postgres_cancel == PostgresCancel::None || self.is_cancel() {
+            return Ok(());
+        }
+        let request = self.limited(|client, cx| {
+            loop {
+                let ahead = client.tls().map(Tls::ahead).unwrap_or_default();
+                if let Progress::Whole(length) = postgres::cancel(ahead) {
+                    let request = length.map(|length| Bytes::copy_from_slice(&ahead[..length]));
+                    return Poll::Ready(Ok(request));
+                }
+                match ready!(client.poll_ahead(cx, postgres::CANCEL_MOST)) {
+                    Ok(0) => return Poll::Ready(Err(CloseReason::ClientClosed)),
+                    Ok(_) => {}
+                    Err(error) => return Poll::Ready(Err(broke(session, &error))),
+                }
+            }
+        });
+        let request = request.await?;
+        session.tell(|told| told.cancel = request);
+        Ok(())
+    }
+
+    fn is_cancel(&self) -> bool {
+        self.session.told(|told| told.cancel.is_some()) == Some(true)
+    }
+
     async fn hello(&mut self) -> Result<Hello, CloseReason> {
+        if self.is_cancel() {
+            return Ok(Hello::default());
+        }
         let is_promised = match self.session.listener.routes.name_servers() {
             true => self.postgres_asks().await?,
             false => false,
@@ -122,7 +197,7 @@ impl Wait<'_> {
         if is_promised {
             self.session.tell(|told| told.wants_postgres_tls = true);
         }
-        self.client_hello(is_promised).await
+        if self.is_cancel() { Ok(Hello::default()) } else { self.client_hello(is_promised).await }
     }
 
     /// Answers a PostgreSQL client that asks for TLS; returns whether one did.
@@ -139,6 +214,9 @@ impl Wait<'_> {
                 Some(postgres::Request::GssEncryption) => {
                     self.take(postgres::LENGTH)?;
                     self.answer(&[postgres::NO])?;
+                    if self.cancels_in_clear().await? {
+                        break;
+                    }
                 }
             }
         }
@@ -237,6 +315,9 @@ impl Wait<'_> {
         if server.is_for_postgres() && self.postgres_asks().await? {
             self.session.tell(|told| told.speaks_postgres = true);
         }
+        if self.is_cancel() {
+            return Ok(());
+        }
         self.turn_away_in_clear().await?;
         let most = self.session.listener.config.preread_size;
         let (mut acceptor, mut read) = (Acceptor::default(), 0);
@@ -244,7 +325,7 @@ impl Wait<'_> {
             .limited(|client, cx| client.poll_hello(&mut acceptor, &mut read, most, cx).map(Ok))
             .await?;
         self.session.tell(|told| told.looked_at = read);
-        let accepted = accepted.map_err(|error| self.broke(&error))?;
+        let accepted = accepted.map_err(|error| broke(self.session, &error))?;
         let first = accepted.client_hello();
         let hello = Hello {
             server_name: first
@@ -261,11 +342,14 @@ impl Wait<'_> {
                 // Writing to memory does not fail.
                 let _ = alert.write(&mut text);
                 let _ = self.answer(&text);
-                return Err(self.broke(&io::Error::new(io::ErrorKind::InvalidData, error)));
+                return Err(broke(
+                    self.session,
+                    &io::Error::new(io::ErrorKind::InvalidData, error),
+                ));
             }
         }
         let outcome = self.limited(|client, cx| client.poll_handshake(cx).map(Ok)).await?;
-        outcome.map_err(|error| self.broke(&error))
+        outcome.map_err(|error| broke(self.session, &error))
     }
 
     /// A PostgreSQL client that did not get TLS would not understand an alert.
@@ -286,18 +370,6 @@ impl Wait<'_> {
             return Err(CloseReason::TlsFailed);
         }
         Ok(())
-    }
-
-    /// Why a handshake ended.
-    fn broke(&self, error: &io::Error) -> CloseReason {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof => CloseReason::ClientClosed,
-            io::ErrorKind::InvalidData => {
-                self.session.tell(|told| told.cause = Some(tls::explain(error).into()));
-                CloseReason::TlsFailed
-            }
-            _ => CloseReason::ClientReset,
-        }
     }
 
     /// Consumes bytes that were looked at.

@@ -191,6 +191,12 @@ impl Session {
         Some(result)
     }
 
+    /// The CancelRequest that is all it has to say, if it is one of those.
+    pub fn take_cancel(&self) -> Option<bytes::Bytes> {
+        self.told(|told| told.cancel.is_some()).filter(|is_cancel| *is_cancel)?;
+        self.tell(|told| told.cancel.take())
+    }
+
     pub fn set_backend(&self, backend: Arc<Backend>) {
         self.backend.set(Some(backend));
     }
@@ -306,6 +312,15 @@ impl Session {
         let load = self.worker.load();
         if spliced { &load.spliced_bytes } else { &load.copied_bytes }.add(count);
         self.last_byte_ms.set(clock::coarse_ms());
+    }
+
+    /// One of several backends was sent so much of it.
+    pub fn told_a_backend(&self, backend: &Backend, count: usize) {
+        let count = count as u64;
+        let bytes = self.bytes.get();
+        self.bytes.set(Bytes { backend_sent: bytes.backend_sent + count, ..bytes });
+        backend.live.counters.of(self.worker.id).sent_bytes.add(count);
+        self.worker.load().copied_bytes.add(count);
     }
 
     /// The backend's first byte: how long did it take?

@@ -177,6 +177,7 @@ fn the_schema_refuses_what_a_schema_can_see() {
         "overflow",
         "overlapping-ranges",
         "portless-behind-unix",
+        "postgres-cancel-udp",
         "proxy-v1-with-udp",
         "regex-too-large",
         "retry-until-spliced",
