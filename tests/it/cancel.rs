@@ -181,6 +181,43 @@ fn where_tls_ends_it_is_taken_in_clear_and_in_tls() {
     }
 }
 
+/// libpq since version 17 asks for TLS first, if it may, and cancels on the same connection when the server refuses.
+#[test]
+fn after_a_refused_request_for_tls_the_others_are_told_too() {
+    let request = request(4);
+    for asks in [&[REQUEST_FOR_TLS][..], &[REQUEST_FOR_GSS, REQUEST_FOR_TLS]] {
+        let (told, mut addresses) = told(3, request.len());
+        let (own, address) = loopback();
+        addresses.insert(0, address);
+        let mut config = config(&addresses);
+        balancer::pool(&mut config).balance = config::Balance::FirstAvailable;
+        let balancer = Balancer::start(config);
+        let mut client = TcpStream::connect(balancer.address()).unwrap();
+        client.write_all(&asks[0]).unwrap();
+        let mut server = own.accept().unwrap().0;
+        for (number, ask) in asks.iter().enumerate() {
+            if number > 0 {
+                client.write_all(ask).unwrap();
+            }
+            let mut got = [0; 8];
+            server.read_exact(&mut got).unwrap();
+            assert_eq!(got, *ask);
+            server.write_all(b"N").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+        }
+        client.write_all(&request).unwrap();
+        let mut got = vec![0; request.len()];
+        server.read_exact(&mut got).unwrap();
+        assert_eq!(got, request);
+        wait_for("the others to be told", || told.iter().all(|it| it.got().len() == 1));
+        assert!(told.iter().all(|it| it.got() == [request.clone()]));
+        drop(server);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        drop(client);
+        assert_eq!(balancer.ending(), (Stage::Relay, CloseReason::BackendClosed));
+    }
+}
+
 /// What was looked at reaches the one backend, once.
 #[test]
 fn sessions_go_their_way() {

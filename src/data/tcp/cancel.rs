@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use tokio::time::error::Elapsed;
+use socket2::SockAddr;
 use tokio::time::{sleep, timeout};
 
 use super::connect::{self, Opened, QUEUE};
@@ -29,7 +29,7 @@ const MOST: usize = 64;
 /// What a server says before it closes is not read any further.
 const ANSWER: usize = 64 * 1024;
 
-type Telling<'a> = Pin<Box<dyn Future<Output = Result<io::Result<()>, Elapsed>> + 'a>>;
+type Telling = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Tells all of them, and ends the session.
 pub async fn tell_all(
@@ -40,24 +40,15 @@ pub async fn tell_all(
 ) -> CloseReason {
     session.stage.set(Stage::Relay);
     session.taken(true, request.len());
-    let is_up = |backend: &&Arc<Backend>| backend.live.down.ms().is_none();
-    let backends = pool.backends.iter().filter(is_up).take(MOST);
-    let (door, pool) = (&*client, &*pool);
-    let mut tellings: Vec<Telling<'_>> = Vec::new();
-    for backend in backends {
-        let telling = tell(session, door, pool, backend, request.clone());
-        tellings.push(Box::pin(timeout(pool.config.connect.timeout, telling)));
-    }
+    let mut tellings = tellings(session, client, &pool, &request, None);
     let cut = poll_fn(|cx| {
         if let Some(reason) = session.poll_cut(cx) {
             return Poll::Ready(Some(reason));
         }
-        // Whoever cannot be told has no query that could be cancelled.
         tellings.retain_mut(|telling| telling.as_mut().poll(cx).is_pending());
         if tellings.is_empty() { Poll::Ready(None) } else { Poll::Pending }
     })
     .await;
-    drop(tellings);
     client.end();
     // What does not fit at once is not sent.
     let _ = poll_fn(|cx| Poll::Ready(client.poll_flush(cx))).await;
@@ -65,37 +56,82 @@ pub async fn tell_all(
     cut.unwrap_or(CloseReason::ClientClosed)
 }
 
-async fn tell(
-    session: &Session,
+/// The same for a client that asked for TLS first and was refused it by its backend, as libpq does since version 17: that
+/// backend hears the request from the client itself, and the others are told meanwhile.
+pub fn tell_others(session: &Rc<Session>, client: &Stream, request: &Bytes) {
+    let Some(pool) = session.pool() else { return };
+    let own = session.with_backend(Arc::clone);
+    for telling in tellings(session, client, &pool, request, own) {
+        tokio::task::spawn_local(telling);
+    }
+}
+
+fn tellings(
+    session: &Rc<Session>,
     client: &Stream,
-    pool: &Pool,
-    backend: &Backend,
-    mut request: Bytes,
-) -> io::Result<()> {
-    let address = socket::backend_sockaddr(&backend.address, session.local())?;
-    let address = address.ok_or(io::ErrorKind::AddrNotAvailable)?;
-    let greeting = Greeting::new(session, client, pool, backend, &address);
-    let mut greeting = greeting.map_err(|_| io::ErrorKind::InvalidInput)?;
-    let Opened { mut stream, mut lease } = loop {
-        match connect::open(session, pool, &address, true) {
-            Err(error) if connect::is_queue_full(&error) => sleep(QUEUE).await,
-            opened => break opened?,
-        }
+    pool: &Arc<Pool>,
+    request: &Bytes,
+    but: Option<Arc<Backend>>,
+) -> Vec<Telling> {
+    let is_up = |backend: &&Arc<Backend>| backend.live.down.ms().is_none();
+    let is_other = |backend: &&Arc<Backend>| {
+        but.as_ref().is_none_or(|but| !Arc::ptr_eq(&but.live, &backend.live))
     };
-    let greeted = poll_fn(|cx| greeting.poll(&mut stream, cx)).await;
-    greeted.map_err(|_| io::ErrorKind::ConnectionRefused)?;
-    if let Some(lease) = &mut lease {
-        lease.connected(&stream);
+    let backends = pool.backends.iter().filter(is_up).filter(is_other);
+    let room = MOST - usize::from(but.is_some());
+    let tellings = backends.take(room).filter_map(|backend| -> Option<Telling> {
+        let told = Told {
+            session: Rc::clone(session),
+            pool: Arc::clone(pool),
+            backend: Arc::clone(backend),
+        };
+        let address = socket::backend_sockaddr(&backend.address, session.local()).ok()??;
+        let greeting = Greeting::new(session, client, pool, backend, &address).ok()?;
+        let request = request.clone();
+        Some(Box::pin(async move {
+            let limit = told.pool.config.connect.timeout;
+            // Whoever cannot be told has no query that could be cancelled.
+            let _ = timeout(limit, told.tell(&address, greeting, request)).await;
+        }))
+    });
+    tellings.collect()
+}
+
+/// One that is told.
+struct Told {
+    session: Rc<Session>,
+    pool: Arc<Pool>,
+    backend: Arc<Backend>,
+}
+
+impl Told {
+    async fn tell(
+        &self,
+        address: &SockAddr,
+        mut greeting: Greeting,
+        mut request: Bytes,
+    ) -> io::Result<()> {
+        let Opened { mut stream, mut lease } = loop {
+            match connect::open(&self.session, &self.pool, address, true) {
+                Err(error) if connect::is_queue_full(&error) => sleep(QUEUE).await,
+                opened => break opened?,
+            }
+        };
+        let greeted = poll_fn(|cx| greeting.poll(&mut stream, cx)).await;
+        greeted.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        if let Some(lease) = &mut lease {
+            lease.connected(&stream);
+        }
+        let length = request.len();
+        poll_fn(|cx| poll_send(&mut stream, &mut request, cx)).await?;
+        self.session.told_a_backend(&self.backend, length);
+        poll_fn(|cx| poll_end(&mut stream, cx)).await?;
+        if let Some(lease) = &mut lease {
+            // The server closed first.
+            lease.ended(PortEnd::Free);
+        }
+        Ok(())
     }
-    let length = request.len();
-    poll_fn(|cx| poll_send(&mut stream, &mut request, cx)).await?;
-    session.told_a_backend(backend, length);
-    poll_fn(|cx| poll_end(&mut stream, cx)).await?;
-    if let Some(lease) = &mut lease {
-        // The server closed first.
-        lease.ended(PortEnd::Free);
-    }
-    Ok(())
 }
 
 fn poll_send(

@@ -338,6 +338,9 @@ impl Half {
             let is_tls = taken[0] == TLS_HANDSHAKE || taken.starts_with(&postgres::TLS_REQUEST);
             session.speaks_tls.set(is_tls);
         }
+        if self.from == Side::Client {
+            session.look_for_cancel(taken);
+        }
         if self.is_on_trial && self.from == Side::Client {
             self.is_on_trial = session.keep_for_another(taken);
         }

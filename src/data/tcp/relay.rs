@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::cancel;
 use super::connect::Connected;
 use super::half::{End, Event, Half, Side, State, is_reset};
 use super::port_book::End as PortEnd;
@@ -114,6 +115,12 @@ impl Relay {
                 if let Some(verdict) = self.handle(from, event) {
                     return Poll::Ready(verdict);
                 }
+            }
+            if from == Side::Client
+                && self.session.may_cancel()
+                && let Some(request) = self.session.take_cancel()
+            {
+                cancel::tell_others(&self.session, &self.client, &request);
             }
             if let State::Ending(end) = self.half(from).state {
                 // Read, but not delivered yet: the timeouts of a half-closed session apply already.

@@ -14,11 +14,13 @@ use crate::border::addr::{ClientAddr, LocalAddr, PackedClientAddr};
 use crate::border::plane::{SessionFilter, SessionRow};
 use crate::border::record::{Bytes, CloseReason, Stage};
 use crate::border::snapshot::Listener;
+use crate::config::PostgresCancel;
 use crate::data::admit::{self, ListenerPermit};
 use crate::data::limits::{ClientNet, ClientPermit};
 use crate::data::pool::backend::{Backend, CONNECT_BOUNDS};
 use crate::data::pool::{BackendPermit, Pool};
 use crate::data::wire::proxy_protocol::Ends;
+use crate::data::wire::{Progress, postgres};
 use crate::sys::clock::{self, Moment};
 
 /// Without a byte for this long a session is in a quiet moment: longer than a network takes to answer, shorter than
@@ -195,6 +197,27 @@ impl Session {
     pub fn take_cancel(&self) -> Option<bytes::Bytes> {
         self.told(|told| told.cancel.is_some()).filter(|is_cancel| *is_cancel)?;
         self.tell(|told| told.cancel.take())
+    }
+
+    /// A client that was refused TLS by its backend, and GSS encryption before, may send its CancelRequest afterwards.
+    pub fn look_for_cancel(&self, taken: &[u8]) {
+        if self.listener.config.postgres_cancel == PostgresCancel::None {
+            return;
+        }
+        let asked =
+            |count| count == postgres::LENGTH as u64 || count == 2 * postgres::LENGTH as u64;
+        if asked(self.bytes.get().client_received)
+            && postgres::cancel(taken) == Progress::Whole(Some(taken.len()))
+        {
+            self.tell(|told| told.cancel = Some(bytes::Bytes::copy_from_slice(taken)));
+        }
+    }
+
+    /// Whether it may have sent one by now, and no more.
+    pub fn may_cancel(&self) -> bool {
+        const MOST: u64 = (2 * postgres::LENGTH + postgres::CANCEL_MOST) as u64;
+        self.listener.config.postgres_cancel == PostgresCancel::All
+            && self.bytes.get().client_received <= MOST
     }
 
     pub fn set_backend(&self, backend: Arc<Backend>) {
