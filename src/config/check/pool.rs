@@ -82,6 +82,11 @@ fn check_retries(given: &Given<Pool>, users: Users, faults: &mut Faults) {
         let fault = Fault::error(Code::OtherProtocol, retry_until.span, message, hint);
         faults.push(fault.also(udp, "a UDP listener uses this pool"));
     }
+    if connect.is_some_and(|connect| connect.attempts.value() == Some(&1)) {
+        let message = "`retry_until` matters only where there may be another attempt";
+        let hint = "allow `attempts: 2` or more, or leave it out";
+        faults.warning(Code::WithoutEffect, retry_until.span, message, hint);
+    }
     if let Some(splice) = users.splice {
         let message = "`retry_until: first_byte` keeps a client's first bytes, and spliced bytes are never seen";
         let hint = "write `relay: auto` or `relay: copy` in the listener";
