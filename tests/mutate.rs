@@ -14,7 +14,8 @@ use std::fmt::Debug;
 use corpus::{corpus, mutate};
 use maitred::data::wire::client_hello::{self, BadHello};
 use maitred::data::wire::proxy_protocol::{self, BadHeader};
-use maitred::data::wire::{Progress, postgres};
+use maitred::data::wire::scram::{Binding, Scram};
+use maitred::data::wire::{Progress, mysql, postgres, postgres_client, redis};
 
 const MOST: usize = 16 << 10;
 const SEED: u64 = 0x6d61_6974_7265_6421;
@@ -92,5 +93,46 @@ fn client_hellos() {
             postgres::read(&bytes[..cut]) == Progress::Partial
                 || postgres::read(&bytes[..cut]) == asked
         );
+    });
+}
+
+/// What a server says to a probe that logs in.
+#[test]
+fn servers_of_databases() {
+    let scram = Scram::new(Binding::Unavailable, "abc".to_owned());
+    run("databases", |bytes, cut| {
+        let whole = postgres_client::read(bytes);
+        is_kept(postgres_client::read(&bytes[..cut]), whole, bytes);
+        if let Ok(Progress::Whole((message, taken))) = whole {
+            assert_eq!(taken, 5 + message.body.len());
+        }
+        let whole = mysql::read(bytes);
+        is_kept(mysql::read(&bytes[..cut]), whole, bytes);
+        if let Ok(Progress::Whole((packet, taken))) = whole {
+            assert_eq!(taken, 4 + packet.body.len());
+        }
+        let whole = redis::read(bytes);
+        is_kept(redis::read(&bytes[..cut]), redis::read(bytes), bytes);
+        if let Ok(Progress::Whole((_, taken))) = whole {
+            assert!(taken <= bytes.len());
+        }
+        // The bodies of messages, which come whole: no more is made of them than they hold.
+        let of = |columns: Option<Vec<Option<&[u8]>>>| {
+            let texts = columns.unwrap_or_default();
+            texts.into_iter().flatten().map(<[u8]>::len).sum::<usize>()
+        };
+        assert!(of(postgres_client::columns(bytes)) <= bytes.len());
+        assert!(of(mysql::columns(bytes)) <= bytes.len());
+        let told = postgres_client::told(bytes);
+        assert!(told.code.len() + told.message.len() <= bytes.len());
+        let _ = (postgres_client::wanted(bytes), mysql::column_name(bytes));
+        let _ = (mysql::reply(bytes), mysql::answer(bytes), mysql::row_reply(bytes));
+        let _ = (redis::info(bytes, "role"), mysql::sealed("x", b"nonce", bytes));
+        if let Some(greeting) = mysql::greeting(bytes) {
+            assert!((20..=260).contains(&greeting.nonce.len()), "{bytes:?}");
+        }
+        if let Ok(first) = scram.read_first(bytes) {
+            assert!(first.salt.len() <= 1024 && first.iterations.get() <= 1_000_000);
+        }
     });
 }

@@ -30,6 +30,7 @@ mod idle_first;
 mod lacks;
 mod listener;
 mod lists;
+mod lying_databases;
 mod name_server;
 mod on_down_reasons;
 mod oracle;

@@ -181,7 +181,17 @@ impl Ward {
             rules.insert(Arc::clone(&pool.name), rule);
         }
         self.rules = rules;
-        self.watches = watches;
+        for (identity, before) in std::mem::replace(&mut self.watches, watches) {
+            let now = self.watches.get(&identity);
+            if now.is_none_or(|now| !Rc::ptr_eq(&now.watched, &before.watched)) {
+                before.watched.retire();
+            }
+        }
+        for pool in &self.pools {
+            if self.rules.get(&pool.name).is_none_or(|rules| !rules.entries.is_blind()) {
+                pool.shared.is_blind.store(false, Relaxed);
+            }
+        }
         // The lines that nobody listens to any more.
         let ended = self.lines.extract_if(|way, following| {
             let heard = listeners.remove(way).unwrap_or_default();
@@ -235,7 +245,6 @@ impl Ward {
             Some(rules) => Rc::clone(&rules.prober),
             None => Rc::new(Prober::new(&pool.config)?),
         };
-        pool.shared.is_blind.store(false, Relaxed);
         let health = pool.config.health.clone();
         let judge = Judge::new(&health);
         Some(Rc::new(Rules { health, prober, judge, entries: Entries::default() }))

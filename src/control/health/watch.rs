@@ -69,6 +69,11 @@ impl Watched {
         self.current.borrow().clone()
     }
 
+    /// It is watched no longer; a probe that is under way says nothing about it.
+    pub fn retire(&self) {
+        self.rules.entries.forget(&self.entry);
+    }
+
     /// Whether it wants to know: not in maintenance.
     pub fn listens(&self) -> bool {
         let Current { backend, .. } = self.current();
@@ -112,12 +117,6 @@ impl Watched {
             herald.tell(&pool, &backend, &transition, now);
         }
         herald.tell_news(&pool, now);
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.rules.entries.forget(&self.entry);
     }
 }
 

@@ -185,6 +185,11 @@ pub fn query(sql: &str) -> Vec<u8> {
     packet(0, &[b"\x03", sql.as_bytes()].concat())
 }
 
+/// The server answers that it is there.
+pub fn ping() -> Vec<u8> {
+    packet(0, b"\x0e")
+}
+
 /// The server then closes.
 pub fn quit() -> Vec<u8> {
     packet(0, b"\x01")

@@ -49,6 +49,9 @@ pub struct Proof(hmac::Key, Vec<u8>);
 /// More are refused: the work is ours, and the server chooses it.
 pub const MOST_ITERATIONS: u32 = 1_000_000;
 
+/// Servers have 16 bytes.
+const MOST_SALT: usize = 1024;
+
 /// A message that is none of SCRAM's, or not the answer to ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bad(pub &'static str);
@@ -81,6 +84,9 @@ impl Scram {
         let nonce = nonce.filter(|it| it.len() > self.nonce.len() && it.starts_with(&self.nonce));
         let nonce = nonce.ok_or(Bad("its nonce is not a continuation of ours"))?.to_owned();
         let salt = salt.and_then(|salt| STANDARD.decode(salt).ok()).ok_or(Bad("it has no salt"))?;
+        if salt.len() > MOST_SALT {
+            return Err(Bad("its salt is longer than 1024 bytes"));
+        }
         let iterations = count.and_then(|count| count.parse().ok());
         let iterations = iterations.ok_or(Bad("it has no count of iterations"))?;
         if iterations > const { NonZeroU32::new(MOST_ITERATIONS).unwrap() } {

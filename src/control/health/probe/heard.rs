@@ -85,6 +85,45 @@ pub(super) fn readable(text: &[u8]) -> String {
     }
 }
 
+/// The same text without the secret: whole or cut off, also where quotes and backslashes were added, and without each run
+/// of its letters and digits.
+pub(super) fn hide(text: &str, secret: &str) -> String {
+    let is_noise = |letter: char| matches!(letter, '\'' | '"' | '\\');
+    let whole: Vec<char> = secret.chars().filter(|it| !is_noise(*it)).collect();
+    let runs =
+        secret.split(|it: char| !it.is_ascii_alphanumeric()).map(|run| run.chars().collect());
+    let words: Vec<Vec<char>> =
+        runs.chain([whole]).filter(|word: &Vec<char>| word.len() >= SECRET).collect();
+    let text: Vec<char> = text.chars().collect();
+    let (mut shown, mut at) = (String::new(), 0);
+    while at < text.len() {
+        // How much of the text from here is a word, or enough of its beginning.
+        let length = |word: &Vec<char>| {
+            let (mut known, mut end) = (0, 0);
+            for (index, letter) in text[at..].iter().enumerate() {
+                if known < word.len() && *letter == word[known] {
+                    (known, end) = (known + 1, index + 1);
+                } else if known == 0 || !is_noise(*letter) {
+                    break;
+                }
+            }
+            let enough = BEGINNING.min((word.len() * 2 / 3).max(SECRET));
+            if known >= enough { end } else { 0 }
+        };
+        match words.iter().map(length).max().unwrap_or(0) {
+            0 => {
+                shown.push(text[at]);
+                at += 1;
+            }
+            length => {
+                shown.push('…');
+                at += length;
+            }
+        }
+    }
+    shown
+}
+
 /// The number of bytes at the beginning of `heard` that are the sent text, or too much of its beginning.
 fn repeated(word: &[u8], heard: &[u8]) -> usize {
     let same = word.iter().zip(heard).take_while(|(one, other)| one == other).count();

@@ -26,7 +26,7 @@ use socket2::SockAddr;
 
 use self::facts::{Facts, Failed, Found};
 use self::fault::Fault;
-use self::heard::Heard;
+use self::heard::{Heard, hide};
 use self::parting::{Leave, Parting};
 use self::password::Password;
 use self::tcp::Tls;
@@ -192,9 +192,7 @@ impl Prober {
         // A server may repeat what it was told.
         let secret = self.password().and_then(Password::hidden);
         let detail = match (detail, secret) {
-            (Some(detail), Some(secret)) if detail.contains(secret.reveal()) => {
-                Some(detail.replace(secret.reveal(), "…").into())
-            }
+            (Some(detail), Some(secret)) => Some(hide(&detail, secret.reveal()).into()),
             (detail, _) => detail,
         };
         Failed { result, detail }
@@ -254,7 +252,7 @@ impl Prober {
         let before = kept.borrow_mut().take();
         if let Some(mut stream) = before {
             // Whatever is wrong with it, a server that closes idle connections among others, a fresh one decides.
-            if let Ok(facts) = self.ask(&mut stream, address, heard).await {
+            if let Ok(facts) = self.ask(&mut stream, address, true, heard).await {
                 *used.borrow_mut() = Some(stream);
                 return Ok(facts);
             }
@@ -266,7 +264,7 @@ impl Prober {
         let mut stream = tcp::connect(address, &self.source, self.proxy, tls).await?;
         let entered = self.enter(&mut stream, address, heard).await;
         let ended = match entered {
-            Ok(()) => self.ask(&mut stream, address, heard).await,
+            Ok(()) => self.ask(&mut stream, address, false, heard).await,
             Err(fault) => Err(fault),
         };
         *used.borrow_mut() = Some(stream);
@@ -292,13 +290,14 @@ impl Prober {
         &self,
         stream: &mut Stream,
         address: &SockAddr,
+        is_kept: bool,
         heard: &Heard,
     ) -> Result<Facts, Fault> {
         match &self.method {
             Method::Exchange(own) => own.run(stream, heard).await?,
             Method::Http(own) => own.run(stream, address, heard).await?,
-            Method::Mysql(own) => return own.ask(stream, heard).await,
-            Method::Postgres(own) => return own.ask(stream, heard).await,
+            Method::Mysql(own) => return own.ask(stream, is_kept, heard).await,
+            Method::Postgres(own) => return own.ask(stream, is_kept, heard).await,
             Method::Redis(own) => return own.ask(stream, heard).await,
             Method::Dns(_) | Method::Tcp | Method::Udp(_) => {}
         }

@@ -91,7 +91,7 @@ impl Mysql {
         let Some(greeting) = wire::greeting(&body) else {
             return Err(match wire::reply(&body) {
                 Reply::Failed(told) => refused(&told),
-                _ => Fault::unexpected("not its protocol"),
+                _ => Fault::mismatch(format!("its first words are {}", readable(&body))),
             });
         };
         let mut can = can::ALL & greeting.can;
@@ -155,9 +155,24 @@ impl Mysql {
         Err(not_understood())
     }
 
-    pub async fn ask(&self, stream: &mut Stream, heard: &Heard) -> Result<Facts, Fault> {
-        let mut talk = Talk::new(stream, heard);
+    /// `must_answer`: also if there is nothing to ask.
+    pub async fn ask(
+        &self,
+        stream: &mut Stream,
+        must_answer: bool,
+        heard: &Heard,
+    ) -> Result<Facts, Fault> {
+        let mut talk = Talk::asking(stream, heard);
         let mut facts = Facts::default();
+        let asks_nothing = !self.ask.needs_role && !self.ask.needs_node && self.ask.query.is_none();
+        if asks_nothing && must_answer {
+            talk.send(&wire::ping()).await?;
+            let (_, body) = next(&mut talk).await?;
+            return match wire::answer(&body) {
+                Reply::Done => Ok(facts),
+                _ => Err(not_understood()),
+            };
+        }
         if self.ask.needs_role || self.ask.needs_node {
             facts.server = Some(self.about(&mut talk).await?);
         }

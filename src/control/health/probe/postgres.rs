@@ -1,9 +1,10 @@
 //! The `postgres` probe: logs in, asks which role the server has and how far behind it is, then the user's question, and
 //! says goodbye, so that the server logs nothing.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
@@ -17,6 +18,7 @@ use super::heard::Heard;
 use super::password::Password;
 use super::talk::Talk;
 use crate::config::{self, Role, Secret};
+use crate::data::pool::fitness::ProbeResult;
 use crate::data::stream::Stream;
 use crate::data::tls::end_point;
 use crate::data::wire::Progress;
@@ -64,8 +66,7 @@ impl Ask {
 pub(super) struct Postgres {
     ask: Ask,
     password: Password,
-    /// By salt and iterations: servers of one cluster have the same.
-    keys: RefCell<HashMap<Salted, (Secret, Keys)>>,
+    keys: Arc<Known>,
     /// `statement_timeout` of the user's question.
     timeout: Duration,
 }
@@ -92,7 +93,7 @@ const LAG: &str = "select case when pg_is_in_recovery() then 't' else 'f' end, \
 impl Postgres {
     pub fn new(own: &config::Postgres, timeout: Duration) -> Postgres {
         let password = Password::new(own.password.as_ref(), own.password_file.as_ref());
-        Postgres { ask: Ask::of(own), password, keys: RefCell::default(), timeout }
+        Postgres { ask: Ask::of(own), password, keys: Arc::default(), timeout }
     }
 
     pub fn password(&self) -> &Password {
@@ -112,8 +113,15 @@ impl Postgres {
         login.run(&mut talk).await
     }
 
-    pub async fn ask(&self, stream: &mut Stream, heard: &Heard) -> Result<Facts, Fault> {
+    /// `must_answer`: also if there is nothing to ask.
+    pub async fn ask(
+        &self,
+        stream: &mut Stream,
+        must_answer: bool,
+        heard: &Heard,
+    ) -> Result<Facts, Fault> {
         let about = match self.ask.needs {
+            Needs::Nothing if must_answer && self.ask.query.is_none() => Some(""),
             Needs::Nothing => None,
             Needs::Role => Some(ROLE),
             Needs::Lag => Some(LAG),
@@ -122,7 +130,7 @@ impl Postgres {
         let limit = format!("set statement_timeout = {}", self.timeout.as_millis().max(1));
         let own = self.ask.query.as_deref().map(|query| [&*limit, query]);
         let questions = || about.into_iter().chain(own.into_iter().flatten());
-        let mut talk = Talk::new(stream, heard);
+        let mut talk = Talk::asking(stream, heard);
         let sent: Vec<u8> = questions().flat_map(wire::query).collect();
         if !sent.is_empty() {
             talk.send(&sent).await?;
@@ -130,9 +138,12 @@ impl Postgres {
         let mut facts = Facts::default();
         if about.is_some() {
             let row = first_row(&mut talk).await?;
-            facts.server = Some(server(row.as_deref().unwrap_or_default()).ok_or_else(|| {
-                Fault::query_failed("what it says about its role is not understood")
-            })?);
+            let not_understood =
+                || Fault::query_failed("what it says about its role is not understood");
+            if self.ask.needs != Needs::Nothing {
+                let row = row.unwrap_or_default();
+                facts.server = Some(server(&row).ok_or_else(not_understood)?);
+            }
         }
         if own.is_some() {
             first_row(&mut talk).await?;
@@ -142,33 +153,52 @@ impl Postgres {
         Ok(facts)
     }
 
-    async fn keys(
-        &self,
-        password: &Secret,
-        salt: &[u8],
-        iterations: NonZeroU32,
-    ) -> Result<Keys, Fault> {
-        let index = (salt.to_vec(), iterations);
-        if let Some((of, keys)) = self.keys.borrow().get(&index)
-            && of == password
-        {
-            return Ok(keys.clone());
+    fn keys(&self, password: &Secret, salt: &[u8], iterations: NonZeroU32) -> Result<Keys, Fault> {
+        let salted = (salt.to_vec(), iterations);
+        if let Some(keys) = self.keys.find(&salted, password) {
+            return Ok(keys);
         }
-        let keys = if iterations.get() > MANY_ITERATIONS {
-            let (password, salt) = (password.clone(), salt.to_vec());
-            let work = move || Keys::new(password.reveal(), &salt, iterations);
-            let lacks = |why: String| Fault::login_failed(format!("SCRAM: {why}"));
-            let made = blocking::run("scram", work).map_err(|error| lacks(error.to_string()))?;
-            made.await.map_err(|_| lacks("the work was given up".to_owned()))?
-        } else {
-            Keys::new(password.reveal(), salt, iterations)
-        };
-        let mut known = self.keys.borrow_mut();
+        if iterations.get() <= MANY_ITERATIONS {
+            let keys = Keys::new(password.reveal(), salt, iterations);
+            self.keys.keep(salted, password.clone(), keys.clone());
+            return Ok(keys);
+        }
+        // This thread probes all backends. The next probe finds them.
+        if !DERIVES.swap(true, Relaxed) {
+            let (known, password) = (Arc::clone(&self.keys), password.clone());
+            let begun = blocking::run("scram", move || {
+                let keys = Keys::new(password.reveal(), &salted.0, iterations);
+                known.keep(salted, password, keys);
+                DERIVES.store(false, Relaxed);
+            });
+            if begun.is_err() {
+                DERIVES.store(false, Relaxed);
+            }
+        }
+        let detail = format!("the {iterations} iterations of SCRAM that it wants take a while");
+        Err(Fault { detail: Some(detail.into()), ..Fault::of(ProbeResult::LocalError) })
+    }
+}
+
+/// One at a time: each may take a second of a core.
+static DERIVES: AtomicBool = AtomicBool::new(false);
+
+/// Keys that were derived, by salt and iterations: servers of one cluster have the same.
+#[derive(Default)]
+struct Known(Mutex<HashMap<Salted, (Secret, Keys)>>);
+
+impl Known {
+    fn find(&self, salted: &Salted, password: &Secret) -> Option<Keys> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(salted).filter(|(of, _)| of == password).map(|(_, keys)| keys.clone())
+    }
+
+    fn keep(&self, salted: Salted, password: Secret, keys: Keys) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST_KEYS {
             known.clear();
         }
-        known.insert(index, (password.clone(), keys.clone()));
-        Ok(keys)
+        known.insert(salted, (password, keys));
     }
 }
 
@@ -237,7 +267,8 @@ impl Login<'_> {
         };
         if !offers(mechanism) {
             let offered = mechanisms.join(", ");
-            let why = format!("it offers no {PLAIN}, but {}", offered.escape_debug());
+            let offered = super::heard::readable(offered.as_bytes());
+            let why = format!("it offers no {PLAIN}, but {offered}");
             return Err(Fault::login_failed(why));
         }
         let scram = Scram::new(binding, nonce()?);
@@ -250,7 +281,7 @@ impl Login<'_> {
             return Err(not_understood());
         };
         let first = scram.read_first(message).map_err(bad)?;
-        let keys = self.own.keys(password, &first.salt, first.iterations).await?;
+        let keys = self.own.keys(password, &first.salt, first.iterations)?;
         let (last, proof) = scram.last(&first, &keys);
         talk.send(&wire::sasl_next(&last)).await?;
         let body = authentication(talk).await?;

@@ -64,15 +64,15 @@ impl Redis {
     }
 
     pub async fn ask(&self, stream: &mut Stream, heard: &Heard) -> Result<Facts, Fault> {
-        let mut talk = Talk::new(stream, heard);
+        let mut talk = Talk::asking(stream, heard);
         let both = [wire::command(&["PING"]), wire::command(&["INFO", "replication"])].concat();
         talk.send(&both).await?;
-        let (ping, info) = (next(&mut talk).await?, next(&mut talk).await?);
-        let info = match (ping, info) {
-            (Err(text), _) if !is_of_a_replica(&text) => return Err(refused(text)),
-            (_, Err(text)) => return Err(refused(text)),
-            (_, Ok(info)) => info.unwrap_or_default(),
-        };
+        match next(&mut talk).await? {
+            // It may close after it.
+            Err(text) if !is_of_a_replica(&text) => return Err(refused(text)),
+            _ => {}
+        }
+        let info = next(&mut talk).await?.map_err(refused)?.unwrap_or_default();
         let server = server(&info)
             .ok_or_else(|| Fault::query_failed("INFO replication does not tell its role"))?;
         Ok(Facts { server: Some(server), answer: None })
@@ -104,7 +104,7 @@ fn is_of_a_replica(text: &str) -> bool {
 fn refused(text: String) -> Fault {
     let is = |words: &[&str]| words.iter().any(|word| text.starts_with(word));
     match () {
-        () if is(&["NOAUTH", "WRONGPASS", "ERR max number of clients", "ERR Protected"]) => {
+        () if is(&["NOAUTH", "WRONGPASS", "ERR max number of clients", "DENIED"]) => {
             Fault::login_failed(text)
         }
         // It reads its data, and turns everybody away.
