@@ -12,10 +12,11 @@ use serde_json::Value;
 use crate::harness::{Maitred, Process, free_port, output, program, succeed, wait_for};
 
 /// Of what only a configuration with such files or names has.
-const NOT_EVERYWHERE: [&str; 5] = [
+const NOT_EVERYWHERE: [&str; 6] = [
     "maitred_access_file_last_read_successful",
     "maitred_discovery_failures_total",
     "maitred_discovery_last_success_timestamp_seconds",
+    "maitred_pool_conflict",
     "maitred_tls_certificate_expiry_timestamp_seconds",
     "maitred_tls_files_last_read_successful",
 ];
