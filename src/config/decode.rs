@@ -9,6 +9,7 @@ use super::error::Source;
 use super::fault::{Code, Fault, Faults, Text, quote};
 use super::parse::{Ids, parse};
 use super::protocol::Protocol;
+use super::secret::word_of;
 use super::tree::{Key as TreeKey, Node, Span, Value};
 use crate::border::nearest::nearest;
 
@@ -233,7 +234,7 @@ impl Keys {
     }
 
     fn unknown(&self, key: &TreeKey) -> Fault {
-        let name = quote(&key.text);
+        let name = quote(&word_of(&key.text));
         if self.later.contains(&key.text.as_str()) {
             let message = format!("{name} is planned, but this version does not know it yet");
             return Fault::error(Code::NotYet, key.span, message, "remove it for now");

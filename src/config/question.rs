@@ -44,7 +44,7 @@ impl fmt::Debug for Secret {
 text_value!(
     /// A password.
     struct SecretText(Secret),
-    "a password, or `none`",
+    "a password",
     [json!({ "type": "string", "minLength": 1, "maxLength": MOST_OF_A_SECRET })],
     |text, at| Secret::read(text).map_err(|message| {
         let hint = "write the password, or name the file that holds it: `password_file: FILE`";

@@ -7,7 +7,7 @@ const MOST_LINES: usize = 32;
 /// Whether the line that holds this byte may hold a secret: one with such a key, or one that its value goes on in.
 pub fn stands_in(text: &str, byte: usize) -> bool {
     let (mut start, line) = line_around(text, byte);
-    if has_key(line) {
+    if has_key(line) || is_of_login(text, start, line) {
         return true;
     }
     let own = indent(line);
@@ -20,6 +20,41 @@ pub fn stands_in(text: &str, byte: usize) -> bool {
         }
     }
     false
+}
+
+/// A line of a probe that logs in, where any key may be `password` misspelt.
+fn is_of_login(text: &str, start: usize, line: &str) -> bool {
+    let begins = |line: &str| {
+        let mut words = line.split(|it: char| !it.is_ascii_alphanumeric());
+        words.any(|word| ["postgres", "mysql", "redis"].contains(&word))
+    };
+    if line.contains("probe") && begins(line) {
+        return true;
+    }
+    // The keys around it: those of the lines before that are indented less and less.
+    let (mut start, mut depth, mut was_login) = (start, indent(line), begins(line));
+    for _ in 0..MOST_LINES {
+        let Some(before) = start.checked_sub(1) else { return false };
+        let line;
+        (start, line) = line_around(text, before);
+        if line.trim().is_empty() || indent(line) >= depth {
+            continue;
+        }
+        if line.contains("probe") && (was_login || begins(line)) {
+            return true;
+        }
+        (depth, was_login) = (indent(line), was_login || begins(line));
+    }
+    false
+}
+
+/// A key as it may be shown: a password may have got into one that is none of ours.
+pub fn word_of(key: &str) -> String {
+    let is_of_word = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
+    let end = key.find(|letter| !is_of_word(letter)).unwrap_or(key.len());
+    let word = key[..end].to_ascii_lowercase();
+    let is_secret = ["pas", "pw", "secret"].iter().any(|it| word.contains(it));
+    if is_secret && end < key.len() { format!("{}…", &key[..end]) } else { key.to_owned() }
 }
 
 /// A key such as `password`, but none that names a file.
@@ -69,6 +104,12 @@ mod tests {
         assert!(!shown("password: >-\n\n  hunter2"));
         assert!(!shown("password: \"hun\n  ter2"));
         assert!(shown("password: hunter2\nuser: x"));
+        assert!(!shown("probe: {postgres: {user: u, pasword: hunter2}}"));
+        assert!(!shown("probe:\n  redis:\n    pass: hunter2"));
+        assert!(!shown("probe:\n  redis: {user: x,\n    pass: hunter2"));
+        assert!(shown("postgres:\n  bind: x") && shown("redis: {backends: []}"));
+        assert!(shown("probe: {postgres: {user: u}}\ninterval: x"));
+        assert_eq!((&*word_of("password:hunter2"), &*word_of("my key")), ("password…", "my key"));
         assert!(shown("password_file: /etc/x") && shown("user: password") && shown("x: 1"));
         assert!(shown("password:\n  hunter2\nuser: x"));
     }

@@ -97,7 +97,7 @@ impl Node {
         match &self.value {
             Value::Mapping(entries) => {
                 for (key, node) in entries {
-                    push_key(path, &key.text);
+                    push_key(path, &super::secret::word_of(&key.text));
                     if wanted.contains(&key.span.id) {
                         found.insert(key.span.id, path.clone());
                     }
